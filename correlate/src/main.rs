@@ -1,0 +1,2 @@
+//! The supervised streaming join.
+fn main() {}

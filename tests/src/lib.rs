@@ -1,0 +1,1 @@
+//! Stories across crates and executors.
