@@ -1,0 +1,694 @@
+//! The owned half: link, receive, leave.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fmt,
+    future::{self, Future},
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    exit::{Disconnect, Exit, Fault, FaultKind, Message},
+    id::DeviceId,
+    inbox::{Inbox, Shared},
+    label::Label,
+    line::{self, End, Line, Watching, sealed},
+    link::{Link, LinkMode, OnFault, OnShutdown},
+    queue::Queue,
+    slot::{self, Batch, More, Notice, Slot, What},
+    sync::Arc,
+    table::{Bits, Entries, Entry, Table},
+};
+
+/// As much is done for news, or told to watchers, before others get their turn.
+const TURN: u32 = 256;
+
+/// A future's connection to the mesh: what it is linked with, and what it is told.
+///
+/// Owned by whoever runs the future. Dropping a device is a fault, of kind [`Dropped`](FaultKind::Dropped), so that
+/// whatever happens to its owner, those who watch it hear of it. To leave in peace, [`disconnect`](Device::disconnect),
+/// or let [`manage`](Device::manage) do it.
+///
+/// A device is `Send` and not `Sync`; others speak with it through its [`Line`].
+///
+/// ```
+/// use backplane::{Device, LinkMode, Message};
+/// let (mut a, b) = (Device::new(), Device::new());
+/// a.link(&b, LinkMode::Monitor);
+/// let id = b.id();
+/// drop(b);
+/// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!("nobody told us") };
+/// assert_eq!(news.device, id);
+/// assert_eq!(news.exit.to_string(), "dropped");
+/// ```
+pub struct Device {
+    slot: &'static Slot,
+    generation: u32,
+    open: bool,
+    /// Whether anybody else can know of this device.
+    shared: Cell<bool>,
+    on_fault: OnFault,
+    on_shutdown: OnShutdown,
+    /// Whether `watch` returned news last: then it is the future's turn.
+    pub(crate) futures_turn: bool,
+    /// Which waker the slot holds; it means something only while the slot holds one.
+    waker: (usize, usize),
+    own: RefCell<Own>,
+}
+
+/// What only the owner looks at.
+struct Own {
+    table: Table,
+    backlog: Option<Box<Backlog>>,
+}
+
+/// What was taken from the slot, or is kept for later. Empty for most, most of the time.
+#[derive(Default)]
+struct Backlog {
+    /// Looked at, and to be told; older than all that follows.
+    ready: VecDeque<(Message, Bits)>,
+    /// Not looked at yet.
+    news: Queue<Notice>,
+    /// Changes that came with this news, and are made once it has been looked at (invariant 4).
+    changes: Option<Entries>,
+    /// Handed over, and nobody there to take it.
+    kept: VecDeque<Message>,
+    inbox: Option<Arc<Shared>>,
+}
+
+impl Default for Device {
+    fn default() -> Device {
+        Device::new()
+    }
+}
+
+impl Device {
+    /// A new device, not linked with any.
+    #[inline]
+    pub fn new() -> Device {
+        let slot = slot::take();
+        Device {
+            slot,
+            generation: slot.generation(),
+            open: true,
+            shared: Cell::new(false),
+            on_fault: OnFault::Cascade,
+            on_shutdown: OnShutdown::End,
+            futures_turn: false,
+            waker: (0, 0),
+            own: RefCell::new(Own { table: Table::new(), backlog: None }),
+        }
+    }
+
+    /// A new device with a name for people.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::labelled("listener");
+    /// assert!(format!("{device:?}").contains("listener"));
+    /// ```
+    pub fn labelled(label: impl Into<Label>) -> Device {
+        let device = Device::new();
+        device.set_label(label);
+        device
+    }
+
+    /// Gives the device a name for people, or another one.
+    pub fn set_label(&self, label: impl Into<Label>) {
+        self.shared.set(true);
+        self.slot.set_label(self.generation, Arc::new(label.into()));
+    }
+
+    /// Its name.
+    #[inline]
+    pub fn id(&self) -> DeviceId {
+        DeviceId::new(self.slot.index(), self.generation)
+    }
+
+    /// Its address, to give to others.
+    #[inline]
+    pub fn line(&self) -> Line {
+        self.shared.set(true);
+        Line { slot: self.slot, generation: self.generation }
+    }
+
+    /// Links with another device, given as it is or as its line. `a.link(&b, LinkMode::Monitor)`: a hears of b's end.
+    ///
+    /// There is one set of links, whoever made them: modes add to what is there. A link with a device that has ended is
+    /// no error: who would hear of its end hears at once that it is [`Gone`](FaultKind::Gone). A link with itself is
+    /// none. Constant time, however many links there are.
+    ///
+    /// ```
+    /// use backplane::{Device, FaultKind, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// let line = b.line();
+    /// drop(b);
+    /// a.link(&line, LinkMode::Monitor);
+    /// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!() };
+    /// assert_eq!(news.exit.fault().map(|fault| fault.kind()), Some(FaultKind::Gone));
+    /// ```
+    #[inline]
+    pub fn link(&self, other: &impl End, link: impl Into<Link>) {
+        line::link(self, other, link.into());
+    }
+
+    /// Takes away from the link with another device what `mode` says, whoever made it. Unlinking what is not linked does
+    /// nothing. Constant time.
+    ///
+    /// Once this has returned, no news of that link arrives any more, not even of an end that happened before. News that
+    /// had arrived already stays queued; [`flush`](Device::flush) takes it out.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Peer);
+    /// b.unlink(&a, LinkMode::Notify); // undone from the other side
+    /// drop(b);
+    /// assert_eq!(a.try_receive(), None);
+    /// ```
+    #[inline]
+    pub fn unlink(&self, other: &impl End, mode: LinkMode) {
+        line::unlink(self, other, mode);
+    }
+
+    /// Takes out queued news of another device's end, as OTP's `demonitor` with `flush`; returns how much there was.
+    ///
+    /// Looks through all that is queued.
+    pub fn flush(&self, other: &impl End) -> usize {
+        let id = other.line().id();
+        let mut own = self.own.borrow_mut();
+        self.sync(&mut own);
+        let Some(backlog) = &mut own.backlog else { return 0 };
+        let of_other = |message: &Message| matches!(message, Message::Disconnect(news) if news.device == id);
+        let before = backlog.ready.len() + backlog.kept.len();
+        backlog.ready.retain(|(message, _)| !of_other(message));
+        backlog.kept.retain(|message| !of_other(message));
+        before - backlog.ready.len() - backlog.kept.len()
+    }
+
+    /// What news of an end does under [`manage`](Device::manage), where the link does not say:
+    /// [`OnFault::Cascade`] unless this is called.
+    pub fn on_fault(&mut self, policy: OnFault) {
+        self.on_fault = policy;
+    }
+
+    /// What a shutdown request does under [`manage`](Device::manage): [`OnShutdown::End`] unless this is called.
+    pub fn on_shutdown(&mut self, policy: OnShutdown) {
+        self.on_shutdown = policy;
+    }
+
+    /// Where [`manage`](Device::manage) puts what is handed over, for the managed future or anybody else to take. With
+    /// it a supervisor is a managed future like any other; see the example `tiny_supervisor`.
+    ///
+    /// There is one inbox: asking again puts an end to the one before.
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, pin::pin, task::{Context, Poll, Waker}};
+    /// use backplane::{Device, LinkMode, Message, OnFault};
+    /// let (mut parent, child) = (Device::new(), Device::new());
+    /// parent.link(&child, LinkMode::Monitor.on_fault(OnFault::HandOver));
+    /// let mut inbox = parent.inbox();
+    /// let mut managed = pin!(parent.manage(async move {
+    ///     let message = inbox.receive().await;
+    ///     Ok::<_, Infallible>(matches!(message, Some(Message::Disconnect(_))))
+    /// }));
+    /// # let mut cx = Context::from_waker(Waker::noop());
+    /// drop(child); // does not take the parent along
+    /// # let poll = managed.as_mut().poll(&mut cx);
+    /// assert!(matches!(poll, Poll::Ready(Ok(true))));
+    /// ```
+    pub fn inbox(&mut self) -> Inbox {
+        let shared = Arc::new(Shared::default());
+        let backlog = self.own.get_mut().backlog.get_or_insert_default();
+        if let Some(before) = backlog.inbox.replace(Arc::clone(&shared)) {
+            before.close();
+        }
+        Inbox::new(shared)
+    }
+
+    /// The next news, if there is any. All news, whatever the policy of its link.
+    pub fn try_receive(&mut self) -> Option<Message> {
+        loop {
+            let (own, slot) = (self.own.get_mut(), self.slot);
+            let mut budget = u32::MAX;
+            if let Some((message, _)) = own.next(slot, &mut budget) {
+                return Some(message);
+            }
+            if slot.word() & slot::NEWS == 0 {
+                return None;
+            }
+            if let Some((message, _)) = own.take_in(slot, slot.take(None)) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// Waits for the next news. All news, whatever the policy of its link, in the order in which it came.
+    ///
+    /// Cancellation-safe: news is taken only when it is returned.
+    ///
+    /// ```
+    /// # use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// # let mut cx = Context::from_waker(Waker::noop());
+    /// # let Poll::Ready(message) = pin!(a.receive()).poll(&mut cx) else { panic!() };
+    /// # let _ = "
+    /// let message = a.receive().await;
+    /// # ";
+    /// # let backplane::Message::Disconnect(news) = message else { panic!() };
+    /// # assert!(news.exit.is_fault());
+    /// ```
+    pub fn receive(&mut self) -> impl Future<Output = Message> + Send {
+        future::poll_fn(|cx| self.poll_receive(cx))
+    }
+
+    /// As [`receive`](Device::receive), for futures written by hand. The waker of the last call is the one that is told.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
+        let mut budget = TURN;
+        self.poll_next(cx, &mut budget).map(|(message, _)| message)
+    }
+
+    /// News as a stream that does not end.
+    #[cfg(feature = "stream")]
+    pub fn news(&mut self) -> News<'_> {
+        News { device: self }
+    }
+
+    /// Leaves the mesh: every watcher hears `exit`, once. What was queued is dropped.
+    ///
+    /// Watchers are told before this returns, each in constant time and under its own lock only. With a great many of
+    /// them, [`depart`](Device::depart) lets others run in between, and so does [`manage`](Device::manage).
+    #[inline]
+    pub fn disconnect(mut self, exit: Exit) {
+        drop(self.close(Some(exit)));
+    }
+
+    /// As [`disconnect`](Device::disconnect), but yields to the executor after every 256 watchers.
+    ///
+    /// The device has ended when this is first polled. Dropped half-way, it tells the rest at once; never polled, it is
+    /// the device that is dropped.
+    pub async fn depart(mut self, exit: Exit) {
+        if let Some(mut farewell) = self.close(Some(exit)) {
+            future::poll_fn(|cx| farewell.poll(cx)).await;
+        }
+    }
+
+    /// News with what its link says, or the waker is told when there is some. `budget` counts what is looked at: it is
+    /// others' turn when it is used up.
+    #[inline]
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, budget: &mut u32) -> Poll<(Message, Bits)> {
+        loop {
+            let (own, slot) = (self.own.get_mut(), self.slot);
+            if own.backlog.is_some() {
+                if let Some(next) = own.next(slot, budget) {
+                    return Poll::Ready(next);
+                }
+                if *budget == 0 {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            let word = slot.word();
+            let key = (cx.waker().data().addr(), std::ptr::from_ref(cx.waker().vtable()).addr());
+            let batch = if word & slot::NEWS != 0 {
+                slot.take(None)
+            } else if word & slot::WAKER != 0 && self.waker == key {
+                return Poll::Pending;
+            } else {
+                self.waker = key;
+                slot.take(Some(cx.waker().clone()))
+            };
+            let quiet = batch.first.is_none();
+            if let Some(next) = own.take_in(slot, batch) {
+                return Poll::Ready(next);
+            }
+            if quiet {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What to do with news under `manage`.
+    pub(crate) fn policy(&self, bits: Bits) -> OnFault {
+        bits.on_fault().unwrap_or(self.on_fault)
+    }
+
+    pub(crate) fn shutdown_policy(&self) -> OnShutdown {
+        self.on_shutdown
+    }
+
+    /// Puts news where it can be taken: in the inbox if there is one, and `current` need not be woken for that.
+    pub(crate) fn hand_over(&mut self, message: Message, current: &Waker) {
+        let backlog = self.own.get_mut().backlog.get_or_insert_default();
+        match &backlog.inbox {
+            Some(inbox) => inbox.put(message, current),
+            None => backlog.kept.push_back(message),
+        }
+    }
+
+    /// What was handed over to nobody comes first again.
+    pub(crate) fn recall(&mut self) {
+        if let Some(backlog) = &mut self.own.get_mut().backlog {
+            for message in backlog.kept.drain(..).rev() {
+                backlog.ready.push_front((message, Bits::NONE));
+            }
+        }
+    }
+
+    /// Ends the device; `None` says that it was dropped. Few watchers are told here and now; what is returned tells
+    /// many, at the latest when it is dropped.
+    #[inline]
+    pub(crate) fn close(&mut self, exit: Option<Exit>) -> Option<Box<Farewell>> {
+        self.open = false;
+        let (slot, generation) = (self.slot, self.generation);
+        let own = self.own.get_mut();
+        if !self.shared.get() && slot.word() == u64::from(generation) << 32 {
+            // Nobody has ever had its line, and nobody waits.
+            slot.retire(generation);
+            return None;
+        }
+        let mut remains = slot.close(generation);
+        remains.drop_waker();
+        let mut exit = exit.unwrap_or_else(|| match remains.condemned {
+            true => Exit::Fault(Fault::bare(FaultKind::Killed)),
+            false => Exit::Fault(Fault::bare(FaultKind::Dropped)),
+        });
+        if let (Exit::Fault(fault), Some(label)) = (&mut exit, remains.label.take()) {
+            *fault = std::mem::replace(fault, Fault::bare(FaultKind::Gone)).named(label);
+        }
+        if let Some(backlog) = &mut own.backlog {
+            if let Some(inbox) = &backlog.inbox {
+                inbox.close();
+            }
+            while let Some(change) = backlog.changes.as_mut().and_then(Iterator::next) {
+                own.table.change(change, |_| false);
+            }
+        }
+        let me = Line { slot, generation };
+        let Batch { first, change, more } = remains.batch;
+        drop(first);
+        if let (Table::Few(few), None) = (&own.table, &more) {
+            let changed = change.as_ref().filter(|change| change.bits.changes_notify());
+            for entry in few.iter().flatten().filter(|entry| entry.bits.has(Bits::NOTIFY)) {
+                if changed.is_none_or(|change| change.peer() != entry.peer()) {
+                    entry.peer().tell(Notice::ended(me, exit.clone()));
+                }
+            }
+            if let Some(change) = changed.filter(|change| change.bits.has(Bits::NOTIFY)) {
+                change.peer().tell(Notice::ended(me, exit));
+            }
+            slot.retire(generation);
+            return None;
+        }
+        let table = std::mem::replace(&mut own.table, Table::new());
+        let later = more.map_or_else(Table::new, |more| more.changes);
+        let many = table.is_long() || later.is_long();
+        let farewell = Farewell { me, exit, entries: table.into_iter(), change, later };
+        many.then(|| Box::new(farewell))
+    }
+
+    /// Looks at all news that is here, and then makes the changes that others left, so that a change of ours comes after
+    /// what came before it (invariant 4).
+    #[inline]
+    fn sync(&self, own: &mut Own) {
+        if own.backlog.is_some() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
+            self.sync_all(own);
+        }
+    }
+
+    #[inline(never)]
+    fn sync_all(&self, own: &mut Own) {
+        loop {
+            own.work_off(self.slot);
+            if self.slot.word() & (slot::NEWS | slot::CHANGES) == 0 {
+                return;
+            }
+            let batch = self.slot.take(None);
+            if let Some(next) = own.take_in(self.slot, batch) {
+                own.backlog.get_or_insert_default().ready.push_back(next);
+            }
+        }
+    }
+}
+
+impl Drop for Device {
+    #[inline]
+    fn drop(&mut self) {
+        if self.open {
+            drop(self.close(None));
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Device");
+        debug.field("id", &format_args!("{}", self.id()));
+        if let Some(label) = self.slot.label(self.generation) {
+            debug.field("label", &format_args!("{label}"));
+        }
+        if let Ok(own) = self.own.try_borrow() {
+            debug.field("links", &own.table.len());
+        }
+        debug.field("news", &(self.slot.word() & slot::NEWS != 0)).finish_non_exhaustive()
+    }
+}
+
+impl End for Device {}
+
+impl sealed::End for Device {
+    #[inline]
+    fn line(&self) -> Line {
+        Device::line(self)
+    }
+
+    #[inline]
+    fn watch(&self, peer: Line, link: Link) -> Watching {
+        let mut own = self.own.borrow_mut();
+        loop {
+            self.sync(&mut own);
+            match own.table.get_mut(peer) {
+                Some(entry) if entry.bits.has(Bits::WATCH) => {
+                    if !peer.has_told() {
+                        entry.apply(&link.watching(peer));
+                        return Watching::Before;
+                    }
+                    if self.slot.word() & slot::NEWS == 0 {
+                        // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
+                        return Watching::Now;
+                    }
+                }
+                _ => {
+                    own.table.change(link.watching(peer), spent(self.slot));
+                    return Watching::Now;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn change(&self, change: Entry) -> bool {
+        let mut own = self.own.borrow_mut();
+        self.sync(&mut own);
+        own.table.change(change, spent(self.slot));
+        true
+    }
+
+    fn hear_gone(&self, peer: Line, link: Link) {
+        let mut own = self.own.borrow_mut();
+        self.sync(&mut own);
+        own.table.remove(peer);
+        let Entry { bits, tag, .. } = link.watching(peer);
+        let news = Message::Disconnect(Disconnect { device: peer.id(), exit: line::gone(), tag });
+        own.backlog.get_or_insert_default().ready.push_back((news, bits));
+        drop(own);
+        if self.slot.word() & slot::WAKER != 0
+            && let Some(waker) = self.slot.take_waker()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Which entries of an owner's table can be forgotten: those about devices of which all news has been taken. That they
+/// have told everybody must be seen before that nothing is waiting (invariant 6).
+fn spent(slot: &'static Slot) -> impl Fn(&Entry) -> bool {
+    move |entry| entry.peer().has_told() && (!entry.bits.has(Bits::WATCH) || slot.word() & slot::NEWS == 0)
+}
+
+impl Own {
+    /// The next of what was taken before.
+    fn next(&mut self, slot: &'static Slot, budget: &mut u32) -> Option<(Message, Bits)> {
+        let backlog = self.backlog.as_mut()?;
+        if let Some(next) = backlog.ready.pop_front() {
+            return Some(next);
+        }
+        while *budget > 0
+            && let Some(notice) = backlog.news.pop()
+        {
+            *budget -= 1;
+            if let Some(next) = self.table.hear(notice) {
+                return Some(next);
+            }
+        }
+        while *budget > 0
+            && let Some(changes) = &mut backlog.changes
+        {
+            *budget -= 1;
+            match changes.next() {
+                Some(change) => self.table.change(change, spent(slot)),
+                None => backlog.changes = None,
+            }
+        }
+        None
+    }
+
+    /// Looks at a batch, when there is nothing older to look at. What is long is left for later.
+    #[inline]
+    fn take_in(&mut self, slot: &'static Slot, batch: Batch) -> Option<(Message, Bits)> {
+        let Batch { first, change, more } = batch;
+        let next = first.and_then(|notice| self.table.hear(notice));
+        match (more, change) {
+            (None, Some(change)) => self.table.change(change, spent(slot)),
+            (None, None) => {}
+            (Some(mut more), change) => {
+                if let Some(change) = change {
+                    more.changes.insert(change, |_| false);
+                }
+                let More { news, changes } = *more;
+                let backlog = self.backlog.get_or_insert_default();
+                backlog.news = news;
+                backlog.changes = (!changes.is_empty()).then(|| changes.into_iter());
+            }
+        }
+        next
+    }
+
+    /// Looks at all that was taken before.
+    fn work_off(&mut self, slot: &'static Slot) {
+        let Some(backlog) = &mut self.backlog else { return };
+        while let Some(notice) = backlog.news.pop() {
+            backlog.ready.extend(self.table.hear(notice));
+        }
+        for change in backlog.changes.take().into_iter().flatten() {
+            self.table.change(change, spent(slot));
+        }
+    }
+}
+
+impl Table {
+    /// Applies a change, and keeps no entry that says nothing.
+    #[inline]
+    fn change(&mut self, change: Entry, spent: impl Fn(&Entry) -> bool) {
+        match self.get_mut(change.peer()) {
+            Some(entry) => {
+                entry.apply(&change);
+                if !entry.bits.links() {
+                    self.remove(change.peer());
+                }
+            }
+            None => {
+                let mut entry = Entry::new(change.peer(), Bits::NONE, 0);
+                entry.apply(&change);
+                if entry.bits.links() {
+                    self.insert(entry, spent);
+                }
+            }
+        }
+    }
+
+    /// Whether news is to be told, and how. An end that is heard takes its entry away (invariant 2).
+    #[inline]
+    fn hear(&mut self, notice: Notice) -> Option<(Message, Bits)> {
+        let (bits, tag) = match notice.what {
+            What::Shutdown => return Some((Message::Shutdown(DeviceId::from_u64(notice.tag)), Bits::NONE)),
+            What::Decided => {
+                self.remove(notice.from());
+                (notice.bits, notice.tag)
+            }
+            What::Ended => {
+                let entry = self.remove(notice.from()).filter(|entry| entry.bits.has(Bits::WATCH))?;
+                (entry.bits, entry.tag)
+            }
+        };
+        let news = Disconnect { device: notice.from().id(), exit: notice.exit, tag };
+        Some((Message::Disconnect(news), bits))
+    }
+}
+
+/// A device that has ended and whose watchers are being told. Dropped, it tells the rest at once.
+pub(crate) struct Farewell {
+    me: Line,
+    exit: Exit,
+    /// First the table's entries, then those of `later`.
+    entries: Entries,
+    /// Changes that had not reached the table: they count.
+    change: Option<Entry>,
+    later: Table,
+}
+
+impl Farewell {
+    /// The next who is to be told.
+    fn next(&mut self) -> Option<Line> {
+        loop {
+            for entry in self.entries.by_ref() {
+                let changed = match &self.change {
+                    Some(change) if change.peer() == entry.peer() => Some(change),
+                    _ => self.later.get(entry.peer()),
+                };
+                let overruled = changed.is_some_and(|change| change.bits.changes_notify());
+                if entry.bits.has(Bits::NOTIFY) && !overruled {
+                    return Some(entry.peer());
+                }
+            }
+            if let Some(change) = self.change.take()
+                && change.bits.has(Bits::NOTIFY)
+            {
+                return Some(change.peer());
+            }
+            if self.later.is_empty() {
+                return None;
+            }
+            self.entries = std::mem::replace(&mut self.later, Table::new()).into_iter();
+        }
+    }
+
+    /// Tells some, then lets others run.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURN {
+            let Some(to) = self.next() else { return Poll::Ready(()) };
+            to.tell(Notice::ended(self.me, self.exit.clone()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        while let Some(to) = self.next() {
+            to.tell(Notice::ended(self.me, self.exit.clone()));
+        }
+        self.me.slot.retire(self.me.generation);
+    }
+}
+
+/// News as a stream that does not end; made by [`Device::news`].
+#[cfg(feature = "stream")]
+#[derive(Debug)]
+pub struct News<'a> {
+    device: &'a mut Device,
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::Stream for News<'_> {
+    type Item = Message;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.device.poll_receive(cx).map(Some)
+    }
+}

@@ -1,0 +1,119 @@
+//! Where a managed future finds what its device hands over.
+
+use std::{
+    collections::VecDeque,
+    future::{self, Future},
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    exit::Message,
+    sync::{Arc, Mutex, lock},
+    unwind::quietly,
+};
+
+/// Takes the news that a device hands over while it is [managed](crate::Device::manage); made by
+/// [`Device::inbox`](crate::Device::inbox).
+///
+/// Dropping it drops what is in it; what is handed over later is dropped, too.
+#[derive(Debug)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+/// The queue between a device and its inbox.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: VecDeque<Message>,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(shared: Arc<Shared>) -> Inbox {
+        Inbox { shared }
+    }
+
+    /// The next message, if there is one.
+    pub fn try_receive(&mut self) -> Option<Message> {
+        lock(&self.shared.state).messages.pop_front()
+    }
+
+    /// Waits for the next message. `None` once the device has ended, or has another inbox, and all before that has been
+    /// taken.
+    ///
+    /// Cancellation-safe: a message is taken only when it is returned.
+    pub fn receive(&mut self) -> impl Future<Output = Option<Message>> + Send {
+        future::poll_fn(|cx| self.poll_receive(cx))
+    }
+
+    /// As [`receive`](Inbox::receive), for futures written by hand.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let mut waker = Some(cx.waker().clone());
+        let poll = {
+            let mut state = lock(&self.shared.state);
+            match state.messages.pop_front() {
+                Some(message) => Poll::Ready(Some(message)),
+                None if state.closed => Poll::Ready(None),
+                None => {
+                    std::mem::swap(&mut state.waker, &mut waker);
+                    Poll::Pending
+                }
+            }
+        };
+        // The waker of before, or the one that was not needed: dropped outside the lock.
+        drop(waker);
+        poll
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.shared.close();
+        drop(std::mem::take(&mut lock(&self.shared.state).messages));
+    }
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::Stream for Inbox {
+    type Item = Message;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.poll_receive(cx)
+    }
+}
+
+impl Shared {
+    /// `current` runs at this moment and will look anyway.
+    pub(crate) fn put(&self, message: Message, current: &Waker) {
+        let waker = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return;
+            }
+            state.messages.push_back(message);
+            state.waker.take()
+        };
+        if let Some(waker) = waker
+            && !waker.will_wake(current)
+        {
+            quietly(|| waker.wake());
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        let waker = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            quietly(|| waker.wake());
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The shared half's face: link, unlink, ask to stop. And the invariants that all the rest leans on.
+//!
+//! 1. **One lock at a time.** Whoever holds the lock of a slot takes no other, wakes nobody, and runs or drops nothing
+//!    of the user's.
+//! 2. **The watcher's table is the truth.** A device hears of an end if, and only if, its own table says that it
+//!    watches; hearing takes the entry away. So each link is heard once, whatever arrives twice, and not at all once
+//!    it is undone, whatever arrives late.
+//! 3. **Whoever watches will be told.** Linking writes the watcher's side first, then the other's; unlinking the other
+//!    way round. So an entry that watches has its counterpart at the other side, or news of it is on its way, or the
+//!    call that made it is about to find the other gone and to say so.
+//! 4. **Changes from elsewhere happen when they are left.** They wait in the slot, the last one for each peer counting.
+//!    News that arrives behind a change is measured by that change; news that was there before it, by the table. The
+//!    owner looks at both before each change of its own.
+//! 5. **Closed is final.** A slot is closed under its lock; from then on changes find it gone. Its watchers are told
+//!    outside the lock.
+//! 6. **Who has told everybody tells nobody any more.** A slot's generation goes up a second time when all its watchers
+//!    have been told. After that no entry about it, in any table, can matter again, once its news has been taken: so
+//!    a table that is full forgets those first, and nothing grows with links that are gone.
+
+use std::{fmt, hash, ptr};
+
+use crate::{
+    exit::{Exit, Fault, FaultKind},
+    id::DeviceId,
+    label::Label,
+    link::{Link, LinkMode, OnFault},
+    slot::{Notice, Slot},
+    sync::Arc,
+    table::{Bits, Entry},
+};
+
+/// The address of a [`Device`](crate::Device): 16 bytes, `Copy`, and good for ever. It does not keep the device alive, and can be asked
+/// whether it is.
+///
+/// ```
+/// use backplane::{Device, Exit};
+/// let device = Device::new();
+/// let line = device.line();
+/// assert!(line.is_alive());
+/// device.disconnect(Exit::Normal);
+/// assert!(!line.is_alive());
+/// ```
+#[derive(Clone, Copy)]
+pub struct Line {
+    pub(crate) slot: &'static Slot,
+    pub(crate) generation: u32,
+}
+
+impl Line {
+    /// The name of the device.
+    #[inline]
+    pub fn id(&self) -> DeviceId {
+        DeviceId::new(self.slot.index(), self.generation)
+    }
+
+    /// Whether the device has not ended. The answer may be out of date when it arrives, unless it is no.
+    #[inline]
+    pub fn is_alive(&self) -> bool {
+        self.slot.generation() == self.generation
+    }
+
+    /// What people call the device, if it has a label and has not ended.
+    pub fn label(&self) -> Option<Arc<Label>> {
+        self.slot.label(self.generation)
+    }
+
+    /// Links the device at this line with another; see [`Device::link`](crate::Device::link), which costs less to whoever has the device.
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.line().link(&b.line(), LinkMode::Monitor);
+    /// b.disconnect(Exit::Normal);
+    /// assert!(matches!(a.try_receive(), Some(Message::Disconnect(news)) if news.exit == Exit::Normal));
+    /// ```
+    pub fn link(&self, other: &impl End, link: impl Into<Link>) {
+        self::link(self, other, link.into());
+    }
+
+    /// Takes away from the link what `mode` says; see [`Device::unlink`](crate::Device::unlink).
+    pub fn unlink(&self, other: &impl End, mode: LinkMode) {
+        self::unlink(self, other, mode);
+    }
+
+    /// Asks the device to stop, in the name of `from`. It need not be linked.
+    ///
+    /// A future under [`manage`](crate::Device::manage) is dropped then and its device ends with [`Exit::Shutdown`],
+    /// unless its device [decides for itself](crate::Device::on_shutdown); who [receives](crate::Device::receive) gets
+    /// [`Message::Shutdown`](crate::Message::Shutdown). Asking again while the request waits, or after the end, has no effect.
+    ///
+    /// ```
+    /// use backplane::{Device, Message};
+    /// let mut device = Device::new();
+    /// let me = Device::new().id();
+    /// device.line().shutdown(me);
+    /// assert_eq!(device.try_receive(), Some(Message::Shutdown(me)));
+    /// ```
+    pub fn shutdown(&self, from: DeviceId) {
+        self.slot.shutdown(self.generation, from);
+    }
+
+    /// Says that a drop of the device, from here on, is a kill: it is told as [`FaultKind::Killed`] instead of
+    /// [`FaultKind::Dropped`]. Drops nothing itself: that is for whoever owns the task.
+    ///
+    /// ```
+    /// use backplane::{Device, FaultKind, LinkMode, Message};
+    /// let (mut parent, child) = (Device::new(), Device::new());
+    /// parent.link(&child, LinkMode::Monitor);
+    /// child.line().condemn();
+    /// drop(child);
+    /// let Some(Message::Disconnect(news)) = parent.try_receive() else { panic!() };
+    /// assert_eq!(news.exit.fault().map(|fault| fault.kind()), Some(FaultKind::Killed));
+    /// ```
+    pub fn condemn(&self) {
+        self.slot.condemn(self.generation);
+    }
+
+    /// Whether the device has ended and all who watched it have been told (invariant 6).
+    #[inline]
+    pub(crate) fn has_told(&self) -> bool {
+        self.slot.generation() > self.generation + 1
+    }
+
+    #[inline]
+    pub(crate) fn tell(&self, notice: Notice) {
+        self.slot.tell(self.generation, notice);
+    }
+}
+
+impl PartialEq for Line {
+    #[inline]
+    fn eq(&self, other: &Line) -> bool {
+        ptr::eq(self.slot, other.slot) && self.generation == other.generation
+    }
+}
+
+impl Eq for Line {}
+
+impl hash::Hash for Line {
+    fn hash<H: hash::Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Line({}", self.id())?;
+        if let Some(label) = self.label() {
+            write!(f, " {label}")?;
+        }
+        if !self.is_alive() {
+            f.write_str(", ended")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// What can be linked: a [`Device`](crate::Device) or its [`Line`].
+///
+/// Where the device itself is at hand, giving it instead of its line saves a lock. Sealed: these two are all there is.
+pub trait End: sealed::End {}
+
+impl End for Line {}
+
+pub(crate) mod sealed {
+    use super::{Entry, Line, Link, Watching};
+
+    /// Its methods are ours: it can be named nowhere else.
+    pub trait End {
+        /// Its address.
+        fn line(&self) -> Line;
+
+        /// Begins to watch, on this side.
+        fn watch(&self, peer: Line, link: Link) -> Watching;
+
+        /// Changes an entry, on this side. False if this end is closed.
+        fn change(&self, change: Entry) -> bool;
+
+        /// Hears that `peer`, which a link was to be made with, is gone.
+        fn hear_gone(&self, peer: Line, link: Link);
+    }
+}
+
+/// What became of an attempt to watch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Watching {
+    /// This end is closed.
+    Closed,
+    /// It watched before.
+    Before,
+    /// It watches now.
+    Now,
+}
+
+impl sealed::End for Line {
+    #[inline]
+    fn line(&self) -> Line {
+        *self
+    }
+
+    #[inline]
+    fn watch(&self, peer: Line, link: Link) -> Watching {
+        match self.slot.change(self.generation, link.watching(peer)) {
+            true => Watching::Now,
+            false => Watching::Closed,
+        }
+    }
+
+    #[inline]
+    fn change(&self, change: Entry) -> bool {
+        self.slot.change(self.generation, change)
+    }
+
+    fn hear_gone(&self, peer: Line, link: Link) {
+        let Entry { bits, tag, .. } = link.watching(peer);
+        self.tell(Notice::decided(peer, gone(), bits, tag));
+    }
+}
+
+pub(crate) fn gone() -> Exit {
+    Exit::Fault(Fault::bare(FaultKind::Gone))
+}
+
+impl Link {
+    /// The entry of whoever hears through this link.
+    #[inline]
+    pub(crate) fn watching(&self, peer: Line) -> Entry {
+        let policy = match self.on_fault {
+            None => 0,
+            Some(OnFault::Cascade) => 1,
+            Some(OnFault::Ignore) => 2,
+            Some(OnFault::HandOver) => 3,
+        };
+        Entry::new(peer, Bits::WATCH.with_policy(policy), self.tag)
+    }
+}
+
+impl Bits {
+    /// The link's own policy, if it has one.
+    pub(crate) fn on_fault(self) -> Option<OnFault> {
+        match self.policy() {
+            1 => Some(OnFault::Cascade),
+            2 => Some(OnFault::Ignore),
+            3 => Some(OnFault::HandOver),
+            _ => None,
+        }
+    }
+}
+
+/// Each direction: the watcher first, then the watched (invariant 3).
+#[inline]
+pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
+    let (a, b) = (x.line(), y.line());
+    if a == b {
+        return;
+    }
+    let (monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
+    let mut begins = false;
+    if monitors {
+        match x.watch(b, link) {
+            Watching::Now => begins = true,
+            Watching::Before => {}
+            Watching::Closed => {
+                if notifies {
+                    y.hear_gone(a, link);
+                }
+                return;
+            }
+        }
+    }
+    if begins || notifies {
+        let mut change = link.watching(a);
+        if !notifies {
+            change.bits = Bits::NONE;
+        }
+        change.bits = change.bits.with(Bits::NOTIFY, begins);
+        if !y.change(change) {
+            if begins {
+                x.hear_gone(b, link);
+            }
+            return;
+        }
+    }
+    if notifies && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
+        y.hear_gone(a, link);
+    }
+}
+
+/// Each direction: the watched first, then the watcher (invariant 3).
+#[inline]
+pub(crate) fn unlink(x: &impl End, y: &impl End, mode: LinkMode) {
+    let (a, b) = (x.line(), y.line());
+    if a == b {
+        return;
+    }
+    let (monitors, notifies) = (mode.monitors(), mode.notifies());
+    if notifies {
+        x.change(Entry::new(b, Bits::UNNOTIFY, 0));
+    }
+    let change = Bits::NONE.with(Bits::UNNOTIFY, monitors).with(Bits::UNWATCH, notifies);
+    y.change(Entry::new(a, change, 0));
+    if monitors {
+        x.change(Entry::new(b, Bits::UNWATCH, 0));
+    }
+}

@@ -1,0 +1,105 @@
+//! What a link says: who hears of whom, under which tag, and what a fault does.
+
+/// Who hears of whose end. `a.link(&b, mode)` is read from left to right.
+///
+/// Modes add when a link is made and subtract when it is unmade: `Monitor` and then `Notify` is `Peer`, and `Peer`
+/// less `Notify` is `Monitor`. Linking twice is one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkMode {
+    /// `a` hears of `b`'s end.
+    Monitor,
+    /// `b` hears of `a`'s end.
+    Notify,
+    /// Each hears of the other's end.
+    Peer,
+}
+
+impl LinkMode {
+    /// This mode, with a tag that comes back in the news; see [`Link::tag`].
+    pub fn tag(self, tag: u64) -> Link {
+        Link::from(self).tag(tag)
+    }
+
+    /// This mode, with a policy of its own; see [`Link::on_fault`].
+    pub fn on_fault(self, policy: OnFault) -> Link {
+        Link::from(self).on_fault(policy)
+    }
+
+    /// The left hears of the right.
+    pub(crate) fn monitors(self) -> bool {
+        matches!(self, LinkMode::Monitor | LinkMode::Peer)
+    }
+
+    /// The right hears of the left.
+    pub(crate) fn notifies(self) -> bool {
+        matches!(self, LinkMode::Notify | LinkMode::Peer)
+    }
+}
+
+/// A [`LinkMode`] and what goes with it: whoever hears through this link hears with its tag and its policy.
+///
+/// ```
+/// use backplane::{Device, Exit, LinkMode, Message};
+/// let (mut supervisor, child) = (Device::new(), Device::new());
+/// supervisor.link(&child, LinkMode::Monitor.tag(7));
+/// child.disconnect(Exit::Normal);
+/// let Some(Message::Disconnect(news)) = supervisor.try_receive() else { panic!() };
+/// assert_eq!(news.tag, 7);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub(crate) mode: LinkMode,
+    pub(crate) tag: u64,
+    pub(crate) on_fault: Option<OnFault>,
+}
+
+impl Link {
+    /// A number of the watcher's choosing, zero if it chooses none. It comes back in
+    /// [`Disconnect::tag`](crate::Disconnect::tag), so that the watcher finds what it keeps about the other in
+    /// constant time. Where a link is made again, the last tag counts.
+    #[must_use]
+    pub fn tag(self, tag: u64) -> Link {
+        Link { tag, ..self }
+    }
+
+    /// What a fault of the other does to whoever hears of it under
+    /// [`manage`](crate::Device::manage); without one, its device's own policy counts. Where a link is made again,
+    /// the last policy counts.
+    #[must_use]
+    pub fn on_fault(self, policy: OnFault) -> Link {
+        Link { on_fault: Some(policy), ..self }
+    }
+}
+
+impl From<LinkMode> for Link {
+    fn from(mode: LinkMode) -> Link {
+        Link { mode, tag: 0, on_fault: None }
+    }
+}
+
+/// What news of another's end does to a future that runs under [`manage`](crate::Device::manage).
+///
+/// [`receive`](crate::Device::receive) and [`watch`](crate::Device::watch) return all news, whatever the policy: who
+/// asks decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnFault {
+    /// A fault ends the future too; a clean end is no fault and is passed over. Links in the sense of Erlang.
+    #[default]
+    Cascade,
+    /// Nothing: the news is passed over.
+    Ignore,
+    /// The news, of a clean end as well, goes to the device's [`Inbox`](crate::Inbox), if it has one; else it waits
+    /// for [`receive`](crate::Device::receive) after a [`part_manage`](crate::Device::part_manage). Trapping exits, in
+    /// the sense of Erlang.
+    HandOver,
+}
+
+/// What a shutdown request does to a future that runs under [`manage`](crate::Device::manage).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnShutdown {
+    /// The future is dropped and its device ends with [`Exit::Shutdown`](crate::Exit::Shutdown).
+    #[default]
+    End,
+    /// The request goes where [`OnFault::HandOver`] puts news, and the future decides when to end.
+    HandOver,
+}

@@ -1,0 +1,430 @@
+//! `watch` reports, `manage` decides.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+
+use crate::{
+    device::{Device, Farewell},
+    exit::{Crash, Exit, Fault, Message},
+    link::{OnFault, OnShutdown},
+    unwind::{Panic, catch},
+};
+
+/// As much news is looked at before the future gets its turn.
+const TURN: u32 = 256;
+
+/// What [`Device::watch`] saw first.
+#[derive(Debug)]
+pub enum Watched<T> {
+    /// The device was told something. The future goes on when it is watched again.
+    Message(Message),
+    /// The future is done, with this.
+    Value(T),
+    /// The future panicked. It must not be polled again.
+    Panic(Panic),
+}
+
+impl Device {
+    /// Polls a future until it is done, panics, or there is news, whichever is first.
+    ///
+    /// For whoever decides for himself: all news is returned, whatever the policy of its link, and the device stays
+    /// open. Fair in both directions: after news the future is polled before there is more, and before the future
+    /// goes on there is news.
+    ///
+    /// Cancellation-safe: news is taken only when it is returned, and the future stays with the caller.
+    ///
+    /// ```
+    /// # use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use backplane::{Device, LinkMode, Message, Watched};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// let mut work = pin!(async { 42 });
+    /// # let mut cx = Context::from_waker(Waker::noop());
+    /// # macro_rules! awaited { ($future:expr) => { match pin!($future).poll(&mut cx) { Poll::Ready(x) => x, _ => panic!() } } }
+    /// # let first = awaited!(a.watch(work.as_mut()));
+    /// # let _ = "
+    /// let first = a.watch(work.as_mut()).await;
+    /// # ";
+    /// assert!(matches!(first, Watched::Message(Message::Disconnect(_))));
+    /// # let second = awaited!(a.watch(work.as_mut()));
+    /// # let _ = "
+    /// let second = a.watch(work.as_mut()).await;
+    /// # ";
+    /// assert!(matches!(second, Watched::Value(42)));
+    /// ```
+    pub fn watch<'a, F: Future>(&'a mut self, future: Pin<&'a mut F>) -> Watch<'a, F> {
+        Watch { device: self, future }
+    }
+
+    /// Runs a future to its end, and ends with it: whatever happens to the future is a value here, and is heard by all
+    /// who watch this device, exactly once.
+    ///
+    /// | the future | returns here | is heard as |
+    /// |---|---|---|
+    /// | returns `Ok(value)` | `Ok(value)` | [`Exit::Normal`] |
+    /// | returns `Err(error)` | [`Crash::Error`] | a fault of kind [`Error`](crate::FaultKind::Error) |
+    /// | panics | [`Crash::Panic`] | a fault of kind [`Panic`](crate::FaultKind::Panic), with its message |
+    /// | is linked with a device that faults | [`Crash::Cascade`] | a fault of kind [`Cascade`](crate::FaultKind::Cascade) |
+    /// | is asked to stop | [`Crash::Shutdown`] | [`Exit::Shutdown`] |
+    /// | is dropped half-way, with this | | a fault of kind [`Dropped`](crate::FaultKind::Dropped) |
+    ///
+    /// The future and all it holds is dropped *before* anyone hears, so that a successor can have what it had. A panic in
+    /// its destructor counts as a panic, unless there was a fault before. A clean end of a linked device is no fault.
+    /// [`on_fault`](Device::on_fault) and [`on_shutdown`](Device::on_shutdown), and the policy of each
+    /// [`Link`](crate::Link), say otherwise where that is wanted.
+    ///
+    /// The future need not be `Unpin`, `'static` or `Send`; what is returned is `Send` if the future and its results
+    /// are. With `panic = "abort"` a panic ends the process, and nobody hears of anything: all else holds.
+    ///
+    /// ```
+    /// # use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use backplane::{Crash, Device, LinkMode, Message};
+    ///
+    /// #[derive(Debug)]
+    /// struct Counter(u32);
+    ///
+    /// impl Counter {
+    ///     async fn share(&self, among: u32) -> Result<u32, std::num::ParseIntError> {
+    ///         Ok(self.0 / among) // among zero this panics
+    ///     }
+    /// }
+    ///
+    /// let (mut watcher, device) = (Device::new(), Device::new());
+    /// watcher.link(&device, LinkMode::Monitor);
+    /// let counter = Counter(7);
+    /// let managed = device.manage(counter.share(0));
+    /// # let mut cx = Context::from_waker(Waker::noop());
+    /// # let Poll::Ready(result) = pin!(managed).poll(&mut cx) else { panic!() };
+    /// # let _ = "
+    /// let result = managed.await;
+    /// # ";
+    /// assert!(matches!(result, Err(Crash::Panic(_))));
+    /// let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!("nobody told us") };
+    /// assert_eq!(news.exit.to_string(), "panicked: attempt to divide by zero");
+    /// ```
+    pub fn manage<F, T, E>(self, future: F) -> Manage<F, T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        Manage { run: Run::new(self, future), leaving: None }
+    }
+
+    /// As [`manage`](Device::manage), but gives the device back, open and with all its links, where the future returns
+    /// `Ok`: a part of the work is done.
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, pin::pin, task::{Context, Poll, Waker}};
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// let managed = device.part_manage(async { Ok::<_, Infallible>("half") });
+    /// # let mut cx = Context::from_waker(Waker::noop());
+    /// # let Poll::Ready(result) = pin!(managed).poll(&mut cx) else { panic!() };
+    /// # let _ = "
+    /// let result = managed.await;
+    /// # ";
+    /// let (device, half) = result.unwrap();
+    /// assert!(device.line().is_alive());
+    /// ```
+    pub fn part_manage<F, T, E>(self, future: F) -> PartManage<F, T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        PartManage { run: Run::new(self, future), leaving: None }
+    }
+}
+
+/// A future that is watched for once; made by [`Device::watch`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Watch<'a, F> {
+    device: &'a mut Device,
+    future: Pin<&'a mut F>,
+}
+
+impl<F: Future> Future for Watch<'_, F> {
+    type Output = Watched<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Watched<F::Output>> {
+        let Watch { device, future } = &mut *self;
+        let mut poll_future = |cx: &mut Context<'_>| match catch(|| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Watched::Value),
+            Err(panic) => Poll::Ready(Watched::Panic(panic)),
+        };
+        let had_its_turn = device.futures_turn;
+        if had_its_turn && let Poll::Ready(end) = poll_future(cx) {
+            device.futures_turn = false;
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(message) = device.poll_receive(cx) {
+            device.futures_turn = true;
+            return Poll::Ready(Watched::Message(message));
+        }
+        if had_its_turn { Poll::Pending } else { poll_future(cx) }
+    }
+}
+
+impl<F> fmt::Debug for Watch<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A device and a future, up to the end of the future.
+    struct Run<F, T, E> where F: Future<Output = Result<T, E>> {
+        // Until the future has ended.
+        device: Option<Device>,
+        // Dropped in its place before the device closes.
+        #[pin]
+        future: Option<F>,
+        describe: Option<fn(&E) -> String>,
+    }
+
+    impl<F, T, E> PinnedDrop for Run<F, T, E> where F: Future<Output = Result<T, E>> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let Some(mut device) = this.device.take() else { return };
+            let dropped = catch(|| this.future.set(None));
+            match dropped {
+                Ok(()) => drop(device),
+                Err(panic) => {
+                    drop(device.close(Some(Exit::Fault(Fault::panic(&panic)))));
+                    // Whoever drops us sees the panic that he would see without us, unless that would be one too many.
+                    if !std::thread::panicking() {
+                        panic.resume();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How a run ended: what its owner gets, and what its watchers hear.
+struct End<T, E> {
+    device: Device,
+    result: Result<T, Crash<E>>,
+    exit: Exit,
+}
+
+impl<F, T, E> Run<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    fn new(device: Device, future: F) -> Run<F, T, E> {
+        Run { device: Some(device), future: Some(future), describe: None }
+    }
+
+    /// First the news, then the future; at its end the future is dropped, and the device still open.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End<T, E>> {
+        let mut this = self.project();
+        let (Some(device), Some(future)) = (this.device.as_mut(), this.future.as_mut().as_pin_mut()) else {
+            panic!("polled after it had ended");
+        };
+        let mut result = match poll_news(device, cx) {
+            Poll::Ready(crash) => Err(crash),
+            Poll::Pending => match catch(|| future.poll(cx)) {
+                Ok(poll) => ready!(poll).map_err(Crash::Error),
+                Err(panic) => Err(Crash::Panic(panic)),
+            },
+        };
+        let mut exit = match &result {
+            Ok(_) => Exit::Normal,
+            Err(Crash::Error(error)) => {
+                let words = this.describe.and_then(|describe| catch(|| describe(error)).ok());
+                Exit::Fault(words.map_or_else(Fault::silent_error, Fault::error))
+            }
+            Err(crash) => crash.exit(),
+        };
+        if let Err(panic) = catch(|| this.future.set(None))
+            && !exit.is_fault()
+        {
+            exit = Exit::Fault(Fault::panic(&panic));
+            // The value is the user's as well: its destructor may panic, too.
+            let value = std::mem::replace(&mut result, Err(Crash::Panic(panic)));
+            let _ = catch(|| drop(value));
+        }
+        let Some(device) = this.device.take() else { panic!("polled after it had ended") };
+        Poll::Ready(End { device, result, exit })
+    }
+}
+
+/// Whether news puts an end to a managed future.
+fn poll_news<E>(device: &mut Device, cx: &mut Context<'_>) -> Poll<Crash<E>> {
+    let mut budget = TURN;
+    loop {
+        let (message, bits) = ready!(device.poll_next(cx, &mut budget));
+        match message {
+            Message::Shutdown(by) => match device.shutdown_policy() {
+                OnShutdown::End => return Poll::Ready(Crash::Shutdown(by)),
+                OnShutdown::HandOver => device.hand_over(message, cx.waker()),
+            },
+            Message::Disconnect(news) => match device.policy(bits) {
+                OnFault::Cascade if news.exit.is_fault() => return Poll::Ready(Crash::Cascade(news)),
+                OnFault::Cascade | OnFault::Ignore => {}
+                OnFault::HandOver => device.hand_over(Message::Disconnect(news), cx.waker()),
+            },
+        }
+    }
+}
+
+/// A result that waits until everybody has been told.
+struct Leaving<R> {
+    farewell: Farewell,
+    result: Option<R>,
+}
+
+impl<R> Leaving<R> {
+    fn poll(leaving: &mut Option<Box<Leaving<R>>>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        let Some(left) = leaving else { return Poll::Ready(None) };
+        ready!(left.farewell.poll(cx));
+        let result = left.result.take();
+        *leaving = None;
+        Poll::Ready(result)
+    }
+}
+
+/// Ends the device, with `result` when everybody has been told.
+fn leave<R>(
+    mut device: Device,
+    exit: Exit,
+    result: R,
+    leaving: &mut Option<Box<Leaving<R>>>,
+    cx: &mut Context<'_>,
+) -> Poll<R> {
+    let Some(farewell) = device.close(Some(exit)) else { return Poll::Ready(result) };
+    *leaving = Some(Box::new(Leaving { farewell: *farewell, result: Some(result) }));
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+pin_project! {
+    /// A managed future; made by [`Device::manage`].
+    ///
+    /// Dropped half-way it drops the future first, and is then heard as [`Dropped`](crate::FaultKind::Dropped), or as
+    /// [`Killed`](crate::FaultKind::Killed) if its device was [condemned](crate::Line::condemn).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Manage<F, T, E> where F: Future<Output = Result<T, E>> {
+        #[pin]
+        run: Run<F, T, E>,
+        leaving: Option<Box<Leaving<Result<T, Crash<E>>>>>,
+    }
+}
+
+pin_project! {
+    /// A managed future that gives its device back; made by [`Device::part_manage`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct PartManage<F, T, E> where F: Future<Output = Result<T, E>> {
+        #[pin]
+        run: Run<F, T, E>,
+        leaving: Option<Box<Leaving<Crash<E>>>>,
+    }
+}
+
+impl<F, T, E> Future for Manage<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, Crash<E>>;
+
+    /// # Panics
+    ///
+    /// If it has returned before.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(result) = ready!(Leaving::poll(this.leaving, cx)) {
+            return Poll::Ready(result);
+        }
+        let End { device, result, exit } = ready!(this.run.poll(cx));
+        leave(device, exit, result, this.leaving, cx)
+    }
+}
+
+impl<F, T, E> Future for PartManage<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<(Device, T), Crash<E>>;
+
+    /// # Panics
+    ///
+    /// If it has returned before.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(crash) = ready!(Leaving::poll(this.leaving, cx)) {
+            return Poll::Ready(Err(crash));
+        }
+        let End { mut device, result, exit } = ready!(this.run.poll(cx));
+        match result {
+            Ok(value) => {
+                device.recall();
+                Poll::Ready(Ok((device, value)))
+            }
+            Err(crash) => leave(device, exit, crash, this.leaving, cx).map(Err),
+        }
+    }
+}
+
+impl<F, T, E> Manage<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: fmt::Display,
+{
+    /// Lets an error's words travel: watchers find them in [`Fault::message`].
+    ///
+    /// Not done unasked, for an error need not have any: `manage` asks nothing of its type.
+    ///
+    /// ```
+    /// # use std::{pin::pin, task::{Context, Poll, Waker}};
+    /// use backplane::{Device, LinkMode, Message};
+    /// let (mut watcher, device) = (Device::new(), Device::new());
+    /// watcher.link(&device, LinkMode::Monitor);
+    /// let mut managed = pin!(device.manage(async { Err::<(), _>("no such counter") }).describe());
+    /// # let mut cx = Context::from_waker(Waker::noop());
+    /// # assert!(managed.as_mut().poll(&mut cx).is_ready());
+    /// # let _ = "
+    /// managed.await;
+    /// # ";
+    /// let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!() };
+    /// assert_eq!(news.exit.fault().and_then(|fault| fault.message()), Some("no such counter"));
+    /// ```
+    pub fn describe(mut self) -> Self {
+        self.run.describe = Some(E::to_string);
+        self
+    }
+}
+
+impl<F, T, E> PartManage<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: fmt::Display,
+{
+    /// Lets an error's words travel; see [`Manage::describe`].
+    pub fn describe(mut self) -> Self {
+        self.run.describe = Some(E::to_string);
+        self
+    }
+}
+
+impl<F, T, E> fmt::Debug for Manage<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manage").field("device", &self.run.device).finish_non_exhaustive()
+    }
+}
+
+impl<F, T, E> fmt::Debug for PartManage<F, T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartManage").field("device", &self.run.device).finish_non_exhaustive()
+    }
+}

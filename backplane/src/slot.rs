@@ -1,0 +1,476 @@
+//! Where a device's shared half lives, and is used again.
+//!
+//! Slots are made in chunks, never freed and always reused, so that a reference to one is `'static` and costs nothing to
+//! copy. What tells the users of a slot apart is its generation.
+
+use std::task::Waker;
+
+use crate::{
+    exit::Exit,
+    id::DeviceId,
+    label::Label,
+    line::Line,
+    queue::Queue,
+    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock},
+    table::{Bits, Entry, Table},
+};
+
+/// News is waiting.
+pub(crate) const NEWS: u64 = 1;
+/// Changes of links, made from elsewhere, are waiting.
+pub(crate) const CHANGES: u64 = 2;
+/// Somebody waits for news: the state holds a waker.
+pub(crate) const WAKER: u64 = 4;
+/// The owner has been condemned: its drop is a kill.
+pub(crate) const CONDEMNED: u64 = 8;
+
+const FLAGS: u64 = u32::MAX as u64;
+
+/// A device's shared half. A cache-line pair of its own, for neighbours belong to strangers.
+#[repr(align(128))]
+pub(crate) struct Slot {
+    /// Generation in the upper half, flags in the lower. Written under the lock of `state` only, but for the two steps
+    /// in which nobody else can write: [`Slot::close_unshared`] and [`Slot::retire`].
+    ///
+    /// A generation goes up by two: `g` is open; `g + 1` is closed, and its watchers are being told; `g + 2` has told
+    /// them all, and is open again as soon as somebody takes the slot.
+    word: AtomicU64,
+    index: u32,
+    state: Mutex<State>,
+}
+
+#[cfg(not(backplane_loom))]
+const _: () = assert!(size_of::<Slot>() == 128);
+
+struct State {
+    /// The oldest news; there is no more without it.
+    first: Option<Notice>,
+    /// A change of links; there are no more without it.
+    change: Option<Entry>,
+    more: Option<Box<More>>,
+    waker: Option<Waker>,
+    label: Option<Arc<Label>>,
+}
+
+/// What does not find room in a slot.
+#[derive(Default)]
+pub(crate) struct More {
+    pub(crate) news: Queue<Notice>,
+    pub(crate) changes: Table,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table::new()
+    }
+}
+
+/// News on its way.
+pub(crate) struct Notice {
+    slot: &'static Slot,
+    generation: u32,
+    pub(crate) what: What,
+    /// With [`What::Decided`].
+    pub(crate) bits: Bits,
+    /// With [`What::Decided`] the watcher's tag, with [`What::Shutdown`] the id of who asks.
+    pub(crate) tag: u64,
+    pub(crate) exit: Exit,
+}
+
+/// What kind of news, and how far it has been looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// An end; whether anybody here wants to hear it is in the owner's table.
+    Ended,
+    /// An end that is to be heard, under this tag and policy: a change that waited here when it came said so.
+    Decided,
+    /// A request to stop.
+    Shutdown,
+}
+
+impl Notice {
+    #[inline]
+    pub(crate) fn ended(from: Line, exit: Exit) -> Notice {
+        Notice {
+            slot: from.slot,
+            generation: from.generation,
+            what: What::Ended,
+            bits: Bits::NONE,
+            tag: 0,
+            exit,
+        }
+    }
+
+    pub(crate) fn decided(from: Line, exit: Exit, bits: Bits, tag: u64) -> Notice {
+        Notice { what: What::Decided, bits, tag, ..Notice::ended(from, exit) }
+    }
+
+    #[inline]
+    pub(crate) fn from(&self) -> Line {
+        Line { slot: self.slot, generation: self.generation }
+    }
+}
+
+/// All that waited in a slot, taken at once.
+pub(crate) struct Batch {
+    pub(crate) first: Option<Notice>,
+    pub(crate) change: Option<Entry>,
+    pub(crate) more: Option<Box<More>>,
+}
+
+/// What a slot held when its device ended.
+pub(crate) struct Remains {
+    pub(crate) batch: Batch,
+    pub(crate) condemned: bool,
+    pub(crate) label: Option<Arc<Label>>,
+    waker: Option<Waker>,
+}
+
+/// A slot under its lock, of a generation that is open. While one exists, nothing of the user's runs and no other lock is
+/// taken.
+struct Open<'a> {
+    slot: &'a Slot,
+    word: u64,
+    state: MutexGuard<'a, State>,
+}
+
+impl Open<'_> {
+    #[inline]
+    fn flag(&mut self, set: u64, clear: u64) {
+        self.word = self.word & !clear | set;
+        self.slot.word.store(self.word, Ordering::Release);
+    }
+
+    fn changes(&mut self) -> Option<&mut Table> {
+        self.state.more.as_mut().map(|more| &mut more.changes)
+    }
+
+    /// The change that waits for this peer.
+    #[inline]
+    fn change(&mut self, peer: Line) -> Option<&mut Entry> {
+        // Without the inline one there are no others.
+        let inline = self.state.change.as_ref()?.peer() == peer;
+        if inline {
+            return self.state.change.as_mut();
+        }
+        self.changes()?.get_mut(peer)
+    }
+
+    fn push(&mut self, notice: Notice) {
+        if self.state.first.is_none() {
+            self.state.first = Some(notice);
+        } else {
+            self.state.more.get_or_insert_default().news.push(notice);
+        }
+    }
+
+    /// Puts a change beside those that wait, the last one for each peer counting.
+    fn change_later(&mut self, change: Entry) {
+        if let Some(waiting) = self.change(change.peer()) {
+            waiting.then(&change);
+            return;
+        }
+        // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
+        let spent = |old: &Entry| old.peer().has_told();
+        match &mut self.state.change {
+            place @ None => *place = Some(change),
+            Some(old) if spent(old) => *old = change,
+            Some(_) => self.state.more.get_or_insert_default().changes.insert(change, spent),
+        }
+    }
+
+    /// The news and the waker to tell it with.
+    #[inline]
+    fn deliver(mut self, notice: Notice) -> Option<Waker> {
+        self.push(notice);
+        let waker = self.state.waker.take();
+        self.flag(NEWS, WAKER);
+        waker
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Slot({})", self.index)
+    }
+}
+
+impl Slot {
+    pub(crate) fn new(index: u32) -> Slot {
+        Slot {
+            word: AtomicU64::new(1 << 32),
+            index,
+            state: Mutex::new(State { first: None, change: None, more: None, waker: None, label: None }),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn generation(&self) -> u32 {
+        (self.word() >> 32) as u32
+    }
+
+    #[inline]
+    fn open(&self, generation: u32) -> Option<Open<'_>> {
+        let state = lock(&self.state);
+        let word = self.word.load(Ordering::Relaxed);
+        ((word >> 32) as u32 == generation).then_some(Open { slot: self, word, state })
+    }
+
+    /// Leaves a change of links for the owner. False if the device has ended.
+    #[inline]
+    pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
+        let Some(mut open) = self.open(generation) else { return false };
+        open.change_later(change);
+        if open.word & CHANGES == 0 {
+            open.flag(CHANGES, 0);
+        }
+        true
+    }
+
+    /// Tells of another's end; at once what a waiting change has to say to it, for the owner's table does not know of
+    /// the change yet.
+    #[inline]
+    pub(crate) fn tell(&self, generation: u32, mut notice: Notice) {
+        // Most watchers that are gone are gone for long: this saves the lock.
+        if self.generation() != generation {
+            return;
+        }
+        let Some(mut open) = self.open(generation) else { return };
+        if open.word & CHANGES != 0
+            && let Some(change) = open.change(notice.from())
+        {
+            let heard = change.bits.has(Bits::WATCH);
+            if heard && notice.what == What::Ended {
+                notice = Notice { what: What::Decided, bits: change.bits, tag: change.tag, ..notice };
+            } else if change.bits.has(Bits::UNWATCH) && notice.what == What::Ended {
+                return;
+            }
+            if heard {
+                // What has been heard once is not heard again.
+                change.then(&Entry::new(notice.from(), Bits::UNWATCH, 0));
+            }
+        }
+        if let Some(waker) = open.deliver(notice) {
+            crate::unwind::quietly(|| waker.wake());
+        }
+    }
+
+    /// Asks the owner to stop. A request that waits already is not put behind itself.
+    pub(crate) fn shutdown(&'static self, generation: u32, from: DeviceId) {
+        let Some(mut open) = self.open(generation) else { return };
+        let state = &mut *open.state;
+        let last = match state.more.as_mut().and_then(|more| more.news.last()) {
+            Some(last) => Some(last),
+            None => state.first.as_ref(),
+        };
+        if last.is_some_and(|last| last.what == What::Shutdown && last.tag == from.as_u64()) {
+            return;
+        }
+        let to = Line { slot: self, generation };
+        let request =
+            Notice { what: What::Shutdown, tag: from.as_u64(), ..Notice::ended(to, Exit::Shutdown) };
+        if let Some(waker) = open.deliver(request) {
+            crate::unwind::quietly(|| waker.wake());
+        }
+    }
+
+    pub(crate) fn condemn(&self, generation: u32) {
+        if let Some(mut open) = self.open(generation) {
+            open.flag(CONDEMNED, 0);
+        }
+    }
+
+    pub(crate) fn label(&self, generation: u32) -> Option<Arc<Label>> {
+        self.open(generation)?.state.label.clone()
+    }
+
+    pub(crate) fn set_label(&self, generation: u32, label: Arc<Label>) {
+        let before = self.open(generation).and_then(|mut open| open.state.label.replace(label));
+        drop(before);
+    }
+
+    /// Takes all that waits. If there is no news, `waker` is told when there is. The owner's, whose device is open.
+    pub(crate) fn take(&self, waker: Option<Waker>) -> Batch {
+        let mut state = lock(&self.state);
+        let batch = Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() };
+        let mut word = self.word.load(Ordering::Relaxed) & !(NEWS | CHANGES);
+        let mut spare = waker;
+        if batch.first.is_none()
+            && let Some(waker) = spare.take()
+        {
+            spare = state.waker.replace(waker);
+            word |= WAKER;
+        }
+        self.word.store(word, Ordering::Release);
+        drop(state);
+        // The waker that was there before, or one that was not needed: dropped outside the lock.
+        drop(spare);
+        batch
+    }
+
+    /// Takes the waker out, for the owner who has news for itself.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        let mut state = lock(&self.state);
+        let word = self.word.load(Ordering::Relaxed) & !WAKER;
+        self.word.store(word, Ordering::Release);
+        state.waker.take()
+    }
+
+    /// Open to closed, for good. What was there comes out, to be dropped outside.
+    #[inline]
+    pub(crate) fn close(&self, generation: u32) -> Remains {
+        let mut state = lock(&self.state);
+        let word = self.word.load(Ordering::Relaxed);
+        self.word.store(u64::from(generation + 1) << 32, Ordering::Release);
+        Remains {
+            batch: Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() },
+            condemned: word & CONDEMNED != 0,
+            label: state.label.take(),
+            waker: state.waker.take(),
+        }
+    }
+
+    /// Frees the slot of a closed device whose watchers have all been told, for the next one.
+    #[inline]
+    pub(crate) fn retire(&'static self, generation: u32) {
+        self.word.store(u64::from(generation + 2) << 32, Ordering::Release);
+        // A name is never used twice: a slot whose generations are used up is not used any more.
+        if generation < u32::MAX - 4 {
+            slab::give(self);
+        }
+    }
+}
+
+impl Remains {
+    /// Drops what a closed device had left: a waker, and news that nobody hears.
+    #[inline]
+    pub(crate) fn drop_waker(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            crate::unwind::quietly(|| drop(waker));
+        }
+    }
+}
+
+/// Takes a free slot, open.
+#[inline]
+pub(crate) fn take() -> &'static Slot {
+    slab::take()
+}
+
+#[cfg(not(backplane_loom))]
+mod slab {
+    //! Free slots: a small store for each thread, which trades with a common one by the batch.
+
+    use std::cell::RefCell;
+
+    use super::{Mutex, Slot, lock};
+
+    /// So many change hands at a time.
+    const BATCH: usize = 64;
+
+    struct Common {
+        free: Vec<&'static Slot>,
+        made: u32,
+    }
+
+    static COMMON: Mutex<Common> = Mutex::new(Common { free: Vec::new(), made: 0 });
+
+    struct Store(RefCell<Vec<&'static Slot>>);
+
+    thread_local! {
+        static STORE: Store = const { Store(RefCell::new(Vec::new())) };
+    }
+
+    impl Drop for Store {
+        fn drop(&mut self) {
+            lock(&COMMON).free.append(self.0.get_mut());
+        }
+    }
+
+    #[inline]
+    pub(super) fn take() -> &'static Slot {
+        let kept = STORE.try_with(|store| {
+            let mut kept = store.0.borrow_mut();
+            match kept.pop() {
+                Some(slot) => slot,
+                None => refill(&mut kept),
+            }
+        });
+        match kept {
+            Ok(slot) => slot,
+            // The thread is ending, and its store is gone.
+            Err(_) => refill(&mut Vec::new()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn give(slot: &'static Slot) {
+        let kept = STORE.try_with(|store| {
+            let mut kept = store.0.borrow_mut();
+            kept.push(slot);
+            if kept.len() >= 2 * BATCH {
+                spill(&mut kept);
+            }
+        });
+        if kept.is_err() {
+            lock(&COMMON).free.push(slot);
+        }
+    }
+
+    #[cold]
+    fn refill(kept: &mut Vec<&'static Slot>) -> &'static Slot {
+        let mut common = lock(&COMMON);
+        let from = common.free.len().saturating_sub(BATCH);
+        kept.extend(common.free.drain(from..));
+        if let Some(slot) = kept.pop() {
+            return slot;
+        }
+        let first = common.made;
+        // Past four thousand million devices alive at once there is no memory left to say so in.
+        common.made = first.checked_add(BATCH as u32).expect("fewer devices than the memory holds");
+        drop(common);
+        let chunk: Vec<Slot> = (first..first + BATCH as u32).map(Slot::new).collect();
+        kept.extend(chunk.leak().iter().rev());
+        kept.pop().expect("a chunk is not empty")
+    }
+
+    #[cold]
+    fn spill(kept: &mut Vec<&'static Slot>) {
+        // The oldest go: the newest are in the cache.
+        lock(&COMMON).free.extend(kept.drain(..BATCH));
+    }
+}
+
+#[cfg(backplane_loom)]
+mod slab {
+    //! Free slots, for a model: reused at once, so that a late line meets the next generation.
+
+    use super::{Mutex, Slot, lock};
+
+    loom::lazy_static! {
+        static ref FREE: Mutex<(Vec<&'static Slot>, u32)> = Mutex::new((Vec::new(), 0));
+    }
+
+    pub(super) fn take() -> &'static Slot {
+        let mut free = lock(&FREE);
+        if let Some(slot) = free.0.pop() {
+            return slot;
+        }
+        free.1 += 1;
+        Box::leak(Box::new(Slot::new(free.1)))
+    }
+
+    pub(super) fn give(slot: &'static Slot) {
+        lock(&FREE).0.push(slot);
+    }
+}

@@ -1,0 +1,192 @@
+//! Panics as values.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    error::Error,
+    fmt,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// What a panic threw, kept whole for the owner of the future that panicked.
+///
+/// Dropping it drops the payload; a payload that itself panics when dropped does no harm.
+pub struct Panic {
+    /// In a mutex only so that a crash may be shared between threads: a payload need not be `Sync`.
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
+    message: Option<Box<str>>,
+    location: Option<PanicLocation>,
+}
+
+impl Panic {
+    fn new(payload: Box<dyn Any + Send>, location: Option<PanicLocation>) -> Panic {
+        let message = match (payload.downcast_ref::<&'static str>(), payload.downcast_ref::<String>()) {
+            (Some(words), _) => Some(Box::from(*words)),
+            (None, Some(words)) => Some(Box::from(words.as_str())),
+            (None, None) => None,
+        };
+        Panic { payload: Mutex::new(Some(payload)), message, location }
+    }
+
+    /// What `panic!` was given to say, if it was words.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Where it happened, if [`catch_panic_locations`] was called before.
+    pub fn location(&self) -> Option<&PanicLocation> {
+        self.location.as_ref()
+    }
+
+    /// The payload, as `std::panic::catch_unwind` gives it.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        match self.take() {
+            Some(payload) => payload,
+            // Only `drop` takes it too, and it has not run.
+            None => Box::new(()),
+        }
+    }
+
+    /// Goes on panicking, here, with the same payload and without asking the panic hook again.
+    pub fn resume(self) -> ! {
+        panic::resume_unwind(self.into_payload())
+    }
+
+    fn take(&self) -> Option<Box<dyn Any + Send>> {
+        self.payload.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Panic {
+    fn drop(&mut self) {
+        if let Some(payload) = self.take() {
+            discard(payload);
+        }
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("panicked")?;
+        if let Some(message) = self.message() {
+            write!(f, ": {message}")?;
+        }
+        if let Some(location) = self.location() {
+            write!(f, " ({location})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Panic({self})")
+    }
+}
+
+impl Error for Panic {}
+
+/// A place in the source, as a panic hook is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PanicLocation {
+    /// The file, as the compiler was given it.
+    pub file: Box<str>,
+    /// The line, from one.
+    pub line: u32,
+    /// The column, from one.
+    pub column: u32,
+}
+
+impl fmt::Display for PanicLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+static CATCHING: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Where this thread last panicked, until somebody asks.
+    static LAST: RefCell<Option<PanicLocation>> = const { RefCell::new(None) };
+}
+
+/// From here on, panics caught by [`manage`](crate::Device::manage) and [`watch`](crate::Device::watch) carry their
+/// location.
+///
+/// Only a panic hook can know it. This puts one in front of the hook that is there, which is still called, as it was.
+/// Nothing else in this crate touches the hook. A hook set later that does not call the one before takes the
+/// locations away again. Calling this twice is calling it once.
+///
+/// ```
+/// # use std::{convert::Infallible, pin::pin, task::{Context, Poll, Waker}};
+/// use backplane::{Crash, Device};
+/// backplane::catch_panic_locations();
+/// let mut managed = pin!(Device::new().manage(async { panic!("out of beans") as Result<(), Infallible> }));
+/// # let mut cx = Context::from_waker(Waker::noop());
+/// # let poll = managed.as_mut().poll(&mut cx);
+/// let Poll::Ready(Err(Crash::Panic(panic))) = poll else { panic!() };
+/// assert_eq!(panic.message(), Some("out of beans"));
+/// assert!(panic.location().is_some());
+/// ```
+pub fn catch_panic_locations() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let location = info.location().map(|at| PanicLocation {
+                file: at.file().into(),
+                line: at.line(),
+                column: at.column(),
+            });
+            // A thread that is ending may have no place to keep it; then it is not kept.
+            let _ = LAST.try_with(|last| {
+                if let Ok(mut last) = last.try_borrow_mut() {
+                    *last = location;
+                }
+            });
+            before(info);
+        }));
+        CATCHING.store(true, Ordering::Relaxed);
+    });
+}
+
+fn last_location() -> Option<PanicLocation> {
+    if !CATCHING.load(Ordering::Relaxed) {
+        return None;
+    }
+    LAST.try_with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take())).ok().flatten()
+}
+
+/// Runs `f`; a panic in it is a value.
+///
+/// What `f` has touched may be half done afterwards: only the caller can know that nobody looks at it again.
+#[inline]
+pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
+    // A location left by a panic that somebody else caught is not ours.
+    if CATCHING.load(Ordering::Relaxed) {
+        last_location();
+    }
+    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| Panic::new(payload, last_location()))
+}
+
+/// Runs `f`; a panic in it is nobody's. For wakers and payloads, which must not stop what goes on around them.
+#[inline]
+pub(crate) fn quietly(f: impl FnOnce()) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
+        discard(payload);
+    }
+}
+
+/// Drops a payload. One whose destructor panics is leaked, together with what that throws: there is no end to it
+/// otherwise.
+#[cold]
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(another) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
+    }
+}
