@@ -368,11 +368,21 @@ impl Device {
         let own = self.own.get_mut();
         if !self.shared.get() && slot.word() == u64::from(generation) << 32 {
             // Nobody has ever had its line, and nobody waits.
-            slot.retire(generation);
+            slot.retire_unknown(generation);
             return None;
         }
-        let mut remains = slot.close(generation);
+        if own.backlog.is_some() {
+            own.leave_backlog();
+        }
+        let watched = match &own.table {
+            Table::Few(few) => few.iter().flatten().any(|entry| entry.bits.has(Bits::NOTIFY)),
+            Table::List(_) | Table::Pages(_) => true,
+        };
+        let mut remains = slot.close(generation, watched);
         remains.drop_waker();
+        if remains.told {
+            return None;
+        }
         let mut exit = exit.unwrap_or_else(|| match remains.condemned {
             true => Exit::Fault(Fault::bare(FaultKind::Killed)),
             false => Exit::Fault(Fault::bare(FaultKind::Dropped)),
@@ -380,18 +390,11 @@ impl Device {
         if let (Exit::Fault(fault), Some(label)) = (&mut exit, remains.label.take()) {
             *fault = std::mem::replace(fault, Fault::bare(FaultKind::Gone)).named(label);
         }
-        if let Some(backlog) = &mut own.backlog {
-            if let Some(inbox) = &backlog.inbox {
-                inbox.close();
-            }
-            while let Some(change) = backlog.changes.as_mut().and_then(Iterator::next) {
-                own.table.change(change, |_| false);
-            }
-        }
         let me = Line { slot, generation };
         let Batch { first, change, more } = remains.batch;
         drop(first);
-        if let (Table::Few(few), None) = (&own.table, &more) {
+        let later = more.map_or_else(Table::new, |more| more.changes);
+        if let (Table::Few(few), Table::Few([None, None])) = (&own.table, &later) {
             let changed = change.as_ref().filter(|change| change.bits.changes_notify());
             for entry in few.iter().flatten().filter(|entry| entry.bits.has(Bits::NOTIFY)) {
                 if changed.is_none_or(|change| change.peer() != entry.peer()) {
@@ -399,15 +402,16 @@ impl Device {
                 }
             }
             if let Some(change) = changed.filter(|change| change.bits.has(Bits::NOTIFY)) {
-                change.peer().tell(Notice::ended(me, exit));
+                change.peer().tell(Notice::ended(me, exit.clone()));
             }
-            slot.retire(generation);
+            if let Err(late) = slot.retire(generation) {
+                drop(Farewell::late(me, exit, late));
+            }
             return None;
         }
-        let table = std::mem::replace(&mut own.table, Table::new());
-        let later = more.map_or_else(Table::new, |more| more.changes);
+        let table = std::mem::take(&mut own.table);
         let many = table.is_long() || later.is_long();
-        let farewell = Farewell { me, exit, entries: table.into_iter(), change, later };
+        let farewell = Farewell { me, exit, entries: table.into_iter(), change, later, done: false };
         many.then(|| Box::new(farewell))
     }
 
@@ -547,6 +551,18 @@ impl Own {
         None
     }
 
+    /// Makes the changes that are left, for an end in which no news counts any more.
+    #[cold]
+    fn leave_backlog(&mut self) {
+        let Some(backlog) = self.backlog.take() else { return };
+        if let Some(inbox) = &backlog.inbox {
+            inbox.close();
+        }
+        for change in backlog.changes.into_iter().flatten() {
+            self.table.change(change, |_| false);
+        }
+    }
+
     /// Looks at a batch, when there is nothing older to look at. What is long is left for later.
     #[inline]
     fn take_in(&mut self, slot: &'static Slot, batch: Batch) -> Option<(Message, Bits)> {
@@ -629,11 +645,48 @@ pub(crate) struct Farewell {
     /// Changes that had not reached the table: they count.
     change: Option<Entry>,
     later: Table,
+    /// Everybody has been told, those who came late as well.
+    done: bool,
 }
 
 impl Farewell {
-    /// The next who is to be told.
+    /// For those who linked while the others were told.
+    #[cold]
+    fn late(me: Line, exit: Exit, late: Batch) -> Farewell {
+        let mut farewell = Farewell {
+            me,
+            exit,
+            entries: Table::new().into_iter(),
+            change: None,
+            later: Table::new(),
+            done: false,
+        };
+        farewell.put_late(late);
+        farewell
+    }
+
+    fn put_late(&mut self, late: Batch) {
+        self.change = late.change;
+        self.later = late.more.map_or_else(Table::new, |more| more.changes);
+    }
+
+    /// The next who is to be told. After the last one, the slot is another's.
     fn next(&mut self) -> Option<Line> {
+        loop {
+            if let Some(line) = self.next_known() {
+                return Some(line);
+            }
+            if self.done {
+                return None;
+            }
+            match self.me.slot.retire(self.me.generation) {
+                Ok(()) => self.done = true,
+                Err(late) => self.put_late(late),
+            }
+        }
+    }
+
+    fn next_known(&mut self) -> Option<Line> {
         loop {
             for entry in self.entries.by_ref() {
                 let changed = match &self.change {
@@ -653,7 +706,7 @@ impl Farewell {
             if self.later.is_empty() {
                 return None;
             }
-            self.entries = std::mem::replace(&mut self.later, Table::new()).into_iter();
+            self.entries = std::mem::take(&mut self.later).into_iter();
         }
     }
 
@@ -673,7 +726,6 @@ impl Drop for Farewell {
         while let Some(to) = self.next() {
             to.tell(Notice::ended(self.me, self.exit.clone()));
         }
-        self.me.slot.retire(self.me.generation);
     }
 }
 

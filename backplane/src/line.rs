@@ -11,11 +11,12 @@
 //! 4. **Changes from elsewhere happen when they are left.** They wait in the slot, the last one for each peer counting.
 //!    News that arrives behind a change is measured by that change; news that was there before it, by the table. The
 //!    owner looks at both before each change of its own.
-//! 5. **Closed is final.** A slot is closed under its lock; from then on changes find it gone. Its watchers are told
-//!    outside the lock.
+//! 5. **Closed is final.** A slot is closed under its lock, and its watchers are told outside of it. Changes that come
+//!    meanwhile wait for whoever tells, who looks for them before the end: who links late is told as well.
 //! 6. **Who has told everybody tells nobody any more.** A slot's generation goes up a second time when all its watchers
 //!    have been told. After that no entry about it, in any table, can matter again, once its news has been taken: so
-//!    a table that is full forgets those first, and nothing grows with links that are gone.
+//!    a table that is full forgets those first, and nothing grows with links that are gone. From then on it is gone for
+//!    who would link with it.
 
 use std::{fmt, hash, ptr};
 
@@ -259,6 +260,7 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
     if monitors {
         match x.watch(b, link) {
             Watching::Now => begins = true,
+            // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
             Watching::Closed => {
                 if notifies {
@@ -268,18 +270,16 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
             }
         }
     }
-    if begins || notifies {
-        let mut change = link.watching(a);
-        if !notifies {
-            change.bits = Bits::NONE;
+    let mut change = link.watching(a);
+    if !notifies {
+        change.bits = Bits::NONE;
+    }
+    change.bits = change.bits.with(Bits::NOTIFY, monitors);
+    if !y.change(change) {
+        if begins {
+            x.hear_gone(b, link);
         }
-        change.bits = change.bits.with(Bits::NOTIFY, begins);
-        if !y.change(change) {
-            if begins {
-                x.hear_gone(b, link);
-            }
-            return;
-        }
+        return;
     }
     if notifies && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
         y.hear_gone(a, link);

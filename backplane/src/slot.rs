@@ -24,13 +24,10 @@ pub(crate) const WAKER: u64 = 4;
 /// The owner has been condemned: its drop is a kill.
 pub(crate) const CONDEMNED: u64 = 8;
 
-const FLAGS: u64 = u32::MAX as u64;
-
 /// A device's shared half. A cache-line pair of its own, for neighbours belong to strangers.
 #[repr(align(128))]
 pub(crate) struct Slot {
-    /// Generation in the upper half, flags in the lower. Written under the lock of `state` only, but for the two steps
-    /// in which nobody else can write: [`Slot::close_unshared`] and [`Slot::retire`].
+    /// Generation in the upper half, flags in the lower. Written under the lock of `state`, but for [`Slot::retire`].
     ///
     /// A generation goes up by two: `g` is open; `g + 1` is closed, and its watchers are being told; `g + 2` has told
     /// them all, and is open again as soon as somebody takes the slot.
@@ -121,12 +118,14 @@ pub(crate) struct Batch {
 /// What a slot held when its device ended.
 pub(crate) struct Remains {
     pub(crate) batch: Batch,
+    /// There was nobody to tell: the slot may be another's already.
+    pub(crate) told: bool,
     pub(crate) condemned: bool,
     pub(crate) label: Option<Arc<Label>>,
     waker: Option<Waker>,
 }
 
-/// A slot under its lock, of a generation that is open. While one exists, nothing of the user's runs and no other lock is
+/// A slot under its lock, of the generation that was asked for. While one exists, nothing of the user's runs and no other lock is
 /// taken.
 struct Open<'a> {
     slot: &'a Slot,
@@ -226,15 +225,29 @@ impl Slot {
         ((word >> 32) as u32 == generation).then_some(Open { slot: self, word, state })
     }
 
-    /// Leaves a change of links for the owner. False if the device has ended.
+    /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. False if they
+    /// have been told.
     #[inline]
     pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
-        let Some(mut open) = self.open(generation) else { return false };
+        let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
         open.change_later(change);
         if open.word & CHANGES == 0 {
             open.flag(CHANGES, 0);
         }
         true
+    }
+
+    #[cold]
+    fn change_late(&self, generation: u32, change: Entry) -> bool {
+        let Some(mut closing) = self.open(generation + 1) else { return false };
+        // `retire` does not wait for the lock: it is stopped by the flag, or was here before.
+        let flagged = closing.word | CHANGES;
+        let stopped =
+            self.word.compare_exchange(closing.word, flagged, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if stopped {
+            closing.change_later(change);
+        }
+        stopped
     }
 
     /// Tells of another's end; at once what a waiting change has to say to it, for the owner's table does not know of
@@ -326,24 +339,48 @@ impl Slot {
         state.waker.take()
     }
 
-    /// Open to closed, for good. What was there comes out, to be dropped outside.
+    /// Open to closed, for good; where there is nobody to tell, to told as well. What was there comes out, to be dropped
+    /// outside.
     #[inline]
-    pub(crate) fn close(&self, generation: u32) -> Remains {
+    pub(crate) fn close(&'static self, generation: u32, watched: bool) -> Remains {
         let mut state = lock(&self.state);
         let word = self.word.load(Ordering::Relaxed);
-        self.word.store(u64::from(generation + 1) << 32, Ordering::Release);
-        Remains {
-            batch: Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() },
-            condemned: word & CONDEMNED != 0,
-            label: state.label.take(),
-            waker: state.waker.take(),
+        let batch = Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() };
+        let told = !watched
+            && batch.more.is_none()
+            && batch.change.as_ref().is_none_or(|change| !change.bits.has(Bits::NOTIFY));
+        let next = if told { generation + 2 } else { generation + 1 };
+        self.word.store(u64::from(next) << 32, Ordering::Release);
+        let (label, waker) = (state.label.take(), state.waker.take());
+        drop(state);
+        if told {
+            self.give(generation);
         }
+        Remains { batch, told, condemned: word & CONDEMNED != 0, label, waker }
     }
 
-    /// Frees the slot of a closed device whose watchers have all been told, for the next one.
+    /// Closed to told, unless there are late changes: those come back, with the slot as it was.
     #[inline]
-    pub(crate) fn retire(&'static self, generation: u32) {
+    pub(crate) fn retire(&'static self, generation: u32) -> Result<(), Batch> {
+        let (closing, told) = (u64::from(generation + 1) << 32, u64::from(generation + 2) << 32);
+        if self.word.compare_exchange(closing, told, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.give(generation);
+            return Ok(());
+        }
+        let mut state = lock(&self.state);
+        self.word.store(closing, Ordering::Release);
+        Err(Batch { first: None, change: state.change.take(), more: state.more.take() })
+    }
+
+    /// Open to told, where nobody knows of the device.
+    #[inline]
+    pub(crate) fn retire_unknown(&'static self, generation: u32) {
         self.word.store(u64::from(generation + 2) << 32, Ordering::Release);
+        self.give(generation);
+    }
+
+    #[inline]
+    fn give(&'static self, generation: u32) {
         // A name is never used twice: a slot whose generations are used up is not used any more.
         if generation < u32::MAX - 4 {
             slab::give(self);
@@ -462,7 +499,7 @@ mod slab {
     }
 
     pub(super) fn take() -> &'static Slot {
-        let mut free = lock(&FREE);
+        let mut free = lock(&*FREE);
         if let Some(slot) = free.0.pop() {
             return slot;
         }
@@ -471,6 +508,6 @@ mod slab {
     }
 
     pub(super) fn give(slot: &'static Slot) {
-        lock(&FREE).0.push(slot);
+        lock(&*FREE).0.push(slot);
     }
 }

@@ -1,0 +1,263 @@
+//! Every interleaving of a few short stories. Run with `RUSTFLAGS="--cfg backplane_loom"`; without it there is nothing here.
+//!
+//! `.ci/mutants` breaks the order that each model guards, and sees the model go red.
+#![cfg(backplane_loom)]
+
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use backplane::{Crash, Device, Exit, FaultKind, LinkMode, Message};
+use loom::thread;
+
+/// How many ends the device has heard of, and of what kinds.
+fn heard(device: &mut Device) -> Vec<Option<FaultKind>> {
+    let mut kinds = Vec::new();
+    while let Some(message) = device.try_receive() {
+        let Message::Disconnect(news) = message else { panic!("nobody asks anybody to stop") };
+        kinds.push(news.exit.fault().map(|fault| fault.kind()));
+    }
+    kinds
+}
+
+fn model(story: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(4);
+    builder.check(story);
+}
+
+/// A link that races with the end is heard once: as it was, or as gone.
+#[test]
+fn a_link_against_an_end_is_heard_once() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let line = b.line();
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        a.link(&line, LinkMode::Monitor);
+        ending.join().unwrap();
+        let heard = heard(&mut a);
+        assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
+    });
+}
+
+/// The same where the link is made by a third, through lines.
+#[test]
+fn a_link_by_a_third_against_an_end_is_heard_once() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (from, to) = (a.line(), b.line());
+        let linking = thread::spawn(move || from.link(&to, LinkMode::Monitor));
+        b.disconnect(Exit::Normal);
+        linking.join().unwrap();
+        let heard = heard(&mut a);
+        assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
+    });
+}
+
+/// A link made by its owner is heard as it ended, whatever a third does meanwhile; the third's link is the same, or, if
+/// it came after the news, one more.
+#[test]
+fn a_link_made_twice_is_heard_as_it_ended() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (from, to) = (a.line(), b.line());
+        let linking = thread::spawn(move || from.link(&to, LinkMode::Monitor));
+        a.link(&to, LinkMode::Monitor);
+        b.disconnect(Exit::Normal);
+        linking.join().unwrap();
+        let heard = heard(&mut a);
+        let third = heard.get(1).copied().flatten();
+        assert!(heard[0].is_none() && heard.len() <= 2, "{heard:?}");
+        assert!(third.is_none_or(|kind| kind == FaultKind::Gone), "{heard:?}");
+    });
+}
+
+/// Two devices link as peers, each from its own side, at the same time: one link, and each end is heard.
+#[test]
+fn crossed_peer_links_are_one_link() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (to_a, to_b) = (a.line(), b.line());
+        let other = thread::spawn(move || {
+            b.link(&to_a, LinkMode::Peer);
+            b
+        });
+        a.link(&to_b, LinkMode::Peer);
+        let b = other.join().unwrap();
+        assert_eq!(a.try_receive(), None);
+        b.disconnect(Exit::Normal);
+        assert_eq!(heard(&mut a), [None]);
+    });
+}
+
+/// A third links two as peers while one of them ends: the other hears once.
+#[test]
+fn a_peer_link_by_a_third_against_an_end_is_heard_once() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (from, to) = (b.line(), a.line());
+        let linking = thread::spawn(move || from.link(&to, LinkMode::Peer));
+        b.disconnect(Exit::Normal);
+        linking.join().unwrap();
+        let heard = heard(&mut a);
+        assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
+    });
+}
+
+/// Two peers end at once: neither waits for the other, and a third who watches both hears of both.
+#[test]
+fn two_peers_that_end_at_once_are_both_heard() {
+    model(|| {
+        let (mut watcher, a, b) = (Device::new(), Device::new(), Device::new());
+        a.link(&b, LinkMode::Peer);
+        watcher.link(&a, LinkMode::Monitor);
+        watcher.link(&b, LinkMode::Monitor);
+        let other = thread::spawn(move || a.disconnect(Exit::Normal));
+        b.disconnect(Exit::Shutdown);
+        other.join().unwrap();
+        assert_eq!(heard(&mut watcher).len(), 2);
+    });
+}
+
+/// When unlink has returned, nothing of the link arrives, though the other is ending at that very time.
+#[test]
+fn nothing_arrives_after_an_unlink() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        a.link(&b, LinkMode::Monitor);
+        let to_b = b.line();
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        a.unlink(&to_b, LinkMode::Monitor);
+        let queued = heard(&mut a).len();
+        ending.join().unwrap();
+        let late = heard(&mut a).len();
+        assert!(queued <= 1 && late == 0, "{queued} queued, {late} late");
+    });
+}
+
+/// The same where a third unlinks.
+#[test]
+fn nothing_arrives_after_a_remote_unlink() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        a.link(&b, LinkMode::Monitor);
+        let (from, to) = (a.line(), b.line());
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        from.unlink(&to, LinkMode::Monitor);
+        let queued = heard(&mut a).len();
+        ending.join().unwrap();
+        let late = heard(&mut a).len();
+        assert!(queued <= 1 && late == 0, "{queued} queued, {late} late");
+    });
+}
+
+/// A link and an unlink of the same, from two sides at once: whoever watches in the end is told.
+#[test]
+fn a_link_against_an_unlink_leaves_no_watcher_untold() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (to_a, to_b) = (a.line(), b.line());
+        let other = thread::spawn(move || {
+            b.unlink(&to_a, LinkMode::Notify);
+            b
+        });
+        a.link(&to_b, LinkMode::Monitor);
+        let b = other.join().unwrap();
+        // Whether the link is there now is for the race to say. Making it again must make it whole.
+        a.link(&to_b, LinkMode::Monitor);
+        b.disconnect(Exit::Normal);
+        assert_eq!(heard(&mut a), [None]);
+    });
+}
+
+/// A line of the generation before does not reach the device that has its slot now.
+#[test]
+fn a_late_line_does_not_reach_the_next_device() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (from, to) = (a.line(), b.line());
+        let linking = thread::spawn(move || to.link(&from, LinkMode::Notify));
+        b.disconnect(Exit::Normal);
+        let mut c = Device::new();
+        linking.join().unwrap();
+        c.disconnect_quietly_if(|c| c.try_receive().is_none());
+        let heard = heard(&mut a);
+        assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
+    });
+}
+
+trait Quietly {
+    fn disconnect_quietly_if(self, sound: impl FnOnce(&mut Device) -> bool);
+}
+
+impl Quietly for Device {
+    fn disconnect_quietly_if(mut self, sound: impl FnOnce(&mut Device) -> bool) {
+        assert!(sound(&mut self), "the next device heard what was meant for the one before");
+        self.disconnect(Exit::Shutdown);
+    }
+}
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Whoever waits for news is woken for it, or had it before it began to wait.
+#[test]
+fn news_wakes_whoever_waits() {
+    model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        a.link(&b, LinkMode::Monitor);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        let first = a.poll_receive(&mut cx);
+        // Another waker takes the place of the first.
+        let again = first.is_pending().then(|| {
+            let second = Waker::from(Arc::clone(&count));
+            a.poll_receive(&mut Context::from_waker(&second))
+        });
+        ending.join().unwrap();
+        let waits = first.is_pending() && again.is_some_and(|again| again.is_pending());
+        if waits {
+            assert!(count.0.load(Ordering::SeqCst) >= 1, "nobody woke the one who waits");
+            assert!(a.poll_receive(&mut cx).is_ready());
+        }
+    });
+}
+
+/// A managed future is woken by a fault and by a request to stop that come at once, and ends by one of them.
+#[test]
+fn a_managed_future_hears_while_it_is_polled() {
+    model(|| {
+        let (a, b) = (Device::new(), Device::new());
+        a.link(&b, LinkMode::Monitor);
+        let (line, me) = (a.line(), b.id());
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let mut managed = pin!(a.manage(pending::<Result<(), Infallible>>()));
+        let ending = thread::spawn(move || drop(b));
+        line.shutdown(me);
+        let mut poll = managed.as_mut().poll(&mut cx);
+        ending.join().unwrap();
+        if poll.is_pending() {
+            assert!(count.0.load(Ordering::SeqCst) >= 1, "nobody woke it");
+            poll = managed.as_mut().poll(&mut cx);
+        }
+        assert!(matches!(poll, Poll::Ready(Err(Crash::Cascade(_) | Crash::Shutdown(_)))));
+    });
+}
