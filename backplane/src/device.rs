@@ -670,51 +670,42 @@ impl Farewell {
         self.later = late.more.map_or_else(Table::new, |more| more.changes);
     }
 
-    /// The next who is to be told. After the last one, the slot is another's.
-    fn next(&mut self) -> Option<Line> {
-        loop {
-            if let Some(line) = self.next_known() {
-                return Some(line);
+    /// Looks at one entry, and tells whoever it says is to be told. False after the last one; then the slot is another's.
+    fn step(&mut self) -> bool {
+        if let Some(entry) = self.entries.next() {
+            let changed = match &self.change {
+                Some(change) if change.peer() == entry.peer() => Some(change),
+                _ => self.later.get(entry.peer()),
+            };
+            let overruled = changed.is_some_and(|change| change.bits.changes_notify());
+            if !overruled {
+                self.tell(&entry);
             }
-            if self.done {
-                return None;
-            }
+        } else if let Some(change) = self.change.take() {
+            self.tell(&change);
+        } else if !self.later.is_empty() {
+            self.entries = std::mem::take(&mut self.later).into_iter();
+        } else if !self.done {
             match self.me.slot.retire(self.me.generation) {
                 Ok(()) => self.done = true,
                 Err(late) => self.put_late(late),
             }
         }
+        !self.done
     }
 
-    fn next_known(&mut self) -> Option<Line> {
-        loop {
-            for entry in self.entries.by_ref() {
-                let changed = match &self.change {
-                    Some(change) if change.peer() == entry.peer() => Some(change),
-                    _ => self.later.get(entry.peer()),
-                };
-                let overruled = changed.is_some_and(|change| change.bits.changes_notify());
-                if entry.bits.has(Bits::NOTIFY) && !overruled {
-                    return Some(entry.peer());
-                }
-            }
-            if let Some(change) = self.change.take()
-                && change.bits.has(Bits::NOTIFY)
-            {
-                return Some(change.peer());
-            }
-            if self.later.is_empty() {
-                return None;
-            }
-            self.entries = std::mem::take(&mut self.later).into_iter();
+    fn tell(&self, entry: &Entry) {
+        if entry.bits.has(Bits::NOTIFY) {
+            entry.peer().tell(Notice::ended(self.me, self.exit.clone()));
         }
     }
 
     /// Tells some, then lets others run.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURN {
-            let Some(to) = self.next() else { return Poll::Ready(()) };
-            to.tell(Notice::ended(self.me, self.exit.clone()));
+            if !self.step() {
+                return Poll::Ready(());
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -723,9 +714,7 @@ impl Farewell {
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        while let Some(to) = self.next() {
-            to.tell(Notice::ended(self.me, self.exit.clone()));
-        }
+        while self.step() {}
     }
 }
 

@@ -71,4 +71,4 @@ pub use line::{End, Line};
 pub use link::{Link, LinkMode, OnFault, OnShutdown};
 pub use manage::{Manage, PartManage, Watch, Watched};
 pub use runtime::Runtime;
-pub use unwind::{Panic, PanicLocation, catch_panic_locations};
+pub use unwind::{Panic, PanicLocation, catch, catch_panic_locations};

@@ -87,7 +87,8 @@ impl Line {
     ///
     /// A future under [`manage`](crate::Device::manage) is dropped then and its device ends with [`Exit::Shutdown`],
     /// unless its device [decides for itself](crate::Device::on_shutdown); who [receives](crate::Device::receive) gets
-    /// [`Message::Shutdown`](crate::Message::Shutdown). Asking again while the request waits, or after the end, has no effect.
+    /// [`Message::Shutdown`](crate::Message::Shutdown). Asking after the end has no effect, nor has asking again while the
+    /// same request waits as the last news there is. A device's requests to itself are each told.
     ///
     /// ```
     /// use backplane::{Device, Message};

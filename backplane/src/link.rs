@@ -56,7 +56,8 @@ pub struct Link {
 impl Link {
     /// A number of the watcher's choosing, zero if it chooses none. It comes back in
     /// [`Disconnect::tag`](crate::Disconnect::tag), so that the watcher finds what it keeps about the other in
-    /// constant time. Where a link is made again, the last tag counts.
+    /// constant time. Of a peer link both ends hear with it; for two tags, make the two directions one by one.
+    /// Where a link is made again, the last tag counts.
     #[must_use]
     pub fn tag(self, tag: u64) -> Link {
         Link { tag, ..self }

@@ -278,18 +278,20 @@ impl Slot {
         }
     }
 
-    /// Asks the owner to stop. A request that waits already is not put behind itself.
+    /// Asks the owner to stop. A request that waits already is not put behind itself, unless it is the owner's own: those
+    /// it may count.
     pub(crate) fn shutdown(&'static self, generation: u32, from: DeviceId) {
         let Some(mut open) = self.open(generation) else { return };
+        let to = Line { slot: self, generation };
         let state = &mut *open.state;
         let last = match state.more.as_mut().and_then(|more| more.news.last()) {
             Some(last) => Some(last),
             None => state.first.as_ref(),
         };
-        if last.is_some_and(|last| last.what == What::Shutdown && last.tag == from.as_u64()) {
+        let waits = last.is_some_and(|last| last.what == What::Shutdown && last.tag == from.as_u64());
+        if waits && from != to.id() {
             return;
         }
-        let to = Line { slot: self, generation };
         let request =
             Notice { what: What::Shutdown, tag: from.as_u64(), ..Notice::ended(to, Exit::Shutdown) };
         if let Some(waker) = open.deliver(request) {

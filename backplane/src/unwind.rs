@@ -164,9 +164,15 @@ fn last_location() -> Option<PanicLocation> {
 
 /// Runs `f`; a panic in it is a value.
 ///
-/// What `f` has touched may be half done afterwards: only the caller can know that nobody looks at it again.
+/// As `std::panic::catch_unwind`, but for what becomes of the payload and its words. What `f` has touched may be half
+/// done afterwards: only the caller can know that nobody looks at it again.
+///
+/// ```
+/// let panic = backplane::catch(|| -> u32 { panic!("out of {}", "beans") }).unwrap_err();
+/// assert_eq!(panic.message(), Some("out of beans"));
+/// ```
 #[inline]
-pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
+pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
     // A location left by a panic that somebody else caught is not ours.
     if CATCHING.load(Ordering::Relaxed) {
         last_location();

@@ -41,7 +41,7 @@ fn a_link_against_an_end_is_heard_once() {
         let line = b.line();
         let ending = thread::spawn(move || b.disconnect(Exit::Normal));
         a.link(&line, LinkMode::Monitor);
-        ending.join().unwrap();
+        ending.join().expect("it does not panic");
         let heard = heard(&mut a);
         assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
     });
@@ -55,7 +55,7 @@ fn a_link_by_a_third_against_an_end_is_heard_once() {
         let (from, to) = (a.line(), b.line());
         let linking = thread::spawn(move || from.link(&to, LinkMode::Monitor));
         b.disconnect(Exit::Normal);
-        linking.join().unwrap();
+        linking.join().expect("it does not panic");
         let heard = heard(&mut a);
         assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
     });
@@ -71,7 +71,7 @@ fn a_link_made_twice_is_heard_as_it_ended() {
         let linking = thread::spawn(move || from.link(&to, LinkMode::Monitor));
         a.link(&to, LinkMode::Monitor);
         b.disconnect(Exit::Normal);
-        linking.join().unwrap();
+        linking.join().expect("it does not panic");
         let heard = heard(&mut a);
         let third = heard.get(1).copied().flatten();
         assert!(heard[0].is_none() && heard.len() <= 2, "{heard:?}");
@@ -90,7 +90,7 @@ fn crossed_peer_links_are_one_link() {
             b
         });
         a.link(&to_b, LinkMode::Peer);
-        let b = other.join().unwrap();
+        let b = other.join().expect("it does not panic");
         assert_eq!(a.try_receive(), None);
         b.disconnect(Exit::Normal);
         assert_eq!(heard(&mut a), [None]);
@@ -105,7 +105,7 @@ fn a_peer_link_by_a_third_against_an_end_is_heard_once() {
         let (from, to) = (b.line(), a.line());
         let linking = thread::spawn(move || from.link(&to, LinkMode::Peer));
         b.disconnect(Exit::Normal);
-        linking.join().unwrap();
+        linking.join().expect("it does not panic");
         let heard = heard(&mut a);
         assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
     });
@@ -121,7 +121,7 @@ fn two_peers_that_end_at_once_are_both_heard() {
         watcher.link(&b, LinkMode::Monitor);
         let other = thread::spawn(move || a.disconnect(Exit::Normal));
         b.disconnect(Exit::Shutdown);
-        other.join().unwrap();
+        other.join().expect("it does not panic");
         assert_eq!(heard(&mut watcher).len(), 2);
     });
 }
@@ -136,7 +136,7 @@ fn nothing_arrives_after_an_unlink() {
         let ending = thread::spawn(move || b.disconnect(Exit::Normal));
         a.unlink(&to_b, LinkMode::Monitor);
         let queued = heard(&mut a).len();
-        ending.join().unwrap();
+        ending.join().expect("it does not panic");
         let late = heard(&mut a).len();
         assert!(queued <= 1 && late == 0, "{queued} queued, {late} late");
     });
@@ -152,7 +152,7 @@ fn nothing_arrives_after_a_remote_unlink() {
         let ending = thread::spawn(move || b.disconnect(Exit::Normal));
         from.unlink(&to, LinkMode::Monitor);
         let queued = heard(&mut a).len();
-        ending.join().unwrap();
+        ending.join().expect("it does not panic");
         let late = heard(&mut a).len();
         assert!(queued <= 1 && late == 0, "{queued} queued, {late} late");
     });
@@ -169,7 +169,7 @@ fn a_link_against_an_unlink_leaves_no_watcher_untold() {
             b
         });
         a.link(&to_b, LinkMode::Monitor);
-        let b = other.join().unwrap();
+        let b = other.join().expect("it does not panic");
         // Whether the link is there now is for the race to say. Making it again must make it whole.
         a.link(&to_b, LinkMode::Monitor);
         b.disconnect(Exit::Normal);
@@ -185,8 +185,8 @@ fn a_late_line_does_not_reach_the_next_device() {
         let (from, to) = (a.line(), b.line());
         let linking = thread::spawn(move || to.link(&from, LinkMode::Notify));
         b.disconnect(Exit::Normal);
-        let mut c = Device::new();
-        linking.join().unwrap();
+        let c = Device::new();
+        linking.join().expect("it does not panic");
         c.disconnect_quietly_if(|c| c.try_receive().is_none());
         let heard = heard(&mut a);
         assert!(heard == [None] || heard == [Some(FaultKind::Gone)], "{heard:?}");
@@ -230,7 +230,7 @@ fn news_wakes_whoever_waits() {
             let second = Waker::from(Arc::clone(&count));
             a.poll_receive(&mut Context::from_waker(&second))
         });
-        ending.join().unwrap();
+        ending.join().expect("it does not panic");
         let waits = first.is_pending() && again.is_some_and(|again| again.is_pending());
         if waits {
             assert!(count.0.load(Ordering::SeqCst) >= 1, "nobody woke the one who waits");
@@ -253,7 +253,7 @@ fn a_managed_future_hears_while_it_is_polled() {
         let ending = thread::spawn(move || drop(b));
         line.shutdown(me);
         let mut poll = managed.as_mut().poll(&mut cx);
-        ending.join().unwrap();
+        ending.join().expect("it does not panic");
         if poll.is_pending() {
             assert!(count.0.load(Ordering::SeqCst) >= 1, "nobody woke it");
             poll = managed.as_mut().poll(&mut cx);

@@ -1,0 +1,11 @@
+//! The behaviour of the mesh, sentence by sentence. Nothing here waits on a clock.
+#![cfg(not(backplane_loom))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may as well say where")]
+
+mod ends;
+mod links;
+mod many;
+mod model;
+mod people;
+mod runs;
+mod support;
