@@ -16,10 +16,12 @@ use crate::{
     line::{self, End, Line, Watching, sealed},
     link::{Link, LinkMode, OnFault, OnShutdown},
     queue::Queue,
-    slot::{self, Batch, More, Notice, Slot, What},
+    slot::{self, Batch, More, Notice, Remains, Slot, What},
     sync::Arc,
     table::{Bits, Entries, Entry, Table},
 };
+
+static DROPPED: Exit = Exit::Fault(Fault::bare(FaultKind::Dropped));
 
 /// As much is done for news, or told to watchers, before others get their turn.
 const TURN: u32 = 256;
@@ -284,7 +286,7 @@ impl Device {
     /// them, [`depart`](Device::depart) lets others run in between, and so does [`manage`](Device::manage).
     #[inline]
     pub fn disconnect(mut self, exit: Exit) {
-        drop(self.close(Some(exit)));
+        drop(self.close(&exit, false));
     }
 
     /// As [`disconnect`](Device::disconnect), but yields to the executor after every 256 watchers.
@@ -292,7 +294,7 @@ impl Device {
     /// The device has ended when this is first polled. Dropped half-way, it tells the rest at once; never polled, it is
     /// the device that is dropped.
     pub async fn depart(mut self, exit: Exit) {
-        if let Some(mut farewell) = self.close(Some(exit)) {
+        if let Some(mut farewell) = self.close(&exit, false) {
             future::poll_fn(|cx| farewell.poll(cx)).await;
         }
     }
@@ -359,59 +361,70 @@ impl Device {
         }
     }
 
-    /// Ends the device; `None` says that it was dropped. Few watchers are told here and now; what is returned tells
+    /// Ends the device, which was perhaps just dropped. Few watchers are told here and now; what is returned tells
     /// many, at the latest when it is dropped.
     #[inline]
-    pub(crate) fn close(&mut self, exit: Option<Exit>) -> Option<Box<Farewell>> {
+    pub(crate) fn close(&mut self, exit: &Exit, dropped: bool) -> Option<Box<Farewell>> {
         self.open = false;
         let (slot, generation) = (self.slot, self.generation);
         let own = self.own.get_mut();
+        let (Some(few), None) = (own.table.few(), &own.backlog) else {
+            return self.close_any(exit, dropped);
+        };
         if !self.shared.get() && slot.word() == u64::from(generation) << 32 {
             // Nobody has ever had its line, and nobody waits.
             slot.retire_unknown(generation);
             return None;
         }
-        if own.backlog.is_some() {
-            own.leave_backlog();
+        let watched = few.iter().flatten().any(Entry::is_heard);
+        let closing = slot.closing();
+        if !closing.is_plain() {
+            let remains = closing.take();
+            return self.say_goodbye(exit, dropped, remains);
         }
-        let watched = match &own.table {
-            Table::Few(few) => few.iter().flatten().any(|entry| entry.bits.has(Bits::NOTIFY)),
-            Table::List(_) | Table::Pages(_) => true,
-        };
-        let mut remains = slot.close(generation, watched);
-        remains.drop_waker();
-        if remains.told {
+        let (told, change) = closing.close(watched);
+        if told {
             return None;
         }
-        let mut exit = exit.unwrap_or_else(|| match remains.condemned {
+        let me = Line { slot, generation };
+        for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
+            if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
+                entry.peer().tell(Notice::ended(me, exit.clone()));
+            }
+        }
+        if let Some(change) = change.filter(Entry::is_heard) {
+            change.peer().tell(Notice::ended(me, exit.clone()));
+        }
+        if let Err(late) = slot.retire(generation) {
+            drop(Farewell::late(me, exit.clone(), late));
+        }
+        None
+    }
+
+    /// As [`close`](Device::close), for a device with more than a few links.
+    #[inline(never)]
+    fn close_any(&mut self, exit: &Exit, dropped: bool) -> Option<Box<Farewell>> {
+        self.own.get_mut().leave_backlog();
+        let remains = self.slot.closing().take();
+        self.say_goodbye(exit, dropped, remains)
+    }
+
+    /// Tells what was found in the slot, too.
+    #[inline(never)]
+    fn say_goodbye(&mut self, exit: &Exit, dropped: bool, mut remains: Remains) -> Option<Box<Farewell>> {
+        let mut exit = match dropped && remains.condemned {
             true => Exit::Fault(Fault::bare(FaultKind::Killed)),
-            false => Exit::Fault(Fault::bare(FaultKind::Dropped)),
-        });
+            false => exit.clone(),
+        };
         if let (Exit::Fault(fault), Some(label)) = (&mut exit, remains.label.take()) {
             *fault = std::mem::replace(fault, Fault::bare(FaultKind::Gone)).named(label);
         }
-        let me = Line { slot, generation };
-        let Batch { first, change, more } = remains.batch;
-        drop(first);
-        let later = more.map_or_else(Table::new, |more| more.changes);
-        if let (Table::Few(few), Table::Few([None, None])) = (&own.table, &later) {
-            let changed = change.as_ref().filter(|change| change.bits.changes_notify());
-            for entry in few.iter().flatten().filter(|entry| entry.bits.has(Bits::NOTIFY)) {
-                if changed.is_none_or(|change| change.peer() != entry.peer()) {
-                    entry.peer().tell(Notice::ended(me, exit.clone()));
-                }
-            }
-            if let Some(change) = changed.filter(|change| change.bits.has(Bits::NOTIFY)) {
-                change.peer().tell(Notice::ended(me, exit.clone()));
-            }
-            if let Err(late) = slot.retire(generation) {
-                drop(Farewell::late(me, exit, late));
-            }
-            return None;
-        }
-        let table = std::mem::take(&mut own.table);
+        let table = std::mem::take(&mut self.own.get_mut().table);
+        let later = remains.more.take().map_or_else(Table::new, |more| more.changes);
         let many = table.is_long() || later.is_long();
-        let farewell = Farewell { me, exit, entries: table.into_iter(), change, later, done: false };
+        let me = Line { slot: self.slot, generation: self.generation };
+        let entries = table.into_iter();
+        let farewell = Farewell { me, exit, entries, change: remains.change.take(), later, done: false };
         many.then(|| Box::new(farewell))
     }
 
@@ -443,7 +456,7 @@ impl Drop for Device {
     #[inline]
     fn drop(&mut self) {
         if self.open {
-            drop(self.close(None));
+            drop(self.close(&DROPPED, true));
         }
     }
 }
@@ -475,21 +488,18 @@ impl sealed::End for Device {
         let mut own = self.own.borrow_mut();
         loop {
             self.sync(&mut own);
-            match own.table.get_mut(peer) {
-                Some(entry) if entry.bits.has(Bits::WATCH) => {
-                    if !peer.has_told() {
-                        entry.apply(&link.watching(peer));
-                        return Watching::Before;
-                    }
-                    if self.slot.word() & slot::NEWS == 0 {
-                        // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
-                        return Watching::Now;
-                    }
-                }
-                _ => {
-                    own.table.change(link.watching(peer), spent(self.slot));
-                    return Watching::Now;
-                }
+            let entry = own.table.entry(peer, spent(self.slot));
+            if !entry.bits.has(Bits::WATCH) {
+                entry.apply(&link.watching(peer));
+                return Watching::Now;
+            }
+            if !peer.has_told() {
+                entry.apply(&link.watching(peer));
+                return Watching::Before;
+            }
+            if self.slot.word() & slot::NEWS == 0 {
+                // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
+                return Watching::Now;
             }
         }
     }
@@ -573,7 +583,7 @@ impl Own {
             (None, None) => {}
             (Some(mut more), change) => {
                 if let Some(change) = change {
-                    more.changes.insert(change, |_| false);
+                    *more.changes.entry(change.peer(), |_| false) = change;
                 }
                 let More { news, changes } = *more;
                 let backlog = self.backlog.get_or_insert_default();
@@ -600,19 +610,13 @@ impl Table {
     /// Applies a change, and keeps no entry that says nothing.
     #[inline]
     fn change(&mut self, change: Entry, spent: impl Fn(&Entry) -> bool) {
-        match self.get_mut(change.peer()) {
-            Some(entry) => {
-                entry.apply(&change);
-                if !entry.bits.links() {
-                    self.remove(change.peer());
-                }
-            }
-            None => {
-                let mut entry = Entry::new(change.peer(), Bits::NONE, 0);
-                entry.apply(&change);
-                if entry.bits.links() {
-                    self.insert(entry, spent);
-                }
+        if change.bits.links() {
+            // It sets something; so there is something afterwards.
+            self.entry(change.peer(), spent).apply(&change);
+        } else if let Some(entry) = self.get_mut(change.peer()) {
+            entry.apply(&change);
+            if !entry.bits.links() {
+                self.remove(change.peer());
             }
         }
     }
@@ -673,12 +677,8 @@ impl Farewell {
     /// Looks at one entry, and tells whoever it says is to be told. False after the last one; then the slot is another's.
     fn step(&mut self) -> bool {
         if let Some(entry) = self.entries.next() {
-            let changed = match &self.change {
-                Some(change) if change.peer() == entry.peer() => Some(change),
-                _ => self.later.get(entry.peer()),
-            };
-            let overruled = changed.is_some_and(|change| change.bits.changes_notify());
-            if !overruled {
+            let later = self.later.get(entry.peer());
+            if !self.change.iter().chain(later).any(|change| change.overrules(&entry)) {
                 self.tell(&entry);
             }
         } else if let Some(change) = self.change.take() {
@@ -695,7 +695,7 @@ impl Farewell {
     }
 
     fn tell(&self, entry: &Entry) {
-        if entry.bits.has(Bits::NOTIFY) {
+        if entry.is_heard() {
             entry.peer().tell(Notice::ended(self.me, self.exit.clone()));
         }
     }

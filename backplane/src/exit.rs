@@ -120,7 +120,7 @@ pub struct FirstCause {
 }
 
 impl Fault {
-    pub(crate) fn bare(kind: FaultKind) -> Fault {
+    pub(crate) const fn bare(kind: FaultKind) -> Fault {
         Fault { kind, words: None }
     }
 

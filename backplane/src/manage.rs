@@ -194,7 +194,7 @@ pin_project! {
             match dropped {
                 Ok(()) => drop(device),
                 Err(panic) => {
-                    drop(device.close(Some(Exit::Fault(Fault::panic(&panic)))));
+                    drop(device.close(&Exit::Fault(Fault::panic(&panic)), false));
                     // Whoever drops us sees the panic that he would see without us, unless that would be one too many.
                     if !std::thread::panicking() {
                         panic.resume();
@@ -297,7 +297,7 @@ fn leave<R>(
     leaving: &mut Option<Box<Leaving<R>>>,
     cx: &mut Context<'_>,
 ) -> Poll<R> {
-    let Some(farewell) = device.close(Some(exit)) else { return Poll::Ready(result) };
+    let Some(farewell) = device.close(&exit, false) else { return Poll::Ready(result) };
     *leaving = Some(Box::new(Leaving { farewell: *farewell, result: Some(result) }));
     cx.waker().wake_by_ref();
     Poll::Pending

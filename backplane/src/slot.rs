@@ -22,7 +22,10 @@ pub(crate) const CHANGES: u64 = 2;
 /// Somebody waits for news: the state holds a waker.
 pub(crate) const WAKER: u64 = 4;
 /// The owner has been condemned: its drop is a kill.
-pub(crate) const CONDEMNED: u64 = 8;
+const CONDEMNED: u64 = 8;
+/// The state holds a label.
+const LABEL: u64 = 16;
+const FLAGS: u64 = NEWS | CHANGES | WAKER | CONDEMNED | LABEL;
 
 /// A device's shared half. A cache-line pair of its own, for neighbours belong to strangers.
 #[repr(align(128))]
@@ -54,12 +57,6 @@ struct State {
 pub(crate) struct More {
     pub(crate) news: Queue<Notice>,
     pub(crate) changes: Table,
-}
-
-impl Default for Table {
-    fn default() -> Table {
-        Table::new()
-    }
 }
 
 /// News on its way.
@@ -115,16 +112,6 @@ pub(crate) struct Batch {
     pub(crate) more: Option<Box<More>>,
 }
 
-/// What a slot held when its device ended.
-pub(crate) struct Remains {
-    pub(crate) batch: Batch,
-    /// There was nobody to tell: the slot may be another's already.
-    pub(crate) told: bool,
-    pub(crate) condemned: bool,
-    pub(crate) label: Option<Arc<Label>>,
-    waker: Option<Waker>,
-}
-
 /// A slot under its lock, of the generation that was asked for. While one exists, nothing of the user's runs and no other lock is
 /// taken.
 struct Open<'a> {
@@ -174,7 +161,7 @@ impl Open<'_> {
         match &mut self.state.change {
             place @ None => *place = Some(change),
             Some(old) if spent(old) => *old = change,
-            Some(_) => self.state.more.get_or_insert_default().changes.insert(change, spent),
+            Some(_) => *self.state.more.get_or_insert_default().changes.entry(change.peer(), spent) = change,
         }
     }
 
@@ -254,10 +241,6 @@ impl Slot {
     /// the change yet.
     #[inline]
     pub(crate) fn tell(&self, generation: u32, mut notice: Notice) {
-        // Most watchers that are gone are gone for long: this saves the lock.
-        if self.generation() != generation {
-            return;
-        }
         let Some(mut open) = self.open(generation) else { return };
         if open.word & CHANGES != 0
             && let Some(change) = open.change(notice.from())
@@ -310,7 +293,10 @@ impl Slot {
     }
 
     pub(crate) fn set_label(&self, generation: u32, label: Arc<Label>) {
-        let before = self.open(generation).and_then(|mut open| open.state.label.replace(label));
+        let before = self.open(generation).and_then(|mut open| {
+            open.flag(LABEL, 0);
+            open.state.label.replace(label)
+        });
         drop(before);
     }
 
@@ -341,24 +327,11 @@ impl Slot {
         state.waker.take()
     }
 
-    /// Open to closed, for good; where there is nobody to tell, to told as well. What was there comes out, to be dropped
-    /// outside.
+    /// Locks the slot of an open device for the last time.
     #[inline]
-    pub(crate) fn close(&'static self, generation: u32, watched: bool) -> Remains {
-        let mut state = lock(&self.state);
-        let word = self.word.load(Ordering::Relaxed);
-        let batch = Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() };
-        let told = !watched
-            && batch.more.is_none()
-            && batch.change.as_ref().is_none_or(|change| !change.bits.has(Bits::NOTIFY));
-        let next = if told { generation + 2 } else { generation + 1 };
-        self.word.store(u64::from(next) << 32, Ordering::Release);
-        let (label, waker) = (state.label.take(), state.waker.take());
-        drop(state);
-        if told {
-            self.give(generation);
-        }
-        Remains { batch, told, condemned: word & CONDEMNED != 0, label, waker }
+    pub(crate) fn closing(&'static self) -> Closing {
+        let state = lock(&self.state);
+        Closing { slot: self, word: self.word.load(Ordering::Relaxed), state }
     }
 
     /// Closed to told, unless there are late changes: those come back, with the slot as it was.
@@ -390,10 +363,78 @@ impl Slot {
     }
 }
 
-impl Remains {
-    /// Drops what a closed device had left: a waker, and news that nobody hears.
+/// A slot on its way from open to closed, for good; where there is nobody to tell, to told as well.
+pub(crate) struct Closing {
+    slot: &'static Slot,
+    word: u64,
+    state: MutexGuard<'static, State>,
+}
+
+impl Closing {
+    /// Whether there is nothing in it but, perhaps, one piece of news and one change.
     #[inline]
-    pub(crate) fn drop_waker(&mut self) {
+    pub(crate) fn is_plain(&self) -> bool {
+        self.word & (FLAGS & !(NEWS | CHANGES)) == 0
+            && (self.word & (NEWS | CHANGES) == 0 || self.state.more.is_none())
+    }
+
+    /// Closes a slot that is plain. Returns whether there is nobody to tell, and the change.
+    #[inline]
+    pub(crate) fn close(mut self, watched: bool) -> (bool, Option<Entry>) {
+        let mut change = None;
+        if self.word & NEWS != 0 {
+            // Nobody hears it. What it says is ours: it may be dropped under the lock.
+            self.state.first = None;
+        }
+        if self.word & CHANGES != 0 {
+            change = self.state.change.take().filter(Entry::changes_notify);
+        }
+        let told = !watched && !change.as_ref().is_some_and(Entry::is_heard);
+        let Closing { slot, word, state } = self;
+        let generation = (word >> 32) as u32;
+        let next = if told { generation + 2 } else { generation + 1 };
+        slot.word.store(u64::from(next) << 32, Ordering::Release);
+        drop(state);
+        if told {
+            slot.give(generation);
+        }
+        (told, change)
+    }
+
+    /// Closes a slot and takes out what is in it, to be dropped when nothing is locked any more.
+    #[inline(never)]
+    pub(crate) fn take(self) -> Remains {
+        let Closing { slot, word, mut state } = self;
+        let remains = Remains {
+            condemned: word & CONDEMNED != 0,
+            first: state.first.take(),
+            change: state.change.take(),
+            more: state.more.take(),
+            waker: state.waker.take(),
+            label: state.label.take(),
+        };
+        let closed = (word & !u64::from(u32::MAX)) + (1 << 32);
+        slot.word.store(closed, Ordering::Release);
+        drop(state);
+        remains
+    }
+}
+
+/// What a slot held when its device ended.
+pub(crate) struct Remains {
+    pub(crate) condemned: bool,
+    /// News that nobody hears.
+    #[expect(dead_code, reason = "it is only dropped")]
+    first: Option<Notice>,
+    pub(crate) change: Option<Entry>,
+    pub(crate) more: Option<Box<More>>,
+    waker: Option<Waker>,
+    pub(crate) label: Option<Arc<Label>>,
+}
+
+impl Drop for Remains {
+    #[inline]
+    fn drop(&mut self) {
         if let Some(waker) = self.waker.take() {
             crate::unwind::quietly(|| drop(waker));
         }
@@ -410,12 +451,15 @@ pub(crate) fn take() -> &'static Slot {
 mod slab {
     //! Free slots: a small store for each thread, which trades with a common one by the batch.
 
-    use std::cell::RefCell;
+    use std::cell::Cell;
 
     use super::{Mutex, Slot, lock};
 
     /// So many change hands at a time.
     const BATCH: usize = 64;
+    const ROOM: usize = 2 * BATCH;
+    /// In the place of a length: the thread is ending, and its store is closed.
+    const CLOSED: usize = usize::MAX;
 
     struct Common {
         free: Vec<&'static Slot>,
@@ -424,69 +468,102 @@ mod slab {
 
     static COMMON: Mutex<Common> = Mutex::new(Common { free: Vec::new(), made: 0 });
 
-    struct Store(RefCell<Vec<&'static Slot>>);
-
-    thread_local! {
-        static STORE: Store = const { Store(RefCell::new(Vec::new())) };
+    struct Store {
+        len: Cell<usize>,
+        slots: [Cell<Option<&'static Slot>>; ROOM],
     }
 
-    impl Drop for Store {
+    thread_local! {
+        /// Has no destructor, so that nothing is checked on the way to it.
+        static STORE: Store = const { Store { len: Cell::new(0), slots: [const { Cell::new(None) }; ROOM] } };
+        /// Has one, which empties the store. Touched whenever the store was empty.
+        static CLOSER: Closer = const { Closer };
+    }
+
+    struct Closer;
+
+    impl Drop for Closer {
         fn drop(&mut self) {
-            lock(&COMMON).free.append(self.0.get_mut());
+            STORE.with(|store| {
+                let len = store.len.replace(CLOSED);
+                lock(&COMMON).free.extend(store.slots[..len].iter().filter_map(Cell::take));
+            });
         }
     }
 
     #[inline]
     pub(super) fn take() -> &'static Slot {
-        let kept = STORE.try_with(|store| {
-            let mut kept = store.0.borrow_mut();
-            match kept.pop() {
-                Some(slot) => slot,
-                None => refill(&mut kept),
+        STORE.with(|store| {
+            let below = store.len.get().wrapping_sub(1);
+            if let Some(slot) = store.slots.get(below)
+                && let Some(slot) = slot.get()
+            {
+                store.len.set(below);
+                return slot;
             }
-        });
-        match kept {
-            Ok(slot) => slot,
-            // The thread is ending, and its store is gone.
-            Err(_) => refill(&mut Vec::new()),
-        }
+            refill(store)
+        })
     }
 
     #[inline]
     pub(super) fn give(slot: &'static Slot) {
-        let kept = STORE.try_with(|store| {
-            let mut kept = store.0.borrow_mut();
-            kept.push(slot);
-            if kept.len() >= 2 * BATCH {
-                spill(&mut kept);
+        STORE.with(|store| {
+            let len = store.len.get();
+            match store.slots.get(len) {
+                Some(place) if len > 0 => {
+                    place.set(Some(slot));
+                    store.len.set(len + 1);
+                }
+                _ => spill(store, slot),
             }
         });
-        if kept.is_err() {
-            lock(&COMMON).free.push(slot);
-        }
     }
 
+    /// For a store that is empty, or closed.
     #[cold]
-    fn refill(kept: &mut Vec<&'static Slot>) -> &'static Slot {
+    #[inline(never)]
+    fn refill(store: &Store) -> &'static Slot {
+        let open = CLOSER.try_with(|_| ()).is_ok();
         let mut common = lock(&COMMON);
-        let from = common.free.len().saturating_sub(BATCH);
-        kept.extend(common.free.drain(from..));
-        if let Some(slot) = kept.pop() {
-            return slot;
+        if common.free.is_empty() {
+            let first = common.made;
+            // Past four thousand million devices alive at once there is no memory left to say so in.
+            common.made = first.checked_add(BATCH as u32).expect("fewer devices than the memory holds");
+            let chunk: Vec<Slot> = (first..first + BATCH as u32).map(Slot::new).collect();
+            common.free.extend(chunk.leak().iter().rev());
         }
-        let first = common.made;
-        // Past four thousand million devices alive at once there is no memory left to say so in.
-        common.made = first.checked_add(BATCH as u32).expect("fewer devices than the memory holds");
-        drop(common);
-        let chunk: Vec<Slot> = (first..first + BATCH as u32).map(Slot::new).collect();
-        kept.extend(chunk.leak().iter().rev());
-        kept.pop().expect("a chunk is not empty")
+        let slot = common.free.pop().expect("there is a chunk at least");
+        if open {
+            let from = common.free.len().saturating_sub(BATCH);
+            let len = common.free.len() - from;
+            for (place, slot) in store.slots.iter().zip(common.free.drain(from..)) {
+                place.set(Some(slot));
+            }
+            store.len.set(len);
+        }
+        slot
     }
 
+    /// For a store that is empty, full, or closed.
     #[cold]
-    fn spill(kept: &mut Vec<&'static Slot>) {
-        // The oldest go: the newest are in the cache.
-        lock(&COMMON).free.extend(kept.drain(..BATCH));
+    #[inline(never)]
+    fn spill(store: &Store, slot: &'static Slot) {
+        let open = CLOSER.try_with(|_| ()).is_ok();
+        if !open {
+            lock(&COMMON).free.push(slot);
+            return;
+        }
+        let mut len = store.len.get();
+        if len == ROOM {
+            // The oldest go: the newest are in the cache.
+            lock(&COMMON).free.extend(store.slots[..BATCH].iter().filter_map(Cell::take));
+            for i in BATCH..ROOM {
+                store.slots[i - BATCH].swap(&store.slots[i]);
+            }
+            len = ROOM - BATCH;
+        }
+        store.slots[len].set(Some(slot));
+        store.len.set(len + 1);
     }
 }
 

@@ -37,6 +37,24 @@ impl Entry {
         Line { slot: self.slot, generation: self.generation }
     }
 
+    /// Whether somebody is there to hear of our end.
+    #[inline]
+    pub(crate) fn is_heard(&self) -> bool {
+        self.bits.has(Bits::NOTIFY) && self.peer().is_alive()
+    }
+
+    /// Whether this change says of another entry who hears of our end.
+    #[inline]
+    pub(crate) fn overrules(&self, entry: &Entry) -> bool {
+        self.peer() == entry.peer() && self.changes_notify()
+    }
+
+    /// Whether this change says who hears of our end.
+    #[inline]
+    pub(crate) fn changes_notify(&self) -> bool {
+        self.bits.has(Bits::NOTIFY) || self.bits.has(Bits::UNNOTIFY)
+    }
+
     /// Applies what `change` sets and clears. Its tag and policy count if it watches.
     #[inline]
     pub(crate) fn apply(&mut self, change: &Entry) {
@@ -88,12 +106,6 @@ impl Bits {
         self.0 & 3 != 0
     }
 
-    /// Whether a change with this says who hears of our end.
-    #[inline]
-    pub(crate) fn changes_notify(self) -> bool {
-        self.has(Bits::NOTIFY) || self.has(Bits::UNNOTIFY)
-    }
-
     #[inline]
     pub(crate) fn with_policy(self, policy: u8) -> Bits {
         Bits(self.0 & !Self::POLICY | policy << 4)
@@ -123,15 +135,22 @@ impl Bits {
 }
 
 /// Entries by peer.
-pub(crate) enum Table {
-    Few([Option<Entry>; 2]),
+#[derive(Default)]
+pub(crate) struct Table {
+    /// Without the first there is no second, and with `many` there is neither. Apart from `many`, so that a table with
+    /// few is looked at and dropped in few steps.
+    few: [Option<Entry>; 2],
+    many: Option<Box<Many>>,
+}
+
+enum Many {
     List(Vec<Entry>),
-    Pages(Box<Pages>),
+    Pages(Pages),
 }
 
 impl Table {
     pub(crate) const fn new() -> Table {
-        Table::Few([None, None])
+        Table { few: [None, None], many: None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -139,102 +158,143 @@ impl Table {
     }
 
     pub(crate) fn len(&self) -> usize {
-        match self {
-            Table::Few(few) => few.iter().flatten().count(),
-            Table::List(list) => list.len(),
-            Table::Pages(pages) => pages.len,
+        match self.many.as_deref() {
+            None => self.few.iter().flatten().count(),
+            Some(Many::List(list)) => list.len(),
+            Some(Many::Pages(pages)) => pages.len,
         }
+    }
+
+    /// All entries, if they are few.
+    #[inline]
+    pub(crate) fn few(&self) -> Option<&[Option<Entry>; 2]> {
+        self.many.is_none().then_some(&self.few)
     }
 
     /// Whether going through it takes long enough for others to wait.
     #[inline]
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self, Table::Pages(_))
+        matches!(self.many.as_deref(), Some(Many::Pages(_)))
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, peer: Line) -> Option<&mut Entry> {
-        match self {
-            Table::Few(few) => few.iter_mut().flatten().find(|entry| entry.peer() == peer),
-            Table::List(list) => list.iter_mut().find(|entry| entry.peer() == peer),
-            Table::Pages(pages) => pages.get_mut(peer),
+        match self.many.as_deref_mut() {
+            None => self.few.iter_mut().flatten().find(|entry| entry.peer() == peer),
+            Some(Many::List(list)) => list.iter_mut().find(|entry| entry.peer() == peer),
+            Some(Many::Pages(pages)) => pages.get_mut(peer),
         }
     }
 
     #[inline]
     pub(crate) fn get(&self, peer: Line) -> Option<&Entry> {
-        match self {
-            Table::Few(few) => few.iter().flatten().find(|entry| entry.peer() == peer),
-            Table::List(list) => list.iter().find(|entry| entry.peer() == peer),
-            Table::Pages(pages) => pages.get(peer),
+        match self.many.as_deref() {
+            None => self.few.iter().flatten().find(|entry| entry.peer() == peer),
+            Some(Many::List(list)) => list.iter().find(|entry| entry.peer() == peer),
+            Some(Many::Pages(pages)) => pages.get(peer),
         }
     }
 
-    /// Puts in an entry whose peer is not there yet. Where room is short, entries that are `spent` go first.
+    /// The entry of a peer; one that says nothing, if there was none. Where room is short, entries that are `spent` go
+    /// first.
     #[inline]
-    pub(crate) fn insert(&mut self, entry: Entry, spent: impl Fn(&Entry) -> bool) {
-        if let Table::Few(few) = self {
-            for place in few.iter_mut() {
-                if place.is_none() {
-                    *place = Some(entry);
-                    return;
-                }
-            }
+    pub(crate) fn entry(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
+        let at = match &self.few {
+            _ if self.many.is_some() => 2,
+            [None, _] => 0,
+            [Some(entry), _] if entry.peer() == peer => 0,
+            [_, None] => 1,
+            [_, Some(entry)] if entry.peer() == peer => 1,
+            _ => 2,
+        };
+        if at == 2 {
+            return self.entry_of_many(peer, spent);
         }
-        self.insert_among_more(entry, spent);
+        self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
     }
 
     #[inline(never)]
-    fn insert_among_more(&mut self, entry: Entry, spent: impl Fn(&Entry) -> bool) {
-        match self {
-            Table::Few(few) => {
-                for place in few.iter_mut() {
-                    if place.as_ref().is_some_and(&spent) {
-                        *place = Some(entry);
-                        return;
-                    }
-                }
-                let mut list = Vec::with_capacity(4);
-                list.extend(few.iter_mut().filter_map(Option::take));
-                list.push(entry);
-                *self = Table::List(list);
+    fn entry_of_many(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
+        if self.many.is_none() {
+            // A third one: there is room if one of the two is spent.
+            if self.few.iter().flatten().any(&spent) {
+                self.few = match self.few {
+                    [Some(first), _] if spent(&first) => [self.few[1].filter(|e| !spent(e)), None],
+                    [first, _] => [first, None],
+                };
+                return self.entry(peer, spent);
             }
-            Table::List(list) => {
-                if list.len() == list.capacity() || list.len() >= LIST {
-                    list.retain(|old| !spent(old));
-                }
-                if list.len() < LIST {
-                    list.push(entry);
-                } else {
-                    let mut pages = Box::new(Pages::new());
-                    for old in list.drain(..) {
-                        pages.insert(old, &spent);
-                    }
-                    pages.insert(entry, &spent);
-                    *self = Table::Pages(pages);
-                }
-            }
-            Table::Pages(pages) => pages.insert(entry, &spent),
+            let mut list = Vec::with_capacity(4);
+            list.extend(self.few.iter_mut().filter_map(Option::take));
+            self.many = Some(Box::new(Many::List(list)));
         }
+        let many = self.many.as_deref_mut().expect("it has just been made");
+        many.entry(peer, spent)
     }
 
     #[inline]
     pub(crate) fn remove(&mut self, peer: Line) -> Option<Entry> {
-        match self {
-            Table::Few(few) => {
-                few.iter_mut().find(|place| place.as_ref().is_some_and(|e| e.peer() == peer))?.take()
-            }
-            Table::List(list) => {
+        if self.many.is_some() {
+            return self.remove_of_many(peer);
+        }
+        let [first, second] = &mut self.few;
+        if first.as_ref()?.peer() == peer {
+            return std::mem::replace(first, second.take());
+        }
+        if second.as_ref()?.peer() == peer { second.take() } else { None }
+    }
+
+    #[inline(never)]
+    fn remove_of_many(&mut self, peer: Line) -> Option<Entry> {
+        let (entry, left) = match self.many.as_deref_mut()? {
+            Many::List(list) => {
                 let at = list.iter().position(|entry| entry.peer() == peer)?;
-                Some(list.swap_remove(at))
+                (list.swap_remove(at), list.len())
             }
-            Table::Pages(pages) => {
-                let entry = pages.remove(peer)?;
-                if pages.len == 0 {
-                    *self = Table::new();
+            Many::Pages(pages) => (pages.remove(peer)?, pages.len),
+        };
+        if left == 0 {
+            self.many = None;
+        }
+        Some(entry)
+    }
+}
+
+impl Many {
+    fn entry(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
+        let fresh = Entry::new(peer, Bits::NONE, 0);
+        if let Many::List(list) = self {
+            let at = match list.iter().position(|entry| entry.peer() == peer) {
+                Some(at) => at,
+                None => {
+                    if list.len() == list.capacity() || list.len() >= LIST {
+                        list.retain(|old| !spent(old));
+                    }
+                    list.push(fresh);
+                    list.len() - 1
                 }
-                Some(entry)
+            };
+            if list.len() <= LIST {
+                return self.at(at, peer);
             }
+            let mut pages = Pages::new();
+            for entry in list.drain(..) {
+                pages.insert(entry, &spent);
+            }
+            *self = Many::Pages(pages);
+        } else if let Many::Pages(pages) = self
+            && pages.get(peer).is_none()
+        {
+            pages.insert(fresh, &spent);
+        }
+        self.at(0, peer)
+    }
+
+    /// The entry of a peer, which is there; in a list at this place.
+    fn at(&mut self, place: usize, peer: Line) -> &mut Entry {
+        match self {
+            Many::List(list) => &mut list[place],
+            Many::Pages(pages) => pages.get_mut(peer).expect("it was put there"),
         }
     }
 }
@@ -252,10 +312,10 @@ impl IntoIterator for Table {
 
     #[inline]
     fn into_iter(self) -> Entries {
-        match self {
-            Table::Few(few) => Entries::Few(few.into_iter()),
-            Table::List(list) => Entries::List(list.into_iter()),
-            Table::Pages(pages) => Entries::Pages(pages.pages, Vec::new().into_iter()),
+        match self.many.map(|many| *many) {
+            None => Entries::Few(self.few.into_iter()),
+            Some(Many::List(list)) => Entries::List(list.into_iter()),
+            Some(Many::Pages(pages)) => Entries::Pages(pages.pages, Vec::new().into_iter()),
         }
     }
 }
@@ -489,7 +549,7 @@ mod tests {
                 entry.tag = round;
             } else {
                 assert_eq!(map.insert(peer.id(), round), None);
-                table.insert(Entry::new(peer, Bits::WATCH, round), |_| false);
+                table.entry(peer, |_| false).tag = round;
             }
             assert_eq!(table.len(), map.len());
         }
@@ -509,10 +569,8 @@ mod tests {
         let devices: Vec<Device> = (0..100_000).map(|_| Device::new()).collect();
         let mut table = Table::new();
         for device in &devices {
-            // All but the last hundred are spent.
-            let newest = devices[99_999].id().as_u64() & 0xffff_ffff;
-            let _ = newest;
-            table.insert(Entry::new(device.line(), Bits::WATCH, 0), |_| true);
+            table.entry(device.line(), |_| true);
+            assert!(table.get(device.line()).is_some());
         }
         assert!(table.len() < PAGE, "{} entries stayed", table.len());
     }
