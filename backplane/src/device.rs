@@ -16,7 +16,7 @@ use crate::{
     line::{self, End, Line, Watching, sealed},
     link::{Link, LinkMode, OnFault, OnShutdown},
     queue::Queue,
-    slot::{self, Batch, More, Notice, Remains, Slot, What},
+    slot::{self, Batch, More, Notice, Remains, Slot},
     sync::Arc,
     table::{Bits, Entries, Entry, Table},
 };
@@ -389,11 +389,11 @@ impl Device {
         let me = Line { slot, generation };
         for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
             if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
-                entry.peer().tell(Notice::ended(me, exit.clone()));
+                entry.peer().tell(me, exit);
             }
         }
         if let Some(change) = change.filter(Entry::is_heard) {
-            change.peer().tell(Notice::ended(me, exit.clone()));
+            change.peer().tell(me, exit);
         }
         if let Err(late) = slot.retire(generation) {
             drop(Farewell::late(me, exit.clone(), late));
@@ -624,16 +624,14 @@ impl Table {
     /// Whether news is to be told, and how. An end that is heard takes its entry away (invariant 2).
     #[inline]
     fn hear(&mut self, notice: Notice) -> Option<(Message, Bits)> {
-        let (bits, tag) = match notice.what {
-            What::Shutdown => return Some((Message::Shutdown(DeviceId::from_u64(notice.tag)), Bits::NONE)),
-            What::Decided => {
-                self.remove(notice.from());
-                (notice.bits, notice.tag)
-            }
-            What::Ended => {
-                let entry = self.remove(notice.from()).filter(|entry| entry.bits.has(Bits::WATCH))?;
-                (entry.bits, entry.tag)
-            }
+        if notice.bits.has(Bits::SHUTDOWN) {
+            return Some((Message::Shutdown(DeviceId::from_u64(notice.tag)), Bits::NONE));
+        }
+        let entry = self.remove(notice.from());
+        let (bits, tag) = match entry.filter(|entry| entry.bits.has(Bits::WATCH)) {
+            _ if notice.bits.has(Bits::DECIDED) => (notice.bits, notice.tag),
+            Some(entry) => (entry.bits, entry.tag),
+            None => return None,
         };
         let news = Disconnect { device: notice.from().id(), exit: notice.exit, tag };
         Some((Message::Disconnect(news), bits))
@@ -696,7 +694,7 @@ impl Farewell {
 
     fn tell(&self, entry: &Entry) {
         if entry.is_heard() {
-            entry.peer().tell(Notice::ended(self.me, self.exit.clone()));
+            entry.peer().tell(self.me, &self.exit);
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
     id::DeviceId,
     label::Label,
     link::{Link, LinkMode, OnFault},
-    slot::{Notice, Slot},
+    slot::Slot,
     sync::Arc,
     table::{Bits, Entry},
 };
@@ -124,8 +124,8 @@ impl Line {
     }
 
     #[inline]
-    pub(crate) fn tell(&self, notice: Notice) {
-        self.slot.tell(self.generation, notice);
+    pub(crate) fn tell(&self, from: Line, exit: &Exit) {
+        self.slot.tell(self.generation, from, exit);
     }
 }
 
@@ -215,7 +215,7 @@ impl sealed::End for Line {
 
     fn hear_gone(&self, peer: Line, link: Link) {
         let Entry { bits, tag, .. } = link.watching(peer);
-        self.tell(Notice::decided(peer, gone(), bits, tag));
+        self.slot.tell_gone(self.generation, peer, gone(), bits, tag);
     }
 }
 

@@ -63,40 +63,16 @@ pub(crate) struct More {
 pub(crate) struct Notice {
     slot: &'static Slot,
     generation: u32,
-    pub(crate) what: What,
-    /// With [`What::Decided`].
     pub(crate) bits: Bits,
-    /// With [`What::Decided`] the watcher's tag, with [`What::Shutdown`] the id of who asks.
+    /// With [`Bits::DECIDED`] the watcher's tag, with [`Bits::SHUTDOWN`] the id of who asks.
     pub(crate) tag: u64,
     pub(crate) exit: Exit,
-}
-
-/// What kind of news, and how far it has been looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
-    /// An end; whether anybody here wants to hear it is in the owner's table.
-    Ended,
-    /// An end that is to be heard, under this tag and policy: a change that waited here when it came said so.
-    Decided,
-    /// A request to stop.
-    Shutdown,
 }
 
 impl Notice {
     #[inline]
     pub(crate) fn ended(from: Line, exit: Exit) -> Notice {
-        Notice {
-            slot: from.slot,
-            generation: from.generation,
-            what: What::Ended,
-            bits: Bits::NONE,
-            tag: 0,
-            exit,
-        }
-    }
-
-    pub(crate) fn decided(from: Line, exit: Exit, bits: Bits, tag: u64) -> Notice {
-        Notice { what: What::Decided, bits, tag, ..Notice::ended(from, exit) }
+        Notice { slot: from.slot, generation: from.generation, bits: Bits::NONE, tag: 0, exit }
     }
 
     #[inline]
@@ -142,14 +118,6 @@ impl Open<'_> {
         self.changes()?.get_mut(peer)
     }
 
-    fn push(&mut self, notice: Notice) {
-        if self.state.first.is_none() {
-            self.state.first = Some(notice);
-        } else {
-            self.state.more.get_or_insert_default().news.push(notice);
-        }
-    }
-
     /// Puts a change beside those that wait, the last one for each peer counting.
     fn change_later(&mut self, change: Entry) {
         if let Some(waiting) = self.change(change.peer()) {
@@ -165,14 +133,31 @@ impl Open<'_> {
         }
     }
 
-    /// The news and the waker to tell it with.
+    /// Puts in news, lets go of the lock, and wakes whoever waits for it.
     #[inline]
-    fn deliver(mut self, notice: Notice) -> Option<Waker> {
-        self.push(notice);
-        let waker = self.state.waker.take();
+    fn deliver(mut self, notice: Notice) {
+        if self.state.first.is_none() {
+            self.state.first = Some(notice);
+        } else {
+            self.push_more(notice);
+        }
+        let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
         self.flag(NEWS, WAKER);
-        waker
+        drop(self);
+        if let Some(waker) = waker {
+            wake(waker);
+        }
     }
+
+    #[inline(never)]
+    fn push_more(&mut self, notice: Notice) {
+        self.state.more.get_or_insert_default().news.push(notice);
+    }
+}
+
+#[inline(never)]
+fn wake(waker: Waker) {
+    crate::unwind::quietly(|| waker.wake());
 }
 
 impl std::fmt::Debug for Slot {
@@ -240,25 +225,35 @@ impl Slot {
     /// Tells of another's end; at once what a waiting change has to say to it, for the owner's table does not know of
     /// the change yet.
     #[inline]
-    pub(crate) fn tell(&self, generation: u32, mut notice: Notice) {
+    pub(crate) fn tell(&self, generation: u32, from: Line, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
+        let (mut bits, mut tag) = (Bits::NONE, 0);
         if open.word & CHANGES != 0
-            && let Some(change) = open.change(notice.from())
+            && let Some(change) = open.change(from)
         {
-            let heard = change.bits.has(Bits::WATCH);
-            if heard && notice.what == What::Ended {
-                notice = Notice { what: What::Decided, bits: change.bits, tag: change.tag, ..notice };
-            } else if change.bits.has(Bits::UNWATCH) && notice.what == What::Ended {
+            if change.bits.has(Bits::UNWATCH) {
                 return;
             }
-            if heard {
+            if change.bits.has(Bits::WATCH) {
+                (bits, tag) = (change.bits.with(Bits::DECIDED, true), change.tag);
                 // What has been heard once is not heard again.
-                change.then(&Entry::new(notice.from(), Bits::UNWATCH, 0));
+                change.then(&Entry::new(from, Bits::UNWATCH, 0));
             }
         }
-        if let Some(waker) = open.deliver(notice) {
-            crate::unwind::quietly(|| waker.wake());
+        open.deliver(Notice { bits, tag, ..Notice::ended(from, exit.clone()) });
+    }
+
+    /// Tells of an end that is to be heard, whatever is known of the link: whoever made it has found the other gone.
+    #[cold]
+    pub(crate) fn tell_gone(&self, generation: u32, from: Line, exit: Exit, bits: Bits, tag: u64) {
+        let Some(mut open) = self.open(generation) else { return };
+        if let Some(change) = open.change(from)
+            && change.bits.has(Bits::WATCH)
+        {
+            change.then(&Entry::new(from, Bits::UNWATCH, 0));
         }
+        let bits = bits.with(Bits::DECIDED, true);
+        open.deliver(Notice { bits, tag, ..Notice::ended(from, exit) });
     }
 
     /// Asks the owner to stop. A request that waits already is not put behind itself, unless it is the owner's own: those
@@ -271,15 +266,13 @@ impl Slot {
             Some(last) => Some(last),
             None => state.first.as_ref(),
         };
-        let waits = last.is_some_and(|last| last.what == What::Shutdown && last.tag == from.as_u64());
+        let waits = last.is_some_and(|last| last.bits.has(Bits::SHUTDOWN) && last.tag == from.as_u64());
         if waits && from != to.id() {
             return;
         }
         let request =
-            Notice { what: What::Shutdown, tag: from.as_u64(), ..Notice::ended(to, Exit::Shutdown) };
-        if let Some(waker) = open.deliver(request) {
-            crate::unwind::quietly(|| waker.wake());
-        }
+            Notice { bits: Bits::SHUTDOWN, tag: from.as_u64(), ..Notice::ended(to, Exit::Shutdown) };
+        open.deliver(request);
     }
 
     pub(crate) fn condemn(&self, generation: u32) {

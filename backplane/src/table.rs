@@ -75,8 +75,10 @@ impl Entry {
 }
 
 /// What an entry says: two bits that hold, two that a change takes away, and the policy of who watches.
+///
+/// As wide as the place it has in an entry: a byte is read back with what is beside it, which waits for the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bits(u8);
+pub(crate) struct Bits(u32);
 
 impl Bits {
     pub(crate) const NONE: Bits = Bits(0);
@@ -88,7 +90,12 @@ impl Bits {
     pub(crate) const UNWATCH: Bits = Bits(4);
     /// In a change: it no longer hears.
     pub(crate) const UNNOTIFY: Bits = Bits(8);
-    const POLICY: u8 = 0b0011_0000;
+    const POLICY: u32 = 0b0011_0000;
+    /// In news: an end that is to be heard, under this tag and policy, for a change that waited when it came said so.
+    /// Else whether anybody here wants to hear it is in the owner's table.
+    pub(crate) const DECIDED: Bits = Bits(64);
+    /// In news: it is no end but a request to stop.
+    pub(crate) const SHUTDOWN: Bits = Bits(128);
 
     #[inline]
     pub(crate) fn has(self, bit: Bits) -> bool {
@@ -107,12 +114,12 @@ impl Bits {
     }
 
     #[inline]
-    pub(crate) fn with_policy(self, policy: u8) -> Bits {
+    pub(crate) fn with_policy(self, policy: u32) -> Bits {
         Bits(self.0 & !Self::POLICY | policy << 4)
     }
 
     #[inline]
-    pub(crate) fn policy(self) -> u8 {
+    pub(crate) fn policy(self) -> u32 {
         (self.0 & Self::POLICY) >> 4
     }
 
@@ -516,9 +523,9 @@ mod tests {
 
     #[test]
     fn a_change_after_a_change_is_both_changes() {
-        for first in 0..16u8 {
-            for later in 0..16u8 {
-                for held in 0..4u8 {
+        for first in 0..16u32 {
+            for later in 0..16u32 {
+                for held in 0..4u32 {
                     // A change does not set and clear the same bit.
                     if first & first >> 2 & 3 != 0 || later & later >> 2 & 3 != 0 {
                         continue;
