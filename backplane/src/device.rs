@@ -61,8 +61,14 @@ pub struct Device {
 
 /// What only the owner looks at.
 struct Own {
-    table: Table,
-    backlog: Option<Box<Backlog>>,
+    table: Table<Backlog>,
+}
+
+impl Own {
+    #[inline]
+    fn backlog(&mut self) -> Option<&mut Backlog> {
+        self.table.extra()
+    }
 }
 
 /// What was taken from the slot, or is kept for later. Empty for most, most of the time.
@@ -99,7 +105,7 @@ impl Device {
             on_shutdown: OnShutdown::End,
             futures_turn: false,
             waker: (0, 0),
-            own: RefCell::new(Own { table: Table::new(), backlog: None }),
+            own: RefCell::new(Own { table: Table::new() }),
         }
     }
 
@@ -181,7 +187,7 @@ impl Device {
         let id = other.line().id();
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
-        let Some(backlog) = &mut own.backlog else { return 0 };
+        let Some(backlog) = own.backlog() else { return 0 };
         let of_other = |message: &Message| matches!(message, Message::Disconnect(news) if news.device == id);
         let before = backlog.ready.len() + backlog.kept.len();
         backlog.ready.retain(|(message, _)| !of_other(message));
@@ -222,7 +228,7 @@ impl Device {
     /// ```
     pub fn inbox(&mut self) -> Inbox {
         let shared = Arc::new(Shared::default());
-        let backlog = self.own.get_mut().backlog.get_or_insert_default();
+        let backlog = self.own.get_mut().table.extra_or_default();
         if let Some(before) = backlog.inbox.replace(Arc::clone(&shared)) {
             before.close();
         }
@@ -231,19 +237,8 @@ impl Device {
 
     /// The next news, if there is any. All news, whatever the policy of its link.
     pub fn try_receive(&mut self) -> Option<Message> {
-        loop {
-            let (own, slot) = (self.own.get_mut(), self.slot);
-            let mut budget = u32::MAX;
-            if let Some((message, _)) = own.next(slot, &mut budget) {
-                return Some(message);
-            }
-            if slot.word() & slot::NEWS == 0 {
-                return None;
-            }
-            if let Some((message, _)) = own.take_in(slot, slot.take(None)) {
-                return Some(message);
-            }
-        }
+        let mut budget = u32::MAX;
+        self.next_here(&mut budget).map(|(message, _)| message)
     }
 
     /// Waits for the next news. All news, whatever the policy of its link, in the order in which it came.
@@ -299,31 +294,47 @@ impl Device {
         }
     }
 
-    /// News with what its link says, or the waker is told when there is some. `budget` counts what is looked at: it is
-    /// others' turn when it is used up.
+    /// The next news that is here, with what its link says. `budget` counts what is looked at.
+    #[inline]
+    pub(crate) fn next_here(&mut self, budget: &mut u32) -> Option<(Message, Bits)> {
+        let (own, slot) = (self.own.get_mut(), self.slot);
+        if !own.table.has_extra() && slot.word() & slot::NEWS == 0 {
+            return None;
+        }
+        while *budget > 0 {
+            *budget -= 1;
+            if let Some(next) = own.next(slot, budget) {
+                return Some(next);
+            }
+            if *budget == 0 || slot.word() & slot::NEWS == 0 {
+                break;
+            }
+            if let Some(next) = own.take_in(slot, slot.take(None)) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// As [`next_here`](Device::next_here), or the waker is told when there is some; it is told at once when the budget
+    /// is used up.
     #[inline]
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, budget: &mut u32) -> Poll<(Message, Bits)> {
         loop {
-            let (own, slot) = (self.own.get_mut(), self.slot);
-            if own.backlog.is_some() {
-                if let Some(next) = own.next(slot, budget) {
-                    return Poll::Ready(next);
-                }
-                if *budget == 0 {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+            if let Some(next) = self.next_here(budget) {
+                return Poll::Ready(next);
             }
-            let word = slot.word();
-            let key = (cx.waker().data().addr(), std::ptr::from_ref(cx.waker().vtable()).addr());
-            let batch = if word & slot::NEWS != 0 {
-                slot.take(None)
-            } else if word & slot::WAKER != 0 && self.waker == key {
+            if *budget == 0 {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
-            } else {
-                self.waker = key;
-                slot.take(Some(cx.waker().clone()))
-            };
+            }
+            let (own, slot) = (self.own.get_mut(), self.slot);
+            let key = (cx.waker().data().addr(), std::ptr::from_ref(cx.waker().vtable()).addr());
+            if slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key {
+                return Poll::Pending;
+            }
+            self.waker = key;
+            let batch = slot.take(Some(cx.waker().clone()));
             let quiet = batch.first.is_none();
             if let Some(next) = own.take_in(slot, batch) {
                 return Poll::Ready(next);
@@ -345,7 +356,7 @@ impl Device {
 
     /// Puts news where it can be taken: in the inbox if there is one, and `current` need not be woken for that.
     pub(crate) fn hand_over(&mut self, message: Message, current: &Waker) {
-        let backlog = self.own.get_mut().backlog.get_or_insert_default();
+        let backlog = self.own.get_mut().table.extra_or_default();
         match &backlog.inbox {
             Some(inbox) => inbox.put(message, current),
             None => backlog.kept.push_back(message),
@@ -354,7 +365,7 @@ impl Device {
 
     /// What was handed over to nobody comes first again.
     pub(crate) fn recall(&mut self) {
-        if let Some(backlog) = &mut self.own.get_mut().backlog {
+        if let Some(backlog) = self.own.get_mut().backlog() {
             for message in backlog.kept.drain(..).rev() {
                 backlog.ready.push_front((message, Bits::NONE));
             }
@@ -368,9 +379,7 @@ impl Device {
         self.open = false;
         let (slot, generation) = (self.slot, self.generation);
         let own = self.own.get_mut();
-        let (Some(few), None) = (own.table.few(), &own.backlog) else {
-            return self.close_any(exit, dropped);
-        };
+        let Some(few) = own.table.few() else { return self.close_any(exit, dropped) };
         if !self.shared.get() && slot.word() == u64::from(generation) << 32 {
             // Nobody has ever had its line, and nobody waits.
             slot.retire_unknown(generation);
@@ -419,11 +428,11 @@ impl Device {
         if let (Exit::Fault(fault), Some(label)) = (&mut exit, remains.label.take()) {
             *fault = std::mem::replace(fault, Fault::bare(FaultKind::Gone)).named(label);
         }
-        let table = std::mem::take(&mut self.own.get_mut().table);
+        let table = &mut self.own.get_mut().table;
         let later = remains.more.take().map_or_else(Table::new, |more| more.changes);
         let many = table.is_long() || later.is_long();
         let me = Line { slot: self.slot, generation: self.generation };
-        let entries = table.into_iter();
+        let entries = table.take_entries();
         let farewell = Farewell { me, exit, entries, change: remains.change.take(), later, done: false };
         many.then(|| Box::new(farewell))
     }
@@ -432,7 +441,7 @@ impl Device {
     /// what came before it (invariant 4).
     #[inline]
     fn sync(&self, own: &mut Own) {
-        if own.backlog.is_some() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
+        if own.table.has_extra() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
             self.sync_all(own);
         }
     }
@@ -446,7 +455,7 @@ impl Device {
             }
             let batch = self.slot.take(None);
             if let Some(next) = own.take_in(self.slot, batch) {
-                own.backlog.get_or_insert_default().ready.push_back(next);
+                own.table.extra_or_default().ready.push_back(next);
             }
         }
     }
@@ -518,7 +527,7 @@ impl sealed::End for Device {
         own.table.remove(peer);
         let Entry { bits, tag, .. } = link.watching(peer);
         let news = Message::Disconnect(Disconnect { device: peer.id(), exit: line::gone(), tag });
-        own.backlog.get_or_insert_default().ready.push_back((news, bits));
+        own.table.extra_or_default().ready.push_back((news, bits));
         drop(own);
         if self.slot.word() & slot::WAKER != 0
             && let Some(waker) = self.slot.take_waker()
@@ -537,12 +546,11 @@ fn spent(slot: &'static Slot) -> impl Fn(&Entry) -> bool {
 impl Own {
     /// The next of what was taken before.
     fn next(&mut self, slot: &'static Slot, budget: &mut u32) -> Option<(Message, Bits)> {
-        let backlog = self.backlog.as_mut()?;
-        if let Some(next) = backlog.ready.pop_front() {
+        if let Some(next) = self.backlog()?.ready.pop_front() {
             return Some(next);
         }
         while *budget > 0
-            && let Some(notice) = backlog.news.pop()
+            && let Some(notice) = self.backlog()?.news.pop()
         {
             *budget -= 1;
             if let Some(next) = self.table.hear(notice) {
@@ -550,12 +558,12 @@ impl Own {
             }
         }
         while *budget > 0
-            && let Some(changes) = &mut backlog.changes
+            && let Some(changes) = &mut self.backlog()?.changes
         {
             *budget -= 1;
             match changes.next() {
                 Some(change) => self.table.change(change, spent(slot)),
-                None => backlog.changes = None,
+                None => self.backlog()?.changes = None,
             }
         }
         None
@@ -564,11 +572,12 @@ impl Own {
     /// Makes the changes that are left, for an end in which no news counts any more.
     #[cold]
     fn leave_backlog(&mut self) {
-        let Some(backlog) = self.backlog.take() else { return };
-        if let Some(inbox) = &backlog.inbox {
+        let Some(backlog) = self.backlog() else { return };
+        let Backlog { changes, inbox, .. } = std::mem::take(backlog);
+        if let Some(inbox) = &inbox {
             inbox.close();
         }
-        for change in backlog.changes.into_iter().flatten() {
+        for change in changes.into_iter().flatten() {
             self.table.change(change, |_| false);
         }
     }
@@ -585,10 +594,10 @@ impl Own {
                 if let Some(change) = change {
                     *more.changes.entry(change.peer(), |_| false) = change;
                 }
-                let More { news, changes } = *more;
-                let backlog = self.backlog.get_or_insert_default();
+                let More { news, mut changes } = *more;
+                let backlog = self.table.extra_or_default();
                 backlog.news = news;
-                backlog.changes = (!changes.is_empty()).then(|| changes.into_iter());
+                backlog.changes = (!changes.is_empty()).then(|| changes.take_entries());
             }
         }
         next
@@ -596,17 +605,17 @@ impl Own {
 
     /// Looks at all that was taken before.
     fn work_off(&mut self, slot: &'static Slot) {
-        let Some(backlog) = &mut self.backlog else { return };
-        while let Some(notice) = backlog.news.pop() {
-            backlog.ready.extend(self.table.hear(notice));
+        while let Some(notice) = self.backlog().and_then(|backlog| backlog.news.pop()) {
+            let next = self.table.hear(notice);
+            self.table.extra_or_default().ready.extend(next);
         }
-        for change in backlog.changes.take().into_iter().flatten() {
+        for change in self.backlog().and_then(|backlog| backlog.changes.take()).into_iter().flatten() {
             self.table.change(change, spent(slot));
         }
     }
 }
 
-impl Table {
+impl<X: Default> Table<X> {
     /// Applies a change, and keeps no entry that says nothing.
     #[inline]
     fn change(&mut self, change: Entry, spent: impl Fn(&Entry) -> bool) {
@@ -658,7 +667,7 @@ impl Farewell {
         let mut farewell = Farewell {
             me,
             exit,
-            entries: Table::new().into_iter(),
+            entries: Table::<()>::new().take_entries(),
             change: None,
             later: Table::new(),
             done: false,
@@ -682,7 +691,7 @@ impl Farewell {
         } else if let Some(change) = self.change.take() {
             self.tell(&change);
         } else if !self.later.is_empty() {
-            self.entries = std::mem::take(&mut self.later).into_iter();
+            self.entries = self.later.take_entries();
         } else if !self.done {
             match self.me.slot.retire(self.me.generation) {
                 Ok(()) => self.done = true,

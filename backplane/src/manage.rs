@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use pin_project_lite::pin_project;
@@ -13,6 +13,7 @@ use crate::{
     device::{Device, Farewell},
     exit::{Crash, Exit, Fault, Message},
     link::{OnFault, OnShutdown},
+    table::Bits,
     unwind::{Panic, catch},
 };
 
@@ -226,10 +227,13 @@ where
         let (Some(device), Some(future)) = (this.device.as_mut(), this.future.as_mut().as_pin_mut()) else {
             panic!("polled after it had ended");
         };
-        let mut result = match poll_news(device, cx) {
-            Poll::Ready(crash) => Err(crash),
-            Poll::Pending => match catch(|| future.poll(cx)) {
-                Ok(poll) => ready!(poll).map_err(Crash::Error),
+        let mut turn = Turn { budget: TURN, handed: cx.waker() };
+        let mut result = match turn.hear(device) {
+            Some(crash) => Err(crash),
+            None => match catch(|| future.poll(cx)) {
+                Ok(Poll::Ready(result)) => result.map_err(Crash::Error),
+                // Only who waits needs to be woken for news.
+                Ok(Poll::Pending) => Err(ready!(turn.poll_hear(device, cx))),
                 Err(panic) => Err(Crash::Panic(panic)),
             },
         };
@@ -254,22 +258,49 @@ where
     }
 }
 
-/// Whether news puts an end to a managed future.
-fn poll_news<E>(device: &mut Device, cx: &mut Context<'_>) -> Poll<Crash<E>> {
-    let mut budget = TURN;
-    loop {
-        let (message, bits) = ready!(device.poll_next(cx, &mut budget));
+/// What a managed future hears in one poll.
+struct Turn<'a> {
+    /// So much of it, before others get their turn.
+    budget: u32,
+    /// Who need not be woken for what is handed over, for he is about to look.
+    handed: &'a Waker,
+}
+
+impl Turn<'_> {
+    /// Hears what is here; what puts an end to the future is returned.
+    fn hear<E>(&mut self, device: &mut Device) -> Option<Crash<E>> {
+        while let Some((message, bits)) = device.next_here(&mut self.budget) {
+            if let Some(crash) = self.decide(device, message, bits) {
+                return Some(crash);
+            }
+        }
+        None
+    }
+
+    /// Hears what has come since, and waits for more. The future has been polled: it is woken for what it is handed.
+    fn poll_hear<E>(&mut self, device: &mut Device, cx: &mut Context<'_>) -> Poll<Crash<E>> {
+        self.handed = Waker::noop();
+        loop {
+            let (message, bits) = ready!(device.poll_next(cx, &mut self.budget));
+            if let Some(crash) = self.decide(device, message, bits) {
+                return Poll::Ready(crash);
+            }
+        }
+    }
+
+    fn decide<E>(&self, device: &mut Device, message: Message, bits: Bits) -> Option<Crash<E>> {
         match message {
             Message::Shutdown(by) => match device.shutdown_policy() {
-                OnShutdown::End => return Poll::Ready(Crash::Shutdown(by)),
-                OnShutdown::HandOver => device.hand_over(message, cx.waker()),
+                OnShutdown::End => return Some(Crash::Shutdown(by)),
+                OnShutdown::HandOver => device.hand_over(message, self.handed),
             },
             Message::Disconnect(news) => match device.policy(bits) {
-                OnFault::Cascade if news.exit.is_fault() => return Poll::Ready(Crash::Cascade(news)),
+                OnFault::Cascade if news.exit.is_fault() => return Some(Crash::Cascade(news)),
                 OnFault::Cascade | OnFault::Ignore => {}
-                OnFault::HandOver => device.hand_over(Message::Disconnect(news), cx.waker()),
+                OnFault::HandOver => device.hand_over(Message::Disconnect(news), self.handed),
             },
         }
+        None
     }
 }
 

@@ -141,13 +141,19 @@ impl Bits {
     }
 }
 
-/// Entries by peer.
+/// Entries by peer; and whatever else its owner keeps, behind the same pointer, so that a device that has little is
+/// looked at and dropped in few steps.
 #[derive(Default)]
-pub(crate) struct Table {
-    /// Without the first there is no second, and with `many` there is neither. Apart from `many`, so that a table with
-    /// few is looked at and dropped in few steps.
+pub(crate) struct Table<X = ()> {
+    /// Without the first there is no second, and with many there is neither.
     few: [Option<Entry>; 2],
-    many: Option<Box<Many>>,
+    more: Option<Box<More<X>>>,
+}
+
+#[derive(Default)]
+struct More<X> {
+    many: Option<Many>,
+    extra: X,
 }
 
 enum Many {
@@ -155,9 +161,34 @@ enum Many {
     Pages(Pages),
 }
 
-impl Table {
-    pub(crate) const fn new() -> Table {
-        Table { few: [None, None], many: None }
+impl<X: Default> Table<X> {
+    pub(crate) const fn new() -> Table<X> {
+        Table { few: [None, None], more: None }
+    }
+
+    #[inline]
+    fn many(&self) -> Option<&Many> {
+        self.more.as_ref()?.many.as_ref()
+    }
+
+    #[inline]
+    fn many_mut(&mut self) -> Option<&mut Many> {
+        self.more.as_mut()?.many.as_mut()
+    }
+
+    /// What else the owner keeps, if anything.
+    #[inline]
+    pub(crate) fn extra(&mut self) -> Option<&mut X> {
+        Some(&mut self.more.as_mut()?.extra)
+    }
+
+    pub(crate) fn extra_or_default(&mut self) -> &mut X {
+        &mut self.more.get_or_insert_default().extra
+    }
+
+    #[inline]
+    pub(crate) fn has_extra(&self) -> bool {
+        self.more.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -165,37 +196,39 @@ impl Table {
     }
 
     pub(crate) fn len(&self) -> usize {
-        match self.many.as_deref() {
+        match self.many() {
             None => self.few.iter().flatten().count(),
             Some(Many::List(list)) => list.len(),
             Some(Many::Pages(pages)) => pages.len,
         }
     }
 
-    /// All entries, if they are few.
+    /// All entries, if that is all there is.
     #[inline]
     pub(crate) fn few(&self) -> Option<&[Option<Entry>; 2]> {
-        self.many.is_none().then_some(&self.few)
+        self.more.is_none().then_some(&self.few)
     }
 
     /// Whether going through it takes long enough for others to wait.
     #[inline]
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self.many.as_deref(), Some(Many::Pages(_)))
+        matches!(self.many(), Some(Many::Pages(_)))
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, peer: Line) -> Option<&mut Entry> {
-        match self.many.as_deref_mut() {
-            None => self.few.iter_mut().flatten().find(|entry| entry.peer() == peer),
-            Some(Many::List(list)) => list.iter_mut().find(|entry| entry.peer() == peer),
-            Some(Many::Pages(pages)) => pages.get_mut(peer),
+        if self.many().is_none() {
+            return self.few.iter_mut().flatten().find(|entry| entry.peer() == peer);
+        }
+        match self.many_mut()? {
+            Many::List(list) => list.iter_mut().find(|entry| entry.peer() == peer),
+            Many::Pages(pages) => pages.get_mut(peer),
         }
     }
 
     #[inline]
     pub(crate) fn get(&self, peer: Line) -> Option<&Entry> {
-        match self.many.as_deref() {
+        match self.many() {
             None => self.few.iter().flatten().find(|entry| entry.peer() == peer),
             Some(Many::List(list)) => list.iter().find(|entry| entry.peer() == peer),
             Some(Many::Pages(pages)) => pages.get(peer),
@@ -206,42 +239,49 @@ impl Table {
     /// first.
     #[inline]
     pub(crate) fn entry(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
-        let at = match &self.few {
-            _ if self.many.is_some() => 2,
+        let at = if self.more.is_none() { self.place(peer) } else { 2 };
+        if at == 2 {
+            return self.entry_of_more(peer, spent);
+        }
+        self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
+    }
+
+    /// Where the entry of a peer is among the few, or could be; two if there is no room for it.
+    #[inline]
+    fn place(&self, peer: Line) -> usize {
+        match &self.few {
             [None, _] => 0,
             [Some(entry), _] if entry.peer() == peer => 0,
             [_, None] => 1,
             [_, Some(entry)] if entry.peer() == peer => 1,
             _ => 2,
-        };
-        if at == 2 {
-            return self.entry_of_many(peer, spent);
         }
-        self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
     }
 
     #[inline(never)]
-    fn entry_of_many(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
-        if self.many.is_none() {
-            // A third one: there is room if one of the two is spent.
-            if self.few.iter().flatten().any(&spent) {
-                self.few = match self.few {
-                    [Some(first), _] if spent(&first) => [self.few[1].filter(|e| !spent(e)), None],
-                    [first, _] => [first, None],
+    fn entry_of_more(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
+        if self.many().is_none() {
+            if self.place(peer) == 2 {
+                // A third one: there is room if one of the two is spent.
+                self.few = match self.few.map(|entry| entry.filter(|entry| !spent(entry))) {
+                    [None, second] => [second, None],
+                    both => both,
                 };
-                return self.entry(peer, spent);
+            }
+            let at = self.place(peer);
+            if at < 2 {
+                return self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0));
             }
             let mut list = Vec::with_capacity(4);
             list.extend(self.few.iter_mut().filter_map(Option::take));
-            self.many = Some(Box::new(Many::List(list)));
+            self.more.get_or_insert_default().many = Some(Many::List(list));
         }
-        let many = self.many.as_deref_mut().expect("it has just been made");
-        many.entry(peer, spent)
+        self.many_mut().expect("it has just been made").entry(peer, spent)
     }
 
     #[inline]
     pub(crate) fn remove(&mut self, peer: Line) -> Option<Entry> {
-        if self.many.is_some() {
+        if self.many().is_some() {
             return self.remove_of_many(peer);
         }
         let [first, second] = &mut self.few;
@@ -253,17 +293,28 @@ impl Table {
 
     #[inline(never)]
     fn remove_of_many(&mut self, peer: Line) -> Option<Entry> {
-        let (entry, left) = match self.many.as_deref_mut()? {
+        let (entry, left) = match self.many_mut()? {
             Many::List(list) => {
                 let at = list.iter().position(|entry| entry.peer() == peer)?;
                 (list.swap_remove(at), list.len())
             }
             Many::Pages(pages) => (pages.remove(peer)?, pages.len),
         };
-        if left == 0 {
-            self.many = None;
+        if left == 0
+            && let Some(more) = &mut self.more
+        {
+            more.many = None;
         }
         Some(entry)
+    }
+
+    /// Takes all entries out.
+    pub(crate) fn take_entries(&mut self) -> Entries {
+        match self.more.as_mut().and_then(|more| more.many.take()) {
+            None => Entries::Few(std::mem::take(&mut self.few).into_iter()),
+            Some(Many::List(list)) => Entries::List(list.into_iter()),
+            Some(Many::Pages(pages)) => Entries::Pages(pages.pages, Vec::new().into_iter()),
+        }
     }
 }
 
@@ -311,20 +362,6 @@ pub(crate) enum Entries {
     Few(std::array::IntoIter<Option<Entry>, 2>),
     List(std::vec::IntoIter<Entry>),
     Pages(Vec<Page>, std::vec::IntoIter<Option<Entry>>),
-}
-
-impl IntoIterator for Table {
-    type Item = Entry;
-    type IntoIter = Entries;
-
-    #[inline]
-    fn into_iter(self) -> Entries {
-        match self.many.map(|many| *many) {
-            None => Entries::Few(self.few.into_iter()),
-            Some(Many::List(list)) => Entries::List(list.into_iter()),
-            Some(Many::Pages(pages)) => Entries::Pages(pages.pages, Vec::new().into_iter()),
-        }
-    }
 }
 
 impl Iterator for Entries {
@@ -541,7 +578,7 @@ mod tests {
     #[test]
     fn a_table_is_a_map_at_every_size() {
         let devices: Vec<Device> = (0..5_000).map(|_| Device::new()).collect();
-        let (mut table, mut map) = (Table::new(), HashMap::new());
+        let (mut table, mut map) = (Table::<()>::new(), HashMap::new());
         let mut seed = 42u64;
         for round in 0..200_000u64 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -564,7 +601,7 @@ mod tests {
             let peer = device.line();
             assert_eq!(table.get(peer).map(|e| e.tag), map.get(&peer.id()).copied());
         }
-        let mut left: Vec<_> = table.into_iter().map(|e| (e.peer().id(), e.tag)).collect();
+        let mut left: Vec<_> = table.take_entries().map(|e| (e.peer().id(), e.tag)).collect();
         left.sort();
         let mut expected: Vec<_> = map.into_iter().collect();
         expected.sort();
@@ -574,7 +611,7 @@ mod tests {
     #[test]
     fn what_is_spent_makes_room() {
         let devices: Vec<Device> = (0..100_000).map(|_| Device::new()).collect();
-        let mut table = Table::new();
+        let mut table = Table::<()>::new();
         for device in &devices {
             table.entry(device.line(), |_| true);
             assert!(table.get(device.line()).is_some());

@@ -3,14 +3,14 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    future::{Future, pending, poll_fn, ready},
+    future::{pending, poll_fn, ready},
     marker::PhantomPinned,
     pin::pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
-use backplane::{Crash, Device, Disconnect, Exit, FaultKind, LinkMode, Message, OnFault, OnShutdown};
+use backplane::{Crash, Device, Exit, FaultKind, LinkMode, Message, OnFault, OnShutdown};
 
 use crate::support::{Wakes, end, kind, now, poll};
 
@@ -106,8 +106,7 @@ fn a_fault_of_a_linked_device_cascades() {
     assert!(poll(managed.as_mut()).is_pending());
     drop(other);
     let Poll::Ready(Err(Crash::Cascade(news))) = poll(managed.as_mut()) else { panic!("it did not cascade") };
-    let Disconnect { device, tag, .. } = news else { unreachable!() };
-    assert_eq!((device, tag), (id, 3));
+    assert_eq!((news.device, news.tag), (id, 3));
     assert_eq!(kind(&end(&mut watcher).exit), Some(FaultKind::Cascade(id)));
 }
 

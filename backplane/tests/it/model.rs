@@ -146,7 +146,7 @@ fn run(steps: Vec<Step>) {
                 // Where the same request waits as the last news there is, it is the same request; whether it still waits
                 // in the slot is not for the model to know.
                 let waits = model.queues[to].back() == Some(&News::Shutdown { from });
-                if !model.dead[to] && !(waits && from != to) {
+                if !model.dead[to] && (!waits || from == to) {
                     lines[to].shutdown(lines[from].id());
                     model.queues[to].push_back(News::Shutdown { from });
                 }

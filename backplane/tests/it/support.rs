@@ -13,12 +13,12 @@ use std::{
 use backplane::{Device, Disconnect, Exit, FaultKind, Message};
 
 /// Polls once, with a waker that does nothing.
-pub fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// The value of a future that is ready at once.
-pub fn now<F: Future>(future: F) -> F::Output {
+pub(crate) fn now<F: Future>(future: F) -> F::Output {
     match poll(std::pin::pin!(future)) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("it is not ready"),
@@ -26,7 +26,7 @@ pub fn now<F: Future>(future: F) -> F::Output {
 }
 
 /// The next news, which must be of an end.
-pub fn end(device: &mut Device) -> Disconnect {
+pub(crate) fn end(device: &mut Device) -> Disconnect {
     match device.try_receive() {
         Some(Message::Disconnect(news)) => news,
         other => panic!("{other:?} instead of an end"),
@@ -34,7 +34,7 @@ pub fn end(device: &mut Device) -> Disconnect {
 }
 
 /// All news there is, as who and how.
-pub fn ends(device: &mut Device) -> Vec<(backplane::DeviceId, Exit)> {
+pub(crate) fn ends(device: &mut Device) -> Vec<(backplane::DeviceId, Exit)> {
     std::iter::from_fn(|| device.try_receive())
         .map(|message| match message {
             Message::Disconnect(news) => (news.device, news.exit),
@@ -43,21 +43,21 @@ pub fn ends(device: &mut Device) -> Vec<(backplane::DeviceId, Exit)> {
         .collect()
 }
 
-pub fn kind(exit: &Exit) -> Option<FaultKind> {
+pub(crate) fn kind(exit: &Exit) -> Option<FaultKind> {
     exit.fault().map(|fault| fault.kind())
 }
 
 /// A waker that counts how often it is woken.
 #[derive(Default)]
-pub struct Wakes(AtomicUsize);
+pub(crate) struct Wakes(AtomicUsize);
 
 impl Wakes {
-    pub fn new() -> (Arc<Wakes>, Waker) {
+    pub(crate) fn new() -> (Arc<Wakes>, Waker) {
         let wakes = Arc::new(Wakes::default());
         (Arc::clone(&wakes), Waker::from(wakes))
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
