@@ -11,7 +11,7 @@ use crate::{
     label::Label,
     line::Line,
     queue::Queue,
-    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock},
+    sync::{Arc, Mutex, MutexGuard, Word, lock},
     table::{Bits, Entry, Table},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Slot {
     ///
     /// A generation goes up by two: `g` is open; `g + 1` is closed, and its watchers are being told; `g + 2` has told
     /// them all, and is open again as soon as somebody takes the slot.
-    word: AtomicU64,
+    word: Word,
     index: u32,
     state: Mutex<State>,
 }
@@ -100,7 +100,7 @@ impl Open<'_> {
     #[inline]
     fn flag(&mut self, set: u64, clear: u64) {
         self.word = self.word & !clear | set;
-        self.slot.word.store(self.word, Ordering::Release);
+        self.slot.word.set(self.word);
     }
 
     fn changes(&mut self) -> Option<&mut Table> {
@@ -169,7 +169,7 @@ impl std::fmt::Debug for Slot {
 impl Slot {
     pub(crate) fn new(index: u32) -> Slot {
         Slot {
-            word: AtomicU64::new(1 << 32),
+            word: Word::new(1 << 32),
             index,
             state: Mutex::new(State { first: None, change: None, more: None, waker: None, label: None }),
         }
@@ -182,7 +182,7 @@ impl Slot {
 
     #[inline]
     pub(crate) fn word(&self) -> u64 {
-        self.word.load(Ordering::Acquire)
+        self.word.get()
     }
 
     #[inline]
@@ -193,7 +193,7 @@ impl Slot {
     #[inline]
     fn open(&self, generation: u32) -> Option<Open<'_>> {
         let state = lock(&self.state);
-        let word = self.word.load(Ordering::Relaxed);
+        let word = self.word.get_locked();
         ((word >> 32) as u32 == generation).then_some(Open { slot: self, word, state })
     }
 
@@ -214,8 +214,7 @@ impl Slot {
         let Some(mut closing) = self.open(generation + 1) else { return false };
         // `retire` does not wait for the lock: it is stopped by the flag, or was here before.
         let flagged = closing.word | CHANGES;
-        let stopped =
-            self.word.compare_exchange(closing.word, flagged, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let stopped = self.word.change(closing.word, flagged);
         if stopped {
             closing.change_later(change);
         }
@@ -297,7 +296,7 @@ impl Slot {
     pub(crate) fn take(&self, waker: Option<Waker>) -> Batch {
         let mut state = lock(&self.state);
         let batch = Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() };
-        let mut word = self.word.load(Ordering::Relaxed) & !(NEWS | CHANGES);
+        let mut word = self.word.get_locked() & !(NEWS | CHANGES);
         let mut spare = waker;
         if batch.first.is_none()
             && let Some(waker) = spare.take()
@@ -305,7 +304,7 @@ impl Slot {
             spare = state.waker.replace(waker);
             word |= WAKER;
         }
-        self.word.store(word, Ordering::Release);
+        self.word.set(word);
         drop(state);
         // The waker that was there before, or one that was not needed: dropped outside the lock.
         drop(spare);
@@ -315,8 +314,8 @@ impl Slot {
     /// Takes the waker out, for the owner who has news for itself.
     pub(crate) fn take_waker(&self) -> Option<Waker> {
         let mut state = lock(&self.state);
-        let word = self.word.load(Ordering::Relaxed) & !WAKER;
-        self.word.store(word, Ordering::Release);
+        let word = self.word.get_locked() & !WAKER;
+        self.word.set(word);
         state.waker.take()
     }
 
@@ -324,26 +323,26 @@ impl Slot {
     #[inline]
     pub(crate) fn closing(&'static self) -> Closing {
         let state = lock(&self.state);
-        Closing { slot: self, word: self.word.load(Ordering::Relaxed), state }
+        Closing { slot: self, word: self.word.get_locked(), state }
     }
 
     /// Closed to told, unless there are late changes: those come back, with the slot as it was.
     #[inline]
     pub(crate) fn retire(&'static self, generation: u32) -> Result<(), Batch> {
         let (closing, told) = (u64::from(generation + 1) << 32, u64::from(generation + 2) << 32);
-        if self.word.compare_exchange(closing, told, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if self.word.change(closing, told) {
             self.give(generation);
             return Ok(());
         }
         let mut state = lock(&self.state);
-        self.word.store(closing, Ordering::Release);
+        self.word.set(closing);
         Err(Batch { first: None, change: state.change.take(), more: state.more.take() })
     }
 
     /// Open to told, where nobody knows of the device.
     #[inline]
     pub(crate) fn retire_unknown(&'static self, generation: u32) {
-        self.word.store(u64::from(generation + 2) << 32, Ordering::Release);
+        self.word.set(u64::from(generation + 2) << 32);
         self.give(generation);
     }
 
@@ -386,7 +385,7 @@ impl Closing {
         let Closing { slot, word, state } = self;
         let generation = (word >> 32) as u32;
         let next = if told { generation + 2 } else { generation + 1 };
-        slot.word.store(u64::from(next) << 32, Ordering::Release);
+        slot.word.set(u64::from(next) << 32);
         drop(state);
         if told {
             slot.give(generation);
@@ -407,7 +406,7 @@ impl Closing {
             label: state.label.take(),
         };
         let closed = (word & !u64::from(u32::MAX)) + (1 << 32);
-        slot.word.store(closed, Ordering::Release);
+        slot.word.set(closed);
         drop(state);
         remains
     }

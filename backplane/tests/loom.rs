@@ -27,16 +27,10 @@ fn heard(device: &mut Device) -> Vec<Option<FaultKind>> {
     kinds
 }
 
-fn model(story: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(4);
-    builder.check(story);
-}
-
 /// A link that races with the end is heard once: as it was, or as gone.
 #[test]
 fn a_link_against_an_end_is_heard_once() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let line = b.line();
         let ending = thread::spawn(move || b.disconnect(Exit::Normal));
@@ -47,10 +41,26 @@ fn a_link_against_an_end_is_heard_once() {
     });
 }
 
+/// The same where somebody watched before, so that there is a time in which watchers are told.
+#[test]
+fn a_link_against_an_end_that_others_watch_is_heard_once() {
+    loom::model(|| {
+        let (mut a, b, mut other) = (Device::new(), Device::new(), Device::new());
+        other.link(&b, LinkMode::Monitor);
+        let line = b.line();
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        a.link(&line, LinkMode::Monitor);
+        ending.join().expect("it does not panic");
+        let heard_here = heard(&mut a);
+        assert!(heard_here == [None] || heard_here == [Some(FaultKind::Gone)], "{heard_here:?}");
+        assert_eq!(heard(&mut other), [None]);
+    });
+}
+
 /// The same where the link is made by a third, through lines.
 #[test]
 fn a_link_by_a_third_against_an_end_is_heard_once() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let (from, to) = (a.line(), b.line());
         let linking = thread::spawn(move || from.link(&to, LinkMode::Monitor));
@@ -65,7 +75,7 @@ fn a_link_by_a_third_against_an_end_is_heard_once() {
 /// it came after the news, one more.
 #[test]
 fn a_link_made_twice_is_heard_as_it_ended() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let (from, to) = (a.line(), b.line());
         let linking = thread::spawn(move || from.link(&to, LinkMode::Monitor));
@@ -82,7 +92,7 @@ fn a_link_made_twice_is_heard_as_it_ended() {
 /// Two devices link as peers, each from its own side, at the same time: one link, and each end is heard.
 #[test]
 fn crossed_peer_links_are_one_link() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let (to_a, to_b) = (a.line(), b.line());
         let other = thread::spawn(move || {
@@ -100,7 +110,7 @@ fn crossed_peer_links_are_one_link() {
 /// A third links two as peers while one of them ends: the other hears once.
 #[test]
 fn a_peer_link_by_a_third_against_an_end_is_heard_once() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let (from, to) = (b.line(), a.line());
         let linking = thread::spawn(move || from.link(&to, LinkMode::Peer));
@@ -114,7 +124,7 @@ fn a_peer_link_by_a_third_against_an_end_is_heard_once() {
 /// Two peers end at once: neither waits for the other, and a third who watches both hears of both.
 #[test]
 fn two_peers_that_end_at_once_are_both_heard() {
-    model(|| {
+    loom::model(|| {
         let (mut watcher, a, b) = (Device::new(), Device::new(), Device::new());
         a.link(&b, LinkMode::Peer);
         watcher.link(&a, LinkMode::Monitor);
@@ -129,7 +139,7 @@ fn two_peers_that_end_at_once_are_both_heard() {
 /// When unlink has returned, nothing of the link arrives, though the other is ending at that very time.
 #[test]
 fn nothing_arrives_after_an_unlink() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         a.link(&b, LinkMode::Monitor);
         let to_b = b.line();
@@ -145,7 +155,7 @@ fn nothing_arrives_after_an_unlink() {
 /// The same where a third unlinks.
 #[test]
 fn nothing_arrives_after_a_remote_unlink() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         a.link(&b, LinkMode::Monitor);
         let (from, to) = (a.line(), b.line());
@@ -161,7 +171,7 @@ fn nothing_arrives_after_a_remote_unlink() {
 /// A link and an unlink of the same, from two sides at once: whoever watches in the end is told.
 #[test]
 fn a_link_against_an_unlink_leaves_no_watcher_untold() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let (to_a, to_b) = (a.line(), b.line());
         let other = thread::spawn(move || {
@@ -170,17 +180,50 @@ fn a_link_against_an_unlink_leaves_no_watcher_untold() {
         });
         a.link(&to_b, LinkMode::Monitor);
         let b = other.join().expect("it does not panic");
-        // Whether the link is there now is for the race to say. Making it again must make it whole.
-        a.link(&to_b, LinkMode::Monitor);
+        // Whether the link is there now is for the race to say; `flush` looks at what the other side has said.
+        a.flush(&to_b);
+        let watches = format!("{a:?}").contains("links: 1");
         b.disconnect(Exit::Normal);
-        assert_eq!(heard(&mut a), [None]);
+        assert_eq!(heard(&mut a).len(), usize::from(watches));
+    });
+}
+
+/// The same where a third links and another third unlinks.
+#[test]
+fn thirds_that_link_and_unlink_leave_no_watcher_untold() {
+    loom::model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (to_a, to_b) = (a.line(), b.line());
+        let linking = thread::spawn(move || to_a.link(&to_b, LinkMode::Monitor));
+        to_b.unlink(&to_a, LinkMode::Notify);
+        linking.join().expect("it does not panic");
+        a.flush(&to_b);
+        let watches = format!("{a:?}").contains("links: 1");
+        b.disconnect(Exit::Normal);
+        assert_eq!(heard(&mut a).len(), usize::from(watches));
+    });
+}
+
+/// A table that is full forgets whom nobody needs to hear of any more, and nobody else.
+#[test]
+fn a_full_table_does_not_forget_news_on_its_way() {
+    loom::model(|| {
+        let (mut a, b, c, d) = (Device::new(), Device::new(), Device::new(), Device::new());
+        a.link(&b, LinkMode::Monitor);
+        a.link(&c, LinkMode::Monitor);
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        // A third one does not fit beside the two.
+        a.link(&d, LinkMode::Monitor);
+        ending.join().expect("it does not panic");
+        drop((c, d));
+        assert_eq!(heard(&mut a).len(), 3);
     });
 }
 
 /// A line of the generation before does not reach the device that has its slot now.
 #[test]
 fn a_late_line_does_not_reach_the_next_device() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         let (from, to) = (a.line(), b.line());
         let linking = thread::spawn(move || to.link(&from, LinkMode::Notify));
@@ -217,7 +260,7 @@ impl Wake for Count {
 /// Whoever waits for news is woken for it, or had it before it began to wait.
 #[test]
 fn news_wakes_whoever_waits() {
-    model(|| {
+    loom::model(|| {
         let (mut a, b) = (Device::new(), Device::new());
         a.link(&b, LinkMode::Monitor);
         let count = Arc::new(Count::default());
@@ -239,25 +282,23 @@ fn news_wakes_whoever_waits() {
     });
 }
 
-/// A managed future is woken by a fault and by a request to stop that come at once, and ends by one of them.
+/// A managed future is woken by a fault that comes while it is polled.
 #[test]
 fn a_managed_future_hears_while_it_is_polled() {
-    model(|| {
+    loom::model(|| {
         let (a, b) = (Device::new(), Device::new());
         a.link(&b, LinkMode::Monitor);
-        let (line, me) = (a.line(), b.id());
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = Context::from_waker(&waker);
         let mut managed = pin!(a.manage(pending::<Result<(), Infallible>>()));
         let ending = thread::spawn(move || drop(b));
-        line.shutdown(me);
         let mut poll = managed.as_mut().poll(&mut cx);
         ending.join().expect("it does not panic");
         if poll.is_pending() {
             assert!(count.0.load(Ordering::SeqCst) >= 1, "nobody woke it");
             poll = managed.as_mut().poll(&mut cx);
         }
-        assert!(matches!(poll, Poll::Ready(Err(Crash::Cascade(_) | Crash::Shutdown(_)))));
+        assert!(matches!(poll, Poll::Ready(Err(Crash::Cascade(_)))));
     });
 }
