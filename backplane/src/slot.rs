@@ -211,6 +211,9 @@ impl Slot {
 
     #[cold]
     fn change_late(&self, generation: u32, change: Entry) -> bool {
+        if self.generation() != generation + 1 {
+            return false;
+        }
         let Some(mut closing) = self.open(generation + 1) else { return false };
         // `retire` does not wait for the lock: it is stopped by the flag, or was here before.
         let flagged = closing.word | CHANGES;
