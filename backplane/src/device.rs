@@ -50,8 +50,6 @@ pub struct Device {
     open: bool,
     /// Whether anybody else can know of this device.
     shared: Cell<bool>,
-    on_fault: OnFault,
-    on_shutdown: OnShutdown,
     /// Whether `watch` returned news last: then it is the future's turn.
     pub(crate) futures_turn: bool,
     /// Which waker the slot holds; it means something only while the slot holds one.
@@ -83,6 +81,8 @@ struct Backlog {
     /// Handed over, and nobody there to take it.
     kept: VecDeque<Message>,
     inbox: Option<Arc<Shared>>,
+    on_fault: OnFault,
+    on_shutdown: OnShutdown,
 }
 
 impl Default for Device {
@@ -101,8 +101,6 @@ impl Device {
             generation: slot.generation(),
             open: true,
             shared: Cell::new(false),
-            on_fault: OnFault::Cascade,
-            on_shutdown: OnShutdown::End,
             futures_turn: false,
             waker: (0, 0),
             own: RefCell::new(Own { table: Table::new() }),
@@ -198,12 +196,12 @@ impl Device {
     /// What news of an end does under [`manage`](Device::manage), where the link does not say:
     /// [`OnFault::Cascade`] unless this is called.
     pub fn on_fault(&mut self, policy: OnFault) {
-        self.on_fault = policy;
+        self.own.get_mut().table.extra_or_default().on_fault = policy;
     }
 
     /// What a shutdown request does under [`manage`](Device::manage): [`OnShutdown::End`] unless this is called.
     pub fn on_shutdown(&mut self, policy: OnShutdown) {
-        self.on_shutdown = policy;
+        self.own.get_mut().table.extra_or_default().on_shutdown = policy;
     }
 
     /// Where [`manage`](Device::manage) puts what is handed over, for the managed future or anybody else to take. With
@@ -298,22 +296,29 @@ impl Device {
     #[inline]
     pub(crate) fn next_here(&mut self, budget: &mut u32) -> Option<(Message, Bits)> {
         let (own, slot) = (self.own.get_mut(), self.slot);
-        if !own.table.has_extra() && slot.word() & slot::NEWS == 0 {
-            return None;
+        if !own.table.has_extra() {
+            if slot.word() & slot::NEWS == 0 {
+                return None;
+            }
+            if *budget > 0
+                && let Some(notice) = slot.take_one()
+            {
+                *budget -= 1;
+                let next = own.table.hear(notice);
+                if next.is_some() {
+                    return next;
+                }
+            }
         }
-        while *budget > 0 {
-            *budget -= 1;
-            if let Some(next) = own.next(slot, budget) {
-                return Some(next);
-            }
-            if *budget == 0 || slot.word() & slot::NEWS == 0 {
-                break;
-            }
-            if let Some(next) = own.take_in(slot, slot.take(None)) {
-                return Some(next);
-            }
-        }
-        None
+        own.next_of_many(slot, budget)
+    }
+
+    /// Whether there is nothing to hear, and the waker of `cx` is told when there is.
+    #[inline]
+    pub(crate) fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
+        self.slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER
+            && self.waker == key(cx.waker())
+            && !self.own.get_mut().table.has_extra()
     }
 
     /// As [`next_here`](Device::next_here), or the waker is told when there is some; it is told at once when the budget
@@ -328,30 +333,25 @@ impl Device {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let (own, slot) = (self.own.get_mut(), self.slot);
-            let key = (cx.waker().data().addr(), std::ptr::from_ref(cx.waker().vtable()).addr());
-            if slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key {
+            let (word, key) = (self.slot.word(), key(cx.waker()));
+            if word & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key {
                 return Poll::Pending;
             }
             self.waker = key;
-            let batch = slot.take(Some(cx.waker().clone()));
-            let quiet = batch.first.is_none();
-            if let Some(next) = own.take_in(slot, batch) {
-                return Poll::Ready(next);
-            }
-            if quiet {
+            if self.slot.wait(cx.waker()) {
                 return Poll::Pending;
             }
         }
     }
 
     /// What to do with news under `manage`.
-    pub(crate) fn policy(&self, bits: Bits) -> OnFault {
-        bits.on_fault().unwrap_or(self.on_fault)
+    pub(crate) fn policy(&mut self, bits: Bits) -> OnFault {
+        let own = self.own.get_mut().backlog();
+        bits.on_fault().unwrap_or_else(|| own.map(|own| own.on_fault).unwrap_or_default())
     }
 
-    pub(crate) fn shutdown_policy(&self) -> OnShutdown {
-        self.on_shutdown
+    pub(crate) fn shutdown_policy(&mut self) -> OnShutdown {
+        self.own.get_mut().backlog().map(|own| own.on_shutdown).unwrap_or_default()
     }
 
     /// Puts news where it can be taken: in the inbox if there is one, and `current` need not be woken for that.
@@ -453,7 +453,7 @@ impl Device {
             if self.slot.word() & (slot::NEWS | slot::CHANGES) == 0 {
                 return;
             }
-            let batch = self.slot.take(None);
+            let batch = self.slot.take();
             if let Some(next) = own.take_in(self.slot, batch) {
                 own.table.extra_or_default().ready.push_back(next);
             }
@@ -543,7 +543,31 @@ fn spent(slot: &'static Slot) -> impl Fn(&Entry) -> bool {
     move |entry| entry.peer().has_told() && (!entry.bits.has(Bits::WATCH) || slot.word() & slot::NEWS == 0)
 }
 
+/// What tells one waker from another, as long as both live.
+#[inline]
+fn key(waker: &Waker) -> (usize, usize) {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
+}
+
 impl Own {
+    /// The next of what was taken before, or is taken now.
+    #[inline(never)]
+    fn next_of_many(&mut self, slot: &'static Slot, budget: &mut u32) -> Option<(Message, Bits)> {
+        while *budget > 0 {
+            *budget -= 1;
+            if let Some(next) = self.next(slot, budget) {
+                return Some(next);
+            }
+            if *budget == 0 || slot.word() & slot::NEWS == 0 {
+                break;
+            }
+            if let Some(next) = self.take_in(slot, slot.take()) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
     /// The next of what was taken before.
     fn next(&mut self, slot: &'static Slot, budget: &mut u32) -> Option<(Message, Bits)> {
         if let Some(next) = self.backlog()?.ready.pop_front() {

@@ -227,11 +227,15 @@ where
         let (Some(device), Some(future)) = (this.device.as_mut(), this.future.as_mut().as_pin_mut()) else {
             panic!("polled after it had ended");
         };
+        // Who waits already is woken by whatever comes from here on.
+        let waits = device.is_waiting(cx);
         let mut turn = Turn { budget: TURN, handed: cx.waker() };
-        let mut result = match turn.hear(device) {
+        let crash = if waits { None } else { turn.hear(device) };
+        let mut result = match crash {
             Some(crash) => Err(crash),
             None => match catch(|| future.poll(cx)) {
                 Ok(Poll::Ready(result)) => result.map_err(Crash::Error),
+                Ok(Poll::Pending) if waits => return Poll::Pending,
                 // Only who waits needs to be woken for news.
                 Ok(Poll::Pending) => Err(ready!(turn.poll_hear(device, cx))),
                 Err(panic) => Err(Crash::Panic(panic)),

@@ -295,23 +295,43 @@ impl Slot {
         drop(before);
     }
 
-    /// Takes all that waits. If there is no news, `waker` is told when there is. The owner's, whose device is open.
-    pub(crate) fn take(&self, waker: Option<Waker>) -> Batch {
+    /// Takes the news, if there is one piece of it and nothing else to be looked at with it. The owner's, as the three that
+    /// follow.
+    #[inline]
+    pub(crate) fn take_one(&self) -> Option<Notice> {
         let mut state = lock(&self.state);
-        let batch = Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() };
-        let mut word = self.word.get_locked() & !(NEWS | CHANGES);
-        let mut spare = waker;
-        if batch.first.is_none()
-            && let Some(waker) = spare.take()
-        {
-            spare = state.waker.replace(waker);
-            word |= WAKER;
+        let word = self.word.get_locked();
+        if word & (NEWS | CHANGES) != NEWS || state.more.is_some() {
+            return None;
         }
-        self.word.set(word);
+        self.word.set(word & !NEWS);
+        state.first.take()
+    }
+
+    /// Takes all that waits.
+    #[inline(never)]
+    pub(crate) fn take(&self) -> Batch {
+        let mut state = lock(&self.state);
+        self.word.set(self.word.get_locked() & !(NEWS | CHANGES));
+        Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() }
+    }
+
+    /// Waits for news: `waker` is told when there is some. False if there is some.
+    #[inline]
+    pub(crate) fn wait(&self, waker: &Waker) -> bool {
+        // Cloned before, and the one that was there dropped after: both are the user's.
+        let waker = waker.clone();
+        let mut state = lock(&self.state);
+        let word = self.word.get_locked();
+        if word & NEWS != 0 {
+            drop(state);
+            return false;
+        }
+        let before = state.waker.replace(waker);
+        self.word.set(word | WAKER);
         drop(state);
-        // The waker that was there before, or one that was not needed: dropped outside the lock.
-        drop(spare);
-        batch
+        drop(before);
+        true
     }
 
     /// Takes the waker out, for the owner who has news for itself.
