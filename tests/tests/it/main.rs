@@ -1,0 +1,3 @@
+//! One program for all that concerns more than one crate.
+
+mod tidy;
