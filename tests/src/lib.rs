@@ -1,6 +1,9 @@
 //! Stories across crates and executors: the harness that they run in.
 
+pub mod gate;
 pub mod plan;
+pub mod seeded;
+pub mod threads;
 pub mod workspace;
 
 /// What the documents say is run: each block of Rust in them is a test.
@@ -17,4 +20,7 @@ mod documents {
 
     #[doc = include_str!("../../CHANGELOG.md")]
     mod changelog {}
+
+    #[doc = include_str!("../../CONTRIBUTING.md")]
+    mod contributing {}
 }
