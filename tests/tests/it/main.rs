@@ -1,0 +1,4 @@
+//! One program for all that concerns more than one crate.
+
+mod stories;
+mod tidy;
