@@ -1,0 +1,176 @@
+//! The table: every row, ours and the peers in turns in one process, and whether the goals are met.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use backplane_benches::contest::{Effort, Goal, Spread, measure};
+use backplane_benches::report::{MARKDOWN_HEAD, Outcome, Unit, json, markdown, summary};
+use backplane_benches::rows::{self, Row};
+
+const HELP: &str = "\
+Ours against the peers, as a Markdown table.
+
+Usage: cargo bench -p backplane-benches -- [OPTIONS]
+
+Options:
+  --only ROW   run only the rows whose name contains ROW (may be given more than once)
+  --quick      show that every row runs; the figures mean little
+  --long       also run what takes the peer minutes (its star of 1,000,000)
+  --json       one JSON object a line instead of the table
+  --list       name the rows and what each measures
+  --help       this
+
+The exit code is 0 whether or not the goals are met.";
+
+struct Options {
+    effort: Effort,
+    only: Vec<String>,
+    json: bool,
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(complaint) => {
+            eprintln!("{complaint}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let wanted =
+        |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()));
+    let rows: Vec<Row> = rows::all().into_iter().filter(|row| wanted(&row.name)).collect();
+    let memory: Vec<_> = MEMORY.into_iter().filter(|row| wanted(row.name)).collect();
+    if rows.is_empty() && memory.is_empty() {
+        eprintln!("no row has that in its name; --list names them");
+        return ExitCode::from(2);
+    }
+    if options.list {
+        rows.iter().for_each(|row| println!("{:34} {}", row.name, row.says));
+        memory.iter().for_each(|row| println!("{:34} {}", row.name, row.says));
+        return ExitCode::SUCCESS;
+    }
+
+    if !options.json {
+        println!("{}\n\n{MARKDOWN_HEAD}", setting());
+    }
+    let mut outcomes = Vec::new();
+    let mut tell = |outcome: Outcome| {
+        println!("{}", if options.json { json(&outcome) } else { markdown(&outcome) });
+        outcomes.push(outcome);
+    };
+    for row in &rows {
+        time(row, &options.effort).into_iter().for_each(&mut tell);
+    }
+    for row in &memory {
+        match weigh(row) {
+            Ok(outcome) => tell(outcome),
+            Err(complaint) => eprintln!("{}: {complaint}", row.name),
+        }
+    }
+    if !options.json {
+        println!("\n{}", summary(&outcomes));
+    }
+    ExitCode::SUCCESS
+}
+
+/// `None` when help was asked for.
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut options = Options { effort: Effort::FULL, only: Vec::new(), json: false, list: false };
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--only" => options.only.push(args.next().ok_or("--only wants the name of a row")?),
+            "--quick" => options.effort = Effort { long: options.effort.long, ..Effort::QUICK },
+            "--long" => options.effort.long = true,
+            "--json" => options.json = true,
+            "--list" => options.list = true,
+            "--help" | "-h" => return Ok(None),
+            // Cargo says this to every benchmark.
+            "--bench" => {}
+            other => return Err(format!("there is no option {other}")),
+        }
+    }
+    Ok(Some(options))
+}
+
+/// Where this was measured, in a line.
+fn setting() -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        })
+        .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    format!("{model}, {cpus} CPUs. Medians, with the tenth and the ninetieth percentile.")
+}
+
+fn time(row: &Row, effort: &Effort) -> Vec<Outcome> {
+    let mut sides = (row.sides)(effort);
+    let spreads = measure(&mut sides, effort);
+    let outcome = |peer, goal| Outcome {
+        row: row.name.clone(),
+        says: row.says.to_owned(),
+        unit: Unit::Nanoseconds,
+        ours: spreads[0],
+        peer,
+        goal,
+    };
+    if sides.len() == 1 {
+        return vec![outcome(None, Goal::None)];
+    }
+    let peers = sides.iter().zip(&spreads).skip(1);
+    peers.map(|(side, &spread)| outcome(Some((side.who.to_owned(), spread)), side.goal)).collect()
+}
+
+/// A row about bytes: counted once, in a process of its own for each side, because the figure is exact.
+struct MemoryRow {
+    name: &'static str,
+    says: &'static str,
+    goal: Goal,
+}
+
+const MEMORY: [MemoryRow; 5] = [
+    MemoryRow { name: "memory/idle", says: "an idle device, with what it lives in", goal: Goal::None },
+    MemoryRow {
+        name: "memory/managed",
+        says: "a managed device beside its future",
+        goal: Goal::Under(340.0),
+    },
+    MemoryRow { name: "memory/leaf", says: "a device that monitors a hub, and its link", goal: Goal::None },
+    MemoryRow {
+        name: "memory/client",
+        says: "left behind by a short-lived client of a long-lived device",
+        goal: Goal::Under(1.0),
+    },
+    MemoryRow {
+        name: "memory/churn",
+        says: "left behind by a link made and unmade on a long-lived device",
+        goal: Goal::Under(1.0),
+    },
+];
+
+fn weigh(row: &MemoryRow) -> Result<Outcome, String> {
+    let side = |who: &str| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_memory"))
+            .args([row.name, who])
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| format!("cannot run the counting program: {error}"))?;
+        let text = String::from_utf8_lossy(&ran.stdout);
+        let bytes: f64 = text.trim().parse().map_err(|_| format!("the counting program said {text:?}"))?;
+        Ok::<_, String>(Spread { p10: bytes, median: bytes, p90: bytes, samples: 1 })
+    };
+    Ok(Outcome {
+        row: row.name.to_owned(),
+        says: row.says.to_owned(),
+        unit: Unit::Bytes,
+        ours: side("ours")?,
+        peer: Some(("async-backplane".to_owned(), side("theirs")?)),
+        goal: row.goal,
+    })
+}
