@@ -1,5 +1,7 @@
 //! Every row of the table that is timed: its name, what it says, and its sides.
 
+use std::time::{Duration, Instant};
+
 use crate::contest::{Effort, Goal, Side};
 use crate::tasks::{self, Flavor};
 use crate::{links, managed, mesh};
@@ -54,7 +56,16 @@ pub fn all() -> Vec<Row> {
         vec![many("ours", || mesh::ours::mesh(1_000)), many(PEER, || mesh::theirs::mesh(1_000))]
     }));
     rows.push(row("clients", "a short-lived client monitors a long-lived device", |_| {
-        vec![Side::plain("ours", mesh::ours::clients), Side::plain(PEER, mesh::theirs::clients)]
+        // The end of the long-lived device is not timed: it comes once, and the peer's costs the square of its clients.
+        let ours = Side::timed("ours", |times| {
+            let server = backplane::Device::new();
+            timed(|| mesh::ours::serve(&server, times))
+        });
+        let theirs = Side::timed(PEER, |times| {
+            let server = async_backplane::Device::new();
+            timed(|| mesh::theirs::serve(&server, times))
+        });
+        vec![ours, theirs]
     }));
 
     rows.push(row("manage/poll", "a poll inside manage, nothing told", |_| {
@@ -81,6 +92,12 @@ pub fn all() -> Vec<Row> {
         tasks::sides_at_once(Flavor::TwoThreads)
     }));
     rows
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
 }
 
 /// A side whose one operation is large, and takes no count.
