@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
-use backplane_benches::{links, managed, mesh};
+use backplane_benches::{links, managed, mesh, tasks};
 
 const HELP: &str = "\
 Instructions of each hot operation, against the budgets in benches/budgets.toml.
@@ -19,7 +19,7 @@ Usage: cargo run --release -p backplane-benches --bin budgets -- [OPTIONS]
 
 Options:
   --only OP   only the operations whose name contains OP
-  --peer      also count async-backplane's, and print the ratio
+  --peer      also count async-backplane's (for the task: bare tokio's), and print the ratio
   --update    write what was counted as the new budgets
   --help      this
 
@@ -61,6 +61,8 @@ fn operations() -> Vec<Operation> {
     add("clients", mesh::ours::clients, mesh::theirs::clients, 500);
     add("manage/poll", managed::ours::polls, managed::theirs::polls, 1000);
     add("manage/life", managed::ours::lives, managed::theirs::lives, 500);
+    // Here the peer is tokio's bare task.
+    add("task/current_thread", tasks::lives, tasks::bare_lives, 500);
     add("star/1_000", |n| often::<1_000>(mesh::ours::star, n), |n| often::<1_000>(mesh::theirs::star, n), 2);
     add("ring/100", |n| often::<100>(mesh::ours::ring, n), |n| often::<100>(mesh::theirs::ring, n), 5);
     add("mesh/100", |n| often::<100>(mesh::ours::mesh, n), |n| often::<100>(mesh::theirs::mesh, n), 2);

@@ -3,6 +3,7 @@
 //! `cargo bench -p backplane-benches` prints the table; the crate's README says what each row measures.
 
 pub mod contest;
+pub mod floors;
 pub mod links;
 pub mod managed;
 pub mod mesh;

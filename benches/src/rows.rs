@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::contest::{Effort, Goal, Side};
 use crate::tasks::{self, Flavor};
-use crate::{links, managed, mesh};
+use crate::{floors, links, managed, mesh};
 
 /// One row: a name to ask for it by, a sentence, and how to make its sides. The first side is ours.
 pub struct Row {
@@ -71,7 +71,7 @@ pub fn all() -> Vec<Row> {
     rows.push(row("manage/poll", "a poll inside manage, nothing told", |_| {
         vec![
             Side::plain("ours", managed::ours::polls),
-            Side::plain(PEER, managed::theirs::polls).goal(faster(5.5)),
+            Side::plain(PEER, managed::theirs::polls),
             Side::plain("no manage at all", managed::bare_polls),
         ]
     }));
@@ -90,6 +90,13 @@ pub fn all() -> Vec<Row> {
     }));
     rows.push(row("tasks/two_threads", "1,000 monitored tasks at once; two threads", |_| {
         tasks::sides_at_once(Flavor::TwoThreads)
+    }));
+
+    rows.push(row("floor/mutex", "std's mutex, free, locked and unlocked", |_| {
+        vec![Side::plain("ours", floors::mutex)]
+    }));
+    rows.push(row("floor/allocation", "128 bytes allocated and freed", |_| {
+        vec![Side::plain("ours", floors::allocation)]
     }));
     rows
 }

@@ -68,6 +68,16 @@ pub fn sides_at_once(flavor: Flavor) -> Vec<Side> {
     ]
 }
 
+/// So many lives of ours on one thread, where nothing is left to chance: to be counted instead of timed.
+pub fn lives(times: u64) {
+    runtime(Flavor::CurrentThread).block_on(ours::one_by_one(times));
+}
+
+/// The same with tokio's bare tasks.
+pub fn bare_lives(times: u64) {
+    runtime(Flavor::CurrentThread).block_on(bare(times));
+}
+
 /// How many tasks `sides_at_once` has living at one time.
 const AT_ONCE: u64 = 1000;
 
