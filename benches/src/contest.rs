@@ -229,3 +229,49 @@ fn calibrate(batch: &mut dyn FnMut(u64) -> Duration, wish: Duration) -> (u64, Du
 fn per_op(took: Duration, times: u64) -> f64 {
     took.as_nanos() as f64 / times as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_the_median_with_the_tenth_and_the_ninetieth_percentile() {
+        let spread = Spread::of((0..=100).rev().map(f64::from).collect());
+        assert_eq!(spread, Some(Spread { p10: 10.0, median: 50.0, p90: 90.0, samples: 101 }));
+        assert_eq!(Spread::of(vec![7.0]).map(|spread| (spread.p10, spread.p90)), Some((7.0, 7.0)));
+        assert_eq!(Spread::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_goal_is_judged_by_the_ratio_it_names() {
+        let goal = Goal::Faster { least: 5.0, prototype: 7.0 };
+        assert_eq!(goal.judge(1.0, Some(4.9)), Some(Verdict::NotMet));
+        assert_eq!(goal.judge(1.0, Some(5.0)), Some(Verdict::MetBelowPrototype));
+        assert_eq!(goal.judge(1.0, Some(7.0)), Some(Verdict::Met));
+        assert_eq!(goal.judge(1.0, None), None);
+        assert_eq!(Goal::Within(1.3).judge(13.0, Some(10.0)), Some(Verdict::Met));
+        assert_eq!(Goal::Within(1.3).judge(13.1, Some(10.0)), Some(Verdict::NotMet));
+        assert_eq!(Goal::Under(340.0).judge(340.0, None), Some(Verdict::NotMet));
+        assert_eq!(Goal::None.judge(1.0, Some(1.0)), None);
+    }
+
+    /// On a clock of its own: a side says how long it took, and nobody waits.
+    #[test]
+    fn sides_run_in_turns_and_are_measured_for_one_operation() {
+        let clocked = |ns: u64| Side::timed("clocked", move |times| Duration::from_nanos(ns * times));
+        let spreads = measure(&mut [clocked(100), clocked(250)], &Effort { rounds: 5, ..Effort::FULL });
+        assert_eq!(spreads.iter().map(|spread| spread.median).collect::<Vec<_>>(), [100.0, 250.0]);
+        assert!(spreads.iter().all(|spread| spread.samples == 5));
+    }
+
+    #[test]
+    fn a_side_that_takes_very_long_runs_once() {
+        let mut ran = 0;
+        let slow = Side::timed("slow", move |_| {
+            ran += 1;
+            assert_eq!(ran, 1);
+            Duration::from_secs(11)
+        });
+        assert_eq!(measure(&mut [slow], &Effort::FULL)[0].samples, 1);
+    }
+}

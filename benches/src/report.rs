@@ -150,3 +150,46 @@ fn quote(text: &str) -> String {
     quoted.push('"');
     quoted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        let exactly = |median| Spread { p10: median, median, p90: median, samples: 3 };
+        Outcome {
+            row: "row".to_owned(),
+            says: "what \"it\" does".to_owned(),
+            unit: Unit::Nanoseconds,
+            ours: exactly(20.0),
+            peer: Some(("them".to_owned(), exactly(1500.0))),
+            goal: Goal::Faster { least: 5.5, prototype: 80.0 },
+        }
+    }
+
+    #[test]
+    fn a_line_of_markdown_has_a_cell_for_each_of_the_head() {
+        let line = markdown(&outcome());
+        assert_eq!(
+            line,
+            "| `row` | what \"it\" does | 20.0 ns (20.0..20.0) | them | 1.50 µs (1.50..1.50) | 75.0× | \
+             ≥ 5.5× (prototype 80) | met, below the prototype |"
+        );
+        let head = MARKDOWN_HEAD.lines().next().map(|head| head.matches('|').count());
+        assert_eq!(head, Some(line.matches('|').count()));
+    }
+
+    #[test]
+    fn json_keeps_quotes_apart() {
+        let line = json(&outcome());
+        assert!(line.contains(r#""says":"what \"it\" does""#), "{line}");
+        assert!(line.contains(r#""ratio":75"#) && line.contains(r#""met":true"#), "{line}");
+    }
+
+    #[test]
+    fn the_summary_names_what_was_missed() {
+        let missed = Outcome { goal: Goal::Faster { least: 100.0, prototype: 100.0 }, ..outcome() };
+        let text = summary(&[outcome(), missed]);
+        assert_eq!(text, "1 of 2 goals met.\nNot met: `row` against them (goal ≥ 100×).");
+    }
+}

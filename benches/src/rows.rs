@@ -6,6 +6,9 @@ use crate::contest::{Effort, Goal, Side};
 use crate::tasks::{self, Flavor};
 use crate::{floors, links, managed, mesh};
 
+/// Makes the sides of a row, for so much effort.
+pub type MakeSides = Box<dyn Fn(&Effort) -> Vec<Side>>;
+
 /// One row: a name to ask for it by, a sentence, and how to make its sides. The first side is ours.
 pub struct Row {
     /// As `--only` knows it.
@@ -13,7 +16,7 @@ pub struct Row {
     /// One operation, in words.
     pub says: &'static str,
     /// Makes the sides, when the row is run.
-    pub sides: Box<dyn Fn(&Effort) -> Vec<Side>>,
+    pub sides: MakeSides,
 }
 
 impl std::fmt::Debug for Row {
