@@ -152,7 +152,10 @@ fn check(options: &Options) -> Result<ExitCode, (String, u8)> {
                 let mark = if broken { " **over**" } else { "" };
                 let _ = write!(line, " {budget:.1} | {change:+.1} %{mark} |");
             }
-            None => line.push_str(" | no budget yet |"),
+            None => {
+                over += 1;
+                line.push_str(" | **no budget** |");
+            }
         }
         if let Some(theirs) = count.theirs {
             let _ = write!(line, " {theirs:.1} | {:.2} |", theirs / count.ours);
@@ -178,7 +181,8 @@ fn check(options: &Options) -> Result<ExitCode, (String, u8)> {
         return Err((complaint, UNCHECKED));
     }
     if over > 0 {
-        let complaint = format!("{over} of {} operations are over budget (see --help).", operations.len());
+        let complaint =
+            format!("{over} of {} operations are over budget, or have none (see --help).", operations.len());
         return Err((complaint, OVER));
     }
     println!("\nAll {} operations are within budget.", operations.len());
