@@ -13,7 +13,7 @@ fn gone<T>(value: T) {
 
 /// The fault of an error without words, as the peer's is.
 fn error() -> Exit {
-    Exit::Fault(Fault::error(""))
+    Exit::Fault(Fault::silent_error())
 }
 
 /// A device comes and goes.
