@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::heap::Heap;
+
 /// How much time a row may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -172,7 +174,7 @@ impl Spread {
 /// Runs the sides in turns, every round in the other direction, and sums up each one's nanoseconds for one operation.
 ///
 /// A side of which a single operation takes more than ten seconds runs that once.
-pub fn measure(sides: &mut [Side], effort: &Effort) -> Vec<Spread> {
+pub fn measure(sides: &mut [Side], effort: &Effort, heap: &mut Heap) -> Vec<Spread> {
     struct Lane {
         times: u64,
         samples: Vec<f64>,
@@ -198,6 +200,7 @@ pub fn measure(sides: &mut [Side], effort: &Effort) -> Vec<Spread> {
         for &index in &order {
             let lane = &mut lanes[index];
             if !lane.once {
+                heap.stir();
                 lane.samples.push(per_op((sides[index].batch)(lane.times), lane.times));
             }
         }
@@ -259,7 +262,11 @@ mod tests {
     #[test]
     fn sides_run_in_turns_and_are_measured_for_one_operation() {
         let clocked = |ns: u64| Side::timed("clocked", move |times| Duration::from_nanos(ns * times));
-        let spreads = measure(&mut [clocked(100), clocked(250)], &Effort { rounds: 5, ..Effort::FULL });
+        let spreads = measure(
+            &mut [clocked(100), clocked(250)],
+            &Effort { rounds: 5, ..Effort::FULL },
+            &mut Heap::fresh(),
+        );
         assert_eq!(spreads.iter().map(|spread| spread.median).collect::<Vec<_>>(), [100.0, 250.0]);
         assert!(spreads.iter().all(|spread| spread.samples == 5));
     }
@@ -272,6 +279,6 @@ mod tests {
             assert_eq!(ran, 1);
             Duration::from_secs(11)
         });
-        assert_eq!(measure(&mut [slow], &Effort::FULL)[0].samples, 1);
+        assert_eq!(measure(&mut [slow], &Effort::FULL, &mut Heap::fresh())[0].samples, 1);
     }
 }

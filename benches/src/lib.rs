@@ -4,6 +4,7 @@
 
 pub mod contest;
 pub mod floors;
+pub mod heap;
 pub mod links;
 pub mod managed;
 pub mod mesh;

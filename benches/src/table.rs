@@ -3,6 +3,7 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use backplane_benches::contest::{Effort, Goal, Spread, measure};
+use backplane_benches::heap::Heap;
 use backplane_benches::report::{MARKDOWN_HEAD, Outcome, Unit, json, markdown, summary};
 use backplane_benches::rows::{self, Row};
 
@@ -15,6 +16,7 @@ Options:
   --only ROW   run only the rows whose name contains ROW (may be given more than once)
   --quick      show that every row runs; the figures mean little
   --long       also run what takes the peer minutes (its star of 1,000,000)
+  --fresh      in a heap that nothing else uses, instead of one that has been used
   --json       one JSON object a line instead of the table
   --list       name the rows and what each measures
   --help       this
@@ -26,10 +28,11 @@ struct Options {
     only: Vec<String>,
     json: bool,
     list: bool,
+    heap: Heap,
 }
 
 fn main() -> ExitCode {
-    let options = match parse(std::env::args().skip(1)) {
+    let mut options = match parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("{HELP}");
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
         outcomes.push(outcome);
     };
     for row in &rows {
-        time(row, &options.effort).into_iter().for_each(&mut tell);
+        time(row, &options.effort, &mut options.heap).into_iter().for_each(&mut tell);
     }
     for row in &memory {
         match weigh(row) {
@@ -79,12 +82,14 @@ fn main() -> ExitCode {
 
 /// `None` when help was asked for.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options { effort: Effort::FULL, only: Vec::new(), json: false, list: false };
+    let mut options =
+        Options { effort: Effort::FULL, only: Vec::new(), json: false, list: false, heap: Heap::used() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--only" => options.only.push(args.next().ok_or("--only wants the name of a row")?),
             "--quick" => options.effort = Effort { long: options.effort.long, ..Effort::QUICK },
             "--long" => options.effort.long = true,
+            "--fresh" => options.heap = Heap::fresh(),
             "--json" => options.json = true,
             "--list" => options.list = true,
             "--help" | "-h" => return Ok(None),
@@ -109,9 +114,9 @@ fn setting() -> String {
     format!("{model}, {cpus} CPUs. Medians, with the tenth and the ninetieth percentile.")
 }
 
-fn time(row: &Row, effort: &Effort) -> Vec<Outcome> {
+fn time(row: &Row, effort: &Effort, heap: &mut Heap) -> Vec<Outcome> {
     let mut sides = (row.sides)(effort);
-    let spreads = measure(&mut sides, effort);
+    let spreads = measure(&mut sides, effort, heap);
     let outcome = |peer, goal| Outcome {
         row: row.name.clone(),
         says: row.says.to_owned(),
