@@ -26,7 +26,8 @@ pub fn create_destroy(times: u64) {
 /// One monitors the other, device to device; the watcher goes first, and the news finds nobody.
 pub fn device_monitor_drop(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b, LinkMode::Monitor);
         gone(a);
         gone(b);
@@ -36,7 +37,8 @@ pub fn device_monitor_drop(times: u64) {
 /// One monitors the other, device to line; the watcher goes first, and the news finds nobody.
 pub fn line_monitor_drop(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b.line(), LinkMode::Monitor);
         gone(a);
         gone(b);
@@ -46,7 +48,8 @@ pub fn line_monitor_drop(times: u64) {
 /// One monitors the other, device to device; the watched goes first, by drop.
 pub fn device_monitor_drop_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b, LinkMode::Monitor);
         gone(b);
         gone(a);
@@ -56,7 +59,8 @@ pub fn device_monitor_drop_notify(times: u64) {
 /// One monitors the other, device to device; the watched goes first, with an error.
 pub fn device_monitor_error_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b, LinkMode::Monitor);
         b.disconnect(error());
         gone(a);
@@ -66,7 +70,8 @@ pub fn device_monitor_error_notify(times: u64) {
 /// One monitors the other, device to line; the watched goes first, by drop.
 pub fn line_monitor_drop_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b.line(), LinkMode::Monitor);
         gone(b);
         gone(a);
@@ -76,7 +81,8 @@ pub fn line_monitor_drop_notify(times: u64) {
 /// One monitors the other, device to line; the watched goes first, with an error.
 pub fn line_monitor_error_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b.line(), LinkMode::Monitor);
         b.disconnect(error());
         gone(a);
@@ -86,7 +92,8 @@ pub fn line_monitor_error_notify(times: u64) {
 /// Each hears of the other, device to device; one goes by drop, then the other.
 pub fn device_peer_drop_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b, LinkMode::Peer);
         gone(a);
         gone(b);
@@ -96,7 +103,8 @@ pub fn device_peer_drop_notify(times: u64) {
 /// Each hears of the other, device to device; one goes with an error, then the other by drop.
 pub fn device_peer_error_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b, LinkMode::Peer);
         b.disconnect(error());
         gone(a);
@@ -106,7 +114,8 @@ pub fn device_peer_error_notify(times: u64) {
 /// Each hears of the other, device to line; one goes by drop, then the other.
 pub fn line_peer_drop_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b.line(), LinkMode::Peer);
         gone(a);
         gone(b);
@@ -116,7 +125,8 @@ pub fn line_peer_drop_notify(times: u64) {
 /// Each hears of the other, device to line; one goes with an error, then the other by drop.
 pub fn line_peer_error_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         a.link(&b.line(), LinkMode::Peer);
         b.disconnect(error());
         gone(a);
@@ -132,7 +142,8 @@ pub fn take_line(times: u64) {
 /// One monitors the other, line to line; the watcher goes first, and the news finds nobody.
 pub fn lines_monitor_drop(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         let line = a.line();
         line.link(&b.line(), LinkMode::Monitor);
         gone(line);
@@ -144,7 +155,8 @@ pub fn lines_monitor_drop(times: u64) {
 /// One monitors the other, line to line; the watched goes first, by drop.
 pub fn lines_monitor_drop_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         let line = a.line();
         line.link(&b.line(), LinkMode::Monitor);
         gone(line);
@@ -156,7 +168,8 @@ pub fn lines_monitor_drop_notify(times: u64) {
 /// One monitors the other, line to line; the watched goes first, with an error.
 pub fn lines_monitor_error_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         let line = a.line();
         line.link(&b.line(), LinkMode::Monitor);
         gone(line);
@@ -168,7 +181,8 @@ pub fn lines_monitor_error_notify(times: u64) {
 /// Each hears of the other, line to line; one goes by drop, then the other.
 pub fn lines_peer_drop_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         let line = a.line();
         line.link(&b.line(), LinkMode::Peer);
         gone(line);
@@ -180,7 +194,8 @@ pub fn lines_peer_drop_notify(times: u64) {
 /// Each hears of the other, line to line; one goes with an error, then the other by drop.
 pub fn lines_peer_error_notify(times: u64) {
     repeat(times, || {
-        let (a, b) = (Device::new(), Device::new());
+        let a = Device::new();
+        let b = Device::new();
         let line = a.line();
         line.link(&b.line(), LinkMode::Peer);
         gone(line);
@@ -192,7 +207,8 @@ pub fn lines_peer_error_notify(times: u64) {
 /// One monitors the other, device to device; the watched goes by drop, and the watcher reads the news.
 pub fn told(times: u64) {
     repeat(times, || {
-        let (mut a, b) = (Device::new(), Device::new());
+        let mut a = Device::new();
+        let b = Device::new();
         a.link(&b, LinkMode::Monitor);
         gone(b);
         assert!(black_box(a.try_receive()).is_some());
