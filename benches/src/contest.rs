@@ -10,9 +10,11 @@ use crate::heap::Heap;
 pub struct Effort {
     /// How long one batch should run. Below a scheduler's slice, so that most batches are not interrupted.
     pub batch: Duration,
-    /// The most rounds of a row. Each round runs every side once.
+    /// In so many processes a row is run, one after another.
+    pub processes: usize,
+    /// The most rounds in one process. Each round runs every side once.
     pub rounds: usize,
-    /// How long a row may take, when its batches are longer than wished.
+    /// How long a row may take, when its batches are longer than wished. It runs three rounds in one process at least.
     pub row: Duration,
     /// Whether to run what is known to take minutes.
     pub long: bool,
@@ -24,8 +26,9 @@ impl Effort {
     /// For figures to be read.
     pub const FULL: Effort = Effort {
         batch: Duration::from_micros(1500),
-        rounds: 201,
-        row: Duration::from_secs(8),
+        processes: 9,
+        rounds: 31,
+        row: Duration::from_secs(9),
         long: false,
         quick: false,
     };
@@ -33,6 +36,7 @@ impl Effort {
     /// For a smoke run: the figures mean little.
     pub const QUICK: Effort = Effort {
         batch: Duration::from_micros(200),
+        processes: 1,
         rounds: 9,
         row: Duration::from_millis(200),
         long: false,
@@ -171,10 +175,11 @@ impl Spread {
     }
 }
 
-/// Runs the sides in turns, every round in the other direction, and sums up each one's nanoseconds for one operation.
+/// Runs the sides in turns, every round in the other direction, in this process; returns each one's nanoseconds for one
+/// operation, batch by batch.
 ///
 /// A side of which a single operation takes more than ten seconds runs that once.
-pub fn measure(sides: &mut [Side], effort: &Effort, heap: &mut Heap) -> Vec<Spread> {
+pub fn measure(sides: &mut [Side], effort: &Effort, heap: &mut Heap) -> Vec<Vec<f64>> {
     struct Lane {
         times: u64,
         samples: Vec<f64>,
@@ -193,7 +198,7 @@ pub fn measure(sides: &mut [Side], effort: &Effort, heap: &mut Heap) -> Vec<Spre
         lanes.push(Lane { times, samples, once });
     }
 
-    let affordable = effort.row.as_nanos() / round.as_nanos().max(1);
+    let affordable = effort.row.as_nanos() / effort.processes as u128 / round.as_nanos().max(1);
     let rounds = usize::try_from(affordable).unwrap_or(usize::MAX).clamp(3, effort.rounds.max(3));
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     for _ in 0..rounds {
@@ -207,7 +212,7 @@ pub fn measure(sides: &mut [Side], effort: &Effort, heap: &mut Heap) -> Vec<Spre
         // Whoever goes first meets the caches and predictions of another; so nobody always does.
         order.reverse();
     }
-    lanes.into_iter().filter_map(|lane| Spread::of(lane.samples)).collect()
+    lanes.into_iter().map(|lane| lane.samples).collect()
 }
 
 /// How often the work must be done for a batch to take about `wish`, and how long such a batch took.
@@ -262,13 +267,9 @@ mod tests {
     #[test]
     fn sides_run_in_turns_and_are_measured_for_one_operation() {
         let clocked = |ns: u64| Side::timed("clocked", move |times| Duration::from_nanos(ns * times));
-        let spreads = measure(
-            &mut [clocked(100), clocked(250)],
-            &Effort { rounds: 5, ..Effort::FULL },
-            &mut Heap::fresh(),
-        );
-        assert_eq!(spreads.iter().map(|spread| spread.median).collect::<Vec<_>>(), [100.0, 250.0]);
-        assert!(spreads.iter().all(|spread| spread.samples == 5));
+        let effort = Effort { rounds: 5, ..Effort::FULL };
+        let samples = measure(&mut [clocked(100), clocked(250)], &effort, &mut Heap::fresh());
+        assert_eq!(samples, [[100.0; 5], [250.0; 5]]);
     }
 
     #[test]
@@ -279,6 +280,6 @@ mod tests {
             assert_eq!(ran, 1);
             Duration::from_secs(11)
         });
-        assert_eq!(measure(&mut [slow], &Effort::FULL, &mut Heap::fresh())[0].samples, 1);
+        assert_eq!(measure(&mut [slow], &Effort::FULL, &mut Heap::fresh()), [[11e9]]);
     }
 }

@@ -1,6 +1,10 @@
-//! The table: every row, ours and the peers in turns in one process, and whether the goals are met.
+//! The table: every row, ours and the peers in turns, and whether the goals are met.
+//!
+//! A row runs in several processes, one after another, all sides in each: where a process has its stack, its heap and
+//! its thread-locals is chance, and can cost a tight loop half its speed for as long as the process lives.
 
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
 
 use backplane_benches::contest::{Effort, Goal, Spread, measure};
 use backplane_benches::heap::Heap;
@@ -25,14 +29,16 @@ The exit code is 0 whether or not the goals are met.";
 
 struct Options {
     effort: Effort,
+    fresh: bool,
     only: Vec<String>,
     json: bool,
     list: bool,
-    heap: Heap,
+    /// Asked by this program of itself: the samples of one row, taken in this process.
+    samples: Option<String>,
 }
 
 fn main() -> ExitCode {
-    let mut options = match parse(std::env::args().skip(1)) {
+    let options = match parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("{HELP}");
@@ -45,7 +51,12 @@ fn main() -> ExitCode {
     };
     let wanted =
         |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()));
-    let rows: Vec<Row> = rows::all().into_iter().filter(|row| wanted(&row.name)).collect();
+    let mut rows: Vec<Row> = rows::all();
+    if let Some(name) = &options.samples {
+        rows.retain(|row| row.name == *name);
+        return take_samples(&rows, &options);
+    }
+    rows.retain(|row| wanted(&row.name));
     let memory: Vec<_> = MEMORY.into_iter().filter(|row| wanted(row.name)).collect();
     if rows.is_empty() && memory.is_empty() {
         eprintln!("no row has that in its name; --list names them");
@@ -60,18 +71,18 @@ fn main() -> ExitCode {
     if !options.json {
         println!("{}\n\n{MARKDOWN_HEAD}", setting());
     }
+    let timed = rows.iter().map(|row| (row.name.as_str(), time(row, &options)));
+    let weighed = memory.iter().map(|row| (row.name, weigh(row).map(|outcome| vec![outcome])));
     let mut outcomes = Vec::new();
-    let mut tell = |outcome: Outcome| {
-        println!("{}", if options.json { json(&outcome) } else { markdown(&outcome) });
-        outcomes.push(outcome);
-    };
-    for row in &rows {
-        time(row, &options.effort, &mut options.heap).into_iter().for_each(&mut tell);
-    }
-    for row in &memory {
-        match weigh(row) {
-            Ok(outcome) => tell(outcome),
-            Err(complaint) => eprintln!("{}: {complaint}", row.name),
+    for (name, measured) in timed.chain(weighed) {
+        match measured {
+            Ok(measured) => {
+                for outcome in &measured {
+                    println!("{}", if options.json { json(outcome) } else { markdown(outcome) });
+                }
+                outcomes.extend(measured);
+            }
+            Err(complaint) => eprintln!("{name}: {complaint}"),
         }
     }
     if !options.json {
@@ -82,16 +93,23 @@ fn main() -> ExitCode {
 
 /// `None` when help was asked for.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options =
-        Options { effort: Effort::FULL, only: Vec::new(), json: false, list: false, heap: Heap::used() };
+    let mut options = Options {
+        effort: Effort::FULL,
+        fresh: false,
+        only: Vec::new(),
+        json: false,
+        list: false,
+        samples: None,
+    };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--only" => options.only.push(args.next().ok_or("--only wants the name of a row")?),
             "--quick" => options.effort = Effort { long: options.effort.long, ..Effort::QUICK },
             "--long" => options.effort.long = true,
-            "--fresh" => options.heap = Heap::fresh(),
+            "--fresh" => options.fresh = true,
             "--json" => options.json = true,
             "--list" => options.list = true,
+            "--samples" => options.samples = args.next(),
             "--help" | "-h" => return Ok(None),
             // Cargo says this to every benchmark.
             "--bench" => {}
@@ -114,22 +132,63 @@ fn setting() -> String {
     format!("{model}, {cpus} CPUs. Medians, with the tenth and the ninetieth percentile.")
 }
 
-fn time(row: &Row, effort: &Effort, heap: &mut Heap) -> Vec<Outcome> {
-    let mut sides = (row.sides)(effort);
-    let spreads = measure(&mut sides, effort, heap);
+/// Runs a row in process after process, and sums up.
+fn time(row: &Row, options: &Options) -> Result<Vec<Outcome>, String> {
+    let start = Instant::now();
+    let mut samples: Vec<Vec<f64>> = Vec::new();
+    for process in 0..options.effort.processes {
+        if process > 0 && start.elapsed() > options.effort.row {
+            break;
+        }
+        let taken = sample_elsewhere(row, options)?;
+        samples.resize(taken.len(), Vec::new());
+        samples.iter_mut().zip(taken).for_each(|(all, more)| all.extend(more));
+    }
+
+    let mut sides = (row.sides)(&options.effort).into_iter().zip(samples.into_iter().map(Spread::of));
+    let ours = sides.next().and_then(|(_, ours)| ours).ok_or("no samples of ours")?;
     let outcome = |peer, goal| Outcome {
         row: row.name.clone(),
         says: row.says.to_owned(),
         unit: Unit::Nanoseconds,
-        ours: spreads[0],
+        ours,
         peer,
         goal,
     };
-    if sides.len() == 1 {
-        return vec![outcome(None, Goal::None)];
+    let mut outcomes: Vec<Outcome> = sides
+        .filter_map(|(side, spread)| Some(outcome(Some((side.who.to_owned(), spread?)), side.goal)))
+        .collect();
+    if outcomes.is_empty() {
+        outcomes.push(outcome(None, Goal::None));
     }
-    let peers = sides.iter().zip(&spreads).skip(1);
-    peers.map(|(side, &spread)| outcome(Some((side.who.to_owned(), spread)), side.goal)).collect()
+    Ok(outcomes)
+}
+
+/// Has another process of this program take samples of a row: for each side, batch by batch.
+fn sample_elsewhere(row: &Row, options: &Options) -> Result<Vec<Vec<f64>>, String> {
+    let me = std::env::current_exe().map_err(|error| format!("who am I? {error}"))?;
+    let effort =
+        [(options.effort.quick, "--quick"), (options.effort.long, "--long"), (options.fresh, "--fresh")];
+    let ran = Command::new(me)
+        .args(["--samples", &row.name])
+        .args(effort.iter().filter(|(on, _)| *on).map(|(_, flag)| flag))
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run another process: {error}"))?;
+    let text = String::from_utf8_lossy(&ran.stdout);
+    let side = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>();
+    text.lines().map(side).collect::<Result<_, _>>().map_err(|_| format!("another process said {text:?}"))
+}
+
+/// What that other process does.
+fn take_samples(rows: &[Row], options: &Options) -> ExitCode {
+    let mut heap = if options.fresh { Heap::fresh() } else { Heap::used() };
+    for row in rows {
+        for side in measure(&mut (row.sides)(&options.effort), &options.effort, &mut heap) {
+            println!("{}", side.iter().map(f64::to_string).collect::<Vec<_>>().join(" "));
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// A row about bytes: counted once, in a process of its own for each side, because the figure is exact.
