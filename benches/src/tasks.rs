@@ -4,6 +4,7 @@
 //! long (our watching device, the `JoinSet`, the parent actor) are made beforehand, or once a batch.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -53,6 +54,7 @@ pub fn sides(flavor: Flavor) -> Vec<Side> {
     vec![
         on(flavor, "ours", Goal::None, ours::one_by_one),
         on(flavor, "tokio::spawn and await", Goal::Within(1.3), bare),
+        on(flavor, "the same, a future as large as ours", Goal::None, bare_large),
         on(flavor, "JoinSet", Goal::Within(1.0), join_set),
         on(flavor, "ractor", Goal::Within(1.0), actors::ractor),
         on(flavor, "kameo", Goal::Within(1.0), actors::kameo),
@@ -87,6 +89,19 @@ async fn nothing() {}
 async fn bare(times: u64) {
     for _ in 0..times {
         tokio::spawn(nothing()).await.expect("the task ends well");
+    }
+}
+
+/// What of ours is the size of its future, which the runtime allocates and moves. Informs; no goal is measured by it.
+async fn bare_large(times: u64) {
+    for _ in 0..times {
+        let ballast = [1_u64; 17];
+        tokio::spawn(async move {
+            nothing().await;
+            black_box(&ballast);
+        })
+        .await
+        .expect("the task ends well");
     }
 }
 
