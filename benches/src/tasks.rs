@@ -153,7 +153,7 @@ mod ours {
 
     async fn be_told(watcher: &mut Device) {
         let message = watcher.receive().await;
-        assert!(matches!(message, Message::Disconnect(news) if matches!(news.exit, Exit::Normal)));
+        assert!(matches!(&message, Message::Disconnect(news) if matches!(news.exit, Exit::Normal)));
     }
 
     pub(super) async fn one_by_one(times: u64) {
