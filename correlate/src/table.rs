@@ -80,7 +80,7 @@ impl<S: Slot> Table<S> {
         self.slots[at] = slot;
         self.len += 1;
         self.peak = self.peak.max(self.len);
-        if self.len * 4 > self.slots.len() * 3 {
+        if self.len * 8 > self.slots.len() * 5 {
             self.resize(self.slots.len() * 2);
         }
     }

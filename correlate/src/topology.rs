@@ -39,7 +39,7 @@ use crate::{
     error::Error,
     job::{Job, Share, Sheet},
     kills::{How, Kills, Strike},
-    vitals::Vitals,
+    vitals::{Death, Vitals},
 };
 
 /// How many batches a desk holds before those above it wait.
@@ -89,21 +89,6 @@ impl Role {
     }
 }
 
-/// A worker's end that was a fault.
-#[derive(Clone, Debug)]
-pub(crate) struct Death {
-    /// Whose.
-    pub(crate) name: String,
-    /// How.
-    pub(crate) kind: FaultKind,
-    /// In the fault's own words.
-    pub(crate) words: String,
-    /// When, from the start of the run.
-    pub(crate) at: Duration,
-    /// Whether a batch was under way, and given again.
-    pub(crate) given_again: bool,
-}
-
 /// What a run leaves.
 #[derive(Debug)]
 pub(crate) struct Outcome<T, O> {
@@ -111,8 +96,6 @@ pub(crate) struct Outcome<T, O> {
     pub(crate) table: T,
     /// The output.
     pub(crate) output: O,
-    /// Who died on the way.
-    pub(crate) deaths: Vec<Death>,
     /// How long it took.
     pub(crate) took: Duration,
 }
@@ -132,24 +115,24 @@ pub(crate) fn run<J: Job>(
     let executor = Executor::new();
     let roles = staff.roles(floor.job.stages().len());
     let stop = Desk::<()>::new(1);
-    let deaths = thread::scope(|scope| {
+    thread::scope(|scope| {
         for n in 1..staff.threads.max(1) {
             let (executor, stop) = (&executor, &stop);
             let driver = move || block_on(executor.run(stop.take(Device::new().id())));
             // With fewer threads than wished for the work is slower, and the same.
             let _ = thread::Builder::new().name(format!("driver {n}")).spawn_scoped(scope, driver);
         }
-        let foreman = Foreman { floor: &floor, executor: &executor, crew: Vec::new(), deaths: Vec::new(), began };
-        let deaths = block_on(executor.run(foreman.oversee(roles)));
+        let foreman = Foreman { floor: &floor, executor: &executor, crew: Vec::new(), began };
+        let overseen = block_on(executor.run(foreman.oversee(roles)));
         stop.close();
-        deaths
+        overseen
     })?;
     drop(executor);
     let floor = Arc::into_inner(floor).expect("all workers are gone");
     let (Some(bench), Some(ledger)) = (floor.bench.into_inner(), floor.ledger.into_inner()) else {
         unreachable!("a worker that is gone has left its berth");
     };
-    Ok(Outcome { table: bench.table, output: ledger.output, deaths, took: began.elapsed() })
+    Ok(Outcome { table: bench.table, output: ledger.output, took: began.elapsed() })
 }
 
 /// All that outlives the workers.
@@ -368,7 +351,6 @@ struct Foreman<'a, J: Job> {
     floor: &'a Arc<Floor<J>>,
     executor: &'a Executor<'static>,
     crew: Vec<Worker>,
-    deaths: Vec<Death>,
     began: Instant,
 }
 
@@ -381,14 +363,14 @@ struct Worker {
 }
 
 enum WorkerState {
-    /// At work, under this name. Dropping the task kills it.
-    Working { device: DeviceId, task: Option<Task<()>> },
+    /// At work. Dropping the task kills it.
+    Working { task: Option<Task<()>> },
     /// Through with all there was.
     Done,
 }
 
 impl<J: Job> Foreman<'_, J> {
-    async fn oversee(mut self, roles: Vec<Role>) -> Result<Vec<Death>, Error> {
+    async fn oversee(mut self, roles: Vec<Role>) -> Result<(), Error> {
         let mut device = Device::labelled("foreman");
         for role in roles {
             let name = role.name(self.floor.job.stages());
@@ -419,7 +401,7 @@ impl<J: Job> Foreman<'_, J> {
                 Watched::Panic(panic) => panic.resume(),
             }
         }
-        Ok(self.deaths)
+        Ok(())
     }
 
     fn start(&mut self, device: &Device, worker: usize) {
@@ -432,7 +414,7 @@ impl<J: Job> Foreman<'_, J> {
             // Whatever the end is, the foreman hears of it through the link.
             let _ = managed.await;
         });
-        place.state = WorkerState::Working { device: id, task: Some(task) };
+        place.state = WorkerState::Working { task: Some(task) };
     }
 
     /// Gives back what the dead had, and says whether it may be started again.
@@ -447,13 +429,13 @@ impl<J: Job> Foreman<'_, J> {
         }
         let place = &mut self.crew[worker];
         place.deaths += 1;
-        floor.vitals.deaths.fetch_add(1, Relaxed);
         let name = place.name.clone();
         let unplanned = place.deaths - floor.kills.struck(worker);
         if unplanned > PATIENCE {
             return Err(Error::Worker { name, times: unplanned, exit: words });
         }
-        self.deaths.push(Death { name, kind, words, at: self.began.elapsed(), given_again });
+        let death = Death { name, kind, words, at: self.began.elapsed(), given_again };
+        floor.vitals.deaths.lock().unwrap_or_else(PoisonError::into_inner).push(death);
         Ok(())
     }
 

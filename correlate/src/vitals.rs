@@ -1,8 +1,31 @@
 //! What a run tells about itself while it goes on: numbers that its workers add to and anyone may read.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use backplane::FaultKind;
 
 use crate::job::Gauge;
+
+/// A worker's end that was a fault.
+#[derive(Clone, Debug)]
+pub(crate) struct Death {
+    /// Whose.
+    pub(crate) name: String,
+    /// How.
+    pub(crate) kind: FaultKind,
+    /// In the fault's own words.
+    pub(crate) words: String,
+    /// When, from the start of the run.
+    pub(crate) at: Duration,
+    /// Whether something it had taken was given again.
+    pub(crate) given_again: bool,
+}
 
 /// A run's numbers. They are for people; nothing is decided by them.
 #[derive(Debug, Default)]
@@ -20,12 +43,17 @@ pub(crate) struct Vitals {
     /// Keys that are open.
     pub(crate) open: AtomicU64,
     /// Workers that died.
-    pub(crate) deaths: AtomicU64,
+    pub(crate) deaths: Mutex<Vec<Death>>,
     /// Bytes of input that were read, where input has bytes.
     pub(crate) bytes: AtomicU64,
 }
 
 impl Vitals {
+    /// The deaths from the one with this number on.
+    pub(crate) fn deaths_from(&self, first: usize) -> Vec<Death> {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner).iter().skip(first).cloned().collect()
+    }
+
     /// The sink's table, after a batch of so many messages.
     pub(crate) fn merged(&self, messages: usize, gauge: Gauge) {
         self.merged.fetch_add(messages as u64, Relaxed);
