@@ -77,7 +77,7 @@ impl Demo {
     fn supervised(&self, job: &Arc<InMemory>, messages: &Arc<Vec<memory::Message>>, staff: &Staff) -> Result<Report, Error> {
         let vitals = Arc::new(Vitals::default());
         let (reader, stage, sink, writer) = job.turns(messages.len());
-        let mut turns = vec![reader / staff.readers as u64 / 2; staff.readers];
+        let mut turns = vec![reader / staff.readers as u64 / 4; staff.readers];
         turns.extend([stage; STAGES]);
         turns.extend([sink, writer]);
         let kills = Kills::seeded(self.seed, self.kills, &turns);

@@ -98,7 +98,7 @@ impl Screen {
             if self.told <= TOLD {
                 let given_again = if death.given_again { "; what it had taken is given again" } else { "" };
                 let at = death.at.as_secs_f64();
-                self.line(format!("{at:7.3} s  {} {}{given_again}", death.name, death.words));
+                self.line(format!("{at:7.3} s  {}{given_again}", death.words));
             }
         }
         let done = self.length.done(vitals).min(self.length.whole());

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -45,7 +45,7 @@ pub(crate) struct Vitals {
     /// Workers that died.
     pub(crate) deaths: Mutex<Vec<Death>>,
     /// Bytes of input that were read, where input has bytes.
-    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes: Arc<AtomicU64>,
 }
 
 impl Vitals {

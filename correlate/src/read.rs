@@ -1,0 +1,422 @@
+//! Files as partitions: read block by block, never as a whole, and each line known by its number.
+//!
+//! A block stays with its partition until it is handed on. What cannot be read as a line at all (too long, cut short) is
+//! in the block as [`Broken`]; what can be read and makes no sense is found out later, by [`Record`](crate::record).
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
+    mem,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use csv::ByteRecord;
+use flate2::read::MultiGzDecoder;
+
+use crate::{
+    error::Error,
+    record::{Fields, Header},
+};
+
+/// Bytes that are read at a time, and records of CSV.
+const BLOCK: usize = 1 << 17;
+
+/// Of a line that is too long, so much goes into the rejects.
+const EXCERPT: usize = 1 << 10;
+
+/// A file to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its length on disk.
+    pub(crate) bytes: u64,
+    form: Form,
+    packed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Ndjson,
+    Csv,
+}
+
+/// What a folder holds.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// Files to be read, by name.
+    pub(crate) sources: Vec<Source>,
+    /// Names of files that are not, by name.
+    pub(crate) others: Vec<String>,
+}
+
+impl Folder {
+    /// Looks into a folder. Files whose name begins with a dot, and folders, are passed over.
+    pub(crate) fn open(dir: &Path) -> Result<Folder, Error> {
+        let (mut sources, mut others) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(dir).map_err(Error::file("read folder", dir))? {
+            let path = entry.map_err(Error::file("read folder", dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let about = fs::metadata(&path).map_err(Error::file("read", &path))?;
+            if name.starts_with('.') || !about.is_file() {
+                continue;
+            }
+            let (stem, packed) = name.strip_suffix(".gz").map_or((&*name, false), |stem| (stem, true));
+            let form = match stem.rsplit_once('.') {
+                Some((_, "ndjson")) => Form::Ndjson,
+                Some((_, "csv")) => Form::Csv,
+                _ => {
+                    others.push(name);
+                    continue;
+                }
+            };
+            sources.push(Source { path, bytes: about.len(), form, packed, name });
+        }
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        others.sort();
+        if sources.is_empty() {
+            let dir = dir.display();
+            return Err(Error::Request(format!("{dir} holds no *.ndjson, *.ndjson.gz or *.csv file, so there is nothing to join")));
+        }
+        Ok(Folder { sources, others })
+    }
+}
+
+/// A line that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// Its number, counted from one.
+    pub(crate) line: u64,
+    /// What is wrong with it.
+    pub(crate) why: String,
+    /// The line, or the beginning of it.
+    pub(crate) text: Vec<u8>,
+}
+
+/// Some lines or records, one after another.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// What can be read.
+    pub(crate) text: Text,
+    /// What cannot.
+    pub(crate) broken: Vec<Broken>,
+}
+
+/// The form of a block.
+#[derive(Debug)]
+pub(crate) enum Text {
+    /// Whole lines, the first of this number.
+    Lines { first: u64, bytes: Vec<u8> },
+    /// Records below one header, each knowing its line.
+    Csv { header: Arc<Header>, records: Vec<ByteRecord> },
+}
+
+/// How files are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Manner {
+    /// Where stage and key are.
+    pub(crate) fields: Fields,
+    /// A longer line is broken.
+    pub(crate) longest: usize,
+    /// Counts the bytes that came from the files.
+    pub(crate) bytes: Arc<AtomicU64>,
+    /// Counts the files that ended before they should.
+    pub(crate) cut_short: Arc<AtomicU64>,
+}
+
+/// A file, and how far it has been read.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    source: Source,
+    state: State,
+    /// What has been read and not handed on.
+    pub(crate) block: Option<Block>,
+}
+
+enum State {
+    Closed,
+    Lines(Lines),
+    Csv(Box<Csv>),
+    Ended,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Closed => "closed",
+            State::Lines(_) => "lines",
+            State::Csv(_) => "records",
+            State::Ended => "ended",
+        })
+    }
+}
+
+impl Partition {
+    /// A file of which nothing has been read; it is opened when it is its turn.
+    pub(crate) fn new(source: Source) -> Partition {
+        Partition { source, state: State::Closed, block: None }
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.source.name
+    }
+
+    /// Sees to it that there is a block; `false` at the end.
+    pub(crate) fn fill(&mut self, manner: &Manner) -> Result<bool, Error> {
+        if self.block.is_some() {
+            return Ok(true);
+        }
+        let failed = Error::file("read", &self.source.path);
+        let block = match &mut self.state {
+            State::Closed => {
+                self.state = open(&self.source, manner).map_err(failed)?;
+                return self.fill(manner);
+            }
+            State::Lines(lines) => lines.next(manner).map_err(failed)?,
+            State::Csv(records) => records.next(manner).map_err(failed)?,
+            State::Ended => None,
+        };
+        if block.is_none() {
+            self.state = State::Ended;
+        }
+        self.block = block;
+        Ok(self.block.is_some())
+    }
+}
+
+fn open(source: &Source, manner: &Manner) -> io::Result<State> {
+    let input = Counted { file: File::open(&source.path)?, bytes: Arc::clone(&manner.bytes) };
+    let input: Box<dyn Read + Send> =
+        if source.packed { Box::new(MultiGzDecoder::new(io::BufReader::new(input))) } else { Box::new(input) };
+    let input = WithoutMark { input, start: Vec::new(), begun: false };
+    Ok(match source.form {
+        Form::Ndjson => State::Lines(Lines { input, carry: Vec::new(), line: 1, ended: false }),
+        Form::Csv => State::Csv(Box::new(Csv::new(input, manner.longest))),
+    })
+}
+
+/// Says whether an error is about what is in the file, rather than about the file.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
+}
+
+/// Counts what is read.
+struct Counted {
+    file: File,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(into)?;
+        self.bytes.fetch_add(n as u64, Relaxed);
+        Ok(n)
+    }
+}
+
+/// Leaves out a byte order mark at the start.
+struct WithoutMark {
+    input: Box<dyn Read + Send>,
+    start: Vec<u8>,
+    begun: bool,
+}
+
+impl Read for WithoutMark {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        while !self.begun {
+            let mut byte = [0; 1];
+            match self.input.read(&mut byte) {
+                Ok(0) => self.begun = true,
+                Ok(_) => self.start.push(byte[0]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.begun |= !MARK.starts_with(&self.start);
+            if self.start == MARK {
+                self.start.clear();
+                self.begun = true;
+            }
+        }
+        if self.start.is_empty() {
+            return self.input.read(into);
+        }
+        let n = self.start.len().min(into.len());
+        into[..n].copy_from_slice(&self.start[..n]);
+        self.start.drain(..n);
+        Ok(n)
+    }
+}
+
+/// A file of lines.
+struct Lines {
+    input: WithoutMark,
+    /// The beginning of the next line.
+    carry: Vec<u8>,
+    /// The next line's number.
+    line: u64,
+    ended: bool,
+}
+
+impl Lines {
+    fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
+        let (mut bytes, mut broken, first) = (mem::take(&mut self.carry), Vec::new(), self.line);
+        let wanted = bytes.len() + BLOCK;
+        let mut whole = 0;
+        while !self.ended && (bytes.len() < wanted || whole == 0) {
+            let before = bytes.len();
+            match self.more(&mut bytes) {
+                Ok(()) => {}
+                Err(error) if is_damage(&error) => {
+                    self.ended = true;
+                    manner.cut_short.fetch_add(1, Relaxed);
+                    // The line that was being read is not whole either.
+                    let line = self.line + memchr::memchr_iter(b'\n', &bytes).count() as u64;
+                    let end = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
+                    let text = excerpt(&bytes[end..]);
+                    bytes.truncate(end);
+                    broken.push(Broken { line, why: format!("the rest of the file cannot be read: {error}"), text });
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(at) = memchr::memrchr(b'\n', &bytes[before.min(bytes.len())..]) {
+                whole = before + at + 1;
+            }
+            if whole == 0 && bytes.len() > manner.longest + 1 {
+                // Nothing but one line, and too much of it.
+                broken.push(too_long(self.line, manner.longest, &bytes));
+                self.skip_line(&mut bytes)?;
+                self.line += 1;
+                self.carry = bytes;
+                return Ok(Some(Block { text: Text::Lines { first, bytes: Vec::new() }, broken }));
+            }
+        }
+        if !self.ended {
+            self.carry = bytes.split_off(whole);
+        }
+        self.line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        let some = !bytes.is_empty() || !broken.is_empty();
+        Ok(some.then_some(Block { text: Text::Lines { first, bytes }, broken }))
+    }
+
+    /// Reads some more; notices the end.
+    fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let before = bytes.len();
+        bytes.resize(before + BLOCK, 0);
+        let read = loop {
+            match self.input.read(&mut bytes[before..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        bytes.truncate(before + *read.as_ref().unwrap_or(&0));
+        self.ended = read? == 0;
+        Ok(())
+    }
+
+    /// Leaves what comes after the line's end.
+    fn skip_line(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            bytes.clear();
+            match self.more(bytes) {
+                // What damage there is will be met again.
+                Err(error) if !is_damage(&error) => return Err(error),
+                Err(_) => return Ok(()),
+                Ok(()) if self.ended => return Ok(()),
+                Ok(()) => {}
+            }
+            if let Some(at) = memchr::memchr(b'\n', bytes) {
+                bytes.drain(..=at);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn excerpt(text: &[u8]) -> Vec<u8> {
+    text[..text.len().min(EXCERPT)].to_vec()
+}
+
+/// What is said of a line that is too long.
+pub(crate) fn too_long(line: u64, longest: usize, text: &[u8]) -> Broken {
+    Broken { line, why: format!("longer than {longest} bytes (--longest-line)"), text: excerpt(text) }
+}
+
+/// A file of records.
+struct Csv {
+    reader: csv::Reader<Limited>,
+    header: Option<Arc<Header>>,
+    ended: bool,
+}
+
+/// Gives no more than so many bytes before it is told that they made a record.
+struct Limited {
+    input: WithoutMark,
+    longest: usize,
+    since: usize,
+}
+
+impl Read for Limited {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // Far more than any record of the longest size takes, with all its quotes and commas.
+        if self.since > self.longest * 4 + BLOCK {
+            let words = format!("a record far longer than {} bytes; is a quote not closed?", self.longest);
+            return Err(io::Error::new(ErrorKind::InvalidData, words));
+        }
+        let n = self.input.read(into)?;
+        self.since += n;
+        Ok(n)
+    }
+}
+
+impl Csv {
+    fn new(input: WithoutMark, longest: usize) -> Csv {
+        let mut builder = csv::ReaderBuilder::new();
+        let builder = builder.has_headers(false).flexible(true).buffer_capacity(BLOCK / 2);
+        Csv { reader: builder.from_reader(Limited { input, longest, since: 0 }), header: None, ended: false }
+    }
+
+    fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
+        let (mut records, mut broken, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < BLOCK && !self.ended {
+            let mut record = ByteRecord::new();
+            self.reader.get_mut().since = 0;
+            match self.reader.read_byte_record(&mut record) {
+                Ok(false) => self.ended = true,
+                Ok(true) if self.header.is_none() => self.header = Some(Arc::new(Header::new(&record, &manner.fields))),
+                Ok(true) => {
+                    bytes += record.as_slice().len() + size_of::<ByteRecord>();
+                    records.push(record);
+                }
+                Err(error) => {
+                    self.ended = true;
+                    let line = record.position().map_or(1, csv::Position::line);
+                    let error = match error.into_kind() {
+                        csv::ErrorKind::Io(error) if !is_damage(&error) => return Err(error),
+                        csv::ErrorKind::Io(error) => error.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    manner.cut_short.fetch_add(1, Relaxed);
+                    let why = format!("the rest of the file cannot be read: {error}");
+                    broken.push(Broken { line, why, text: Vec::new() });
+                }
+            }
+        }
+        let Some(header) = self.header.clone().or_else(|| {
+            // Damage before the header is whole.
+            let nothing = || Arc::new(Header::new(&ByteRecord::new(), &manner.fields));
+            (!broken.is_empty()).then(nothing)
+        }) else {
+            return Ok(None);
+        };
+        let some = !records.is_empty() || !broken.is_empty();
+        Ok(some.then_some(Block { text: Text::Csv { header, records }, broken }))
+    }
+}
