@@ -52,7 +52,9 @@ impl Demo {
         if !self.common.is_quiet() {
             let (streams, partitions) = (count(self.messages), self.partitions);
             let took = began.elapsed().as_secs_f64();
-            say(format!("3 streams of {streams} messages made and shuffled over {partitions} partitions in {took:.2} s"));
+            say(format!(
+                "3 streams of {streams} messages made and shuffled over {partitions} partitions in {took:.2} s"
+            ));
         }
         let job = Arc::new(InMemory::new(self.partitions.into(), self.batch as usize));
         let staff = self.common.staff();
@@ -74,7 +76,12 @@ impl Demo {
         Ok(report.exact)
     }
 
-    fn supervised(&self, job: &Arc<InMemory>, messages: &Arc<Vec<memory::Message>>, staff: &Staff) -> Result<Report, Error> {
+    fn supervised(
+        &self,
+        job: &Arc<InMemory>,
+        messages: &Arc<Vec<memory::Message>>,
+        staff: &Staff,
+    ) -> Result<Report, Error> {
         let vitals = Arc::new(Vitals::default());
         let (reader, stage, sink, writer) = job.turns(messages.len());
         let mut turns = vec![reader / staff.readers as u64 / 4; staff.readers];
@@ -99,7 +106,9 @@ impl Demo {
         }
         let stages = job.stages().iter().zip(&vitals.staged);
         Ok(Report {
-            stages: stages.map(|(name, n)| (name.clone(), n.load(std::sync::atomic::Ordering::Relaxed))).collect(),
+            stages: stages
+                .map(|(name, n)| (name.clone(), n.load(std::sync::atomic::Ordering::Relaxed)))
+                .collect(),
             messages: vitals.merged.load(std::sync::atomic::Ordering::Relaxed),
             gauge,
             took: outcome.took,
@@ -115,7 +124,9 @@ impl Demo {
     fn plain(&self, job: &InMemory, messages: &Arc<Vec<memory::Message>>) -> Result<Duration, Error> {
         let (mut table, mut output) = (job.table(), job.output());
         let began = Instant::now();
-        plain::join(job, job.partitions(messages), &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL))?;
+        plain::join(job, job.partitions(messages), &mut table, |sheet| {
+            job.write(&mut output, &sheet, Share::ALL)
+        })?;
         let took = began.elapsed();
         if !memory::check(&output, self.seed, self.messages).is_exact() {
             return Err(Error::Request("the plain join is wrong, so it is no ceiling".to_owned()));
@@ -151,5 +162,7 @@ fn words(verdict: &Verdict) -> String {
         return "exact: the output holds what the seed says, every message once".to_owned();
     }
     let Verdict { right, lost, doubled, invented, misplaced } = verdict;
-    format!("WRONG: {right} messages right, {lost} lost, {doubled} doubled, {invented} invented, {misplaced} rows misplaced")
+    format!(
+        "WRONG: {right} messages right, {lost} lost, {doubled} doubled, {invented} invented, {misplaced} rows misplaced"
+    )
 }

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn nobody_settles_what_was_taken_away() {
-        let (desk, dead, heir) = (Desk::new(8), Device::new().id(), Device::new().id());
+        let (desk, dead, heir) = (Desk::<&str>::new(8), Device::new().id(), Device::new().id());
         desk.give("work");
         block_on(async {
             desk.take(dead).await;

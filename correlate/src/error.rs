@@ -51,7 +51,10 @@ impl fmt::Display for Error {
             Error::Broken { file, line, why } => write!(f, "{file}:{line}: {why} (and --strict was given)"),
             Error::Request(words) => f.write_str(words),
             Error::Worker { name, times, exit } => {
-                write!(f, "worker {name} ended {times} times though nobody killed it; the last time it {exit}")
+                write!(
+                    f,
+                    "worker {name} ended {times} times though nobody killed it; the last time it {exit}"
+                )
             }
         }
     }

@@ -117,7 +117,9 @@ impl Generate {
             let path = dir.join(format!("input-{partition:02}.{}", format.ending()));
             if path.exists() && !self.overwrite {
                 let path = path.display();
-                return Err(Error::Request(format!("{path} is there already: name another --output, or say --overwrite")));
+                return Err(Error::Request(format!(
+                    "{path} is there already: name another --output, or say --overwrite"
+                )));
             }
             files.push(Some((path, format)));
         }

@@ -72,7 +72,10 @@ pub(crate) struct Routed<J: Job + ?Sized> {
 
 impl<J: Job> fmt::Debug for Routed<J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Routed").field("batches", &self.batches.len()).field("rejected", &self.rejected).finish()
+        f.debug_struct("Routed")
+            .field("batches", &self.batches.len())
+            .field("rejected", &self.rejected)
+            .finish()
     }
 }
 

@@ -84,6 +84,14 @@ impl Kills {
         Kills { workers: fates.into_iter().map(Mutex::new).collect() }
     }
 
+    /// These, for so many workers.
+    #[cfg(test)]
+    pub(crate) fn exactly(workers: usize, strikes: &[(usize, Strike)]) -> Kills {
+        let mut fates: Vec<Fate> = (0..workers).map(|_| Fate::default()).collect();
+        strikes.iter().for_each(|(worker, strike)| fates[*worker].ahead.push_back(*strike));
+        Kills { workers: fates.into_iter().map(Mutex::new).collect() }
+    }
+
     /// A worker begins a turn. Says whether this is the one.
     pub(crate) fn turn(&self, worker: usize) -> Option<Strike> {
         let mut fate = self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner);

@@ -52,7 +52,7 @@ fn payload(seed: u64, stage: u8, customer: u64) -> u64 {
 /// Scatters customers over the table and the output.
 #[inline]
 fn hash(customer: u64) -> u64 {
-    let wide = u128::from(customer ^ 0x2d35_8dcc_aa6c_78a5) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let wide = u128::from(customer ^ 0x2d35_8dcc_aa6c_78a5) * 0x9e37_79b9_7f4a_7c15;
     (wide >> 64) as u64 ^ wide as u64
 }
 
@@ -60,7 +60,7 @@ fn hash(customer: u64) -> u64 {
 #[inline]
 fn place(customer: u64, partitions: usize) -> usize {
     // The lower half: the upper bits find the place in the table.
-    ((hash(customer) & 0xffff_ffff) * partitions as u64 >> 32) as usize
+    (((hash(customer) & 0xffff_ffff) * partitions as u64) >> 32) as usize
 }
 
 /// A customer in whom all streams have met.
@@ -237,7 +237,8 @@ impl Job for InMemory {
     }
 
     fn route(&self, partition: &Partition) -> Result<Routed<Self>, Error> {
-        let mut batches = [0, 1, 2].map(|stage| Batch { stage, messages: Vec::with_capacity(self.batch * 5 / 4) });
+        let mut batches =
+            [0, 1, 2].map(|stage| Batch { stage, messages: Vec::with_capacity(self.batch * 5 / 4) });
         for message in self.block(partition) {
             batches[usize::from(message.stage)].messages.push((message.customer, message.payload));
         }
@@ -357,15 +358,23 @@ pub(crate) fn check(output: &Output, seed: u64, customers: u64) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::plain;
+    use crate::{
+        kills::Kills,
+        plain,
+        topology::{self, Staff},
+        vitals::Vitals,
+    };
 
     /// The output of the plain join.
     fn plainly(messages: Vec<Message>) -> Output {
         let job = InMemory::new(12, 64);
         let (mut table, mut output) = (job.table(), job.output());
         let partitions = job.partitions(&Arc::new(messages));
-        plain::join(&job, partitions, &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL)).expect("no files");
+        plain::join(&job, partitions, &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL))
+            .expect("no files");
         output
     }
 
@@ -406,5 +415,60 @@ mod tests {
     fn streams_are_the_same_for_the_same_seed_only() {
         assert_eq!(messages(1, 100), messages(1, 100));
         assert_ne!(messages(1, 100), messages(2, 100));
+    }
+
+    /// Joins under kills, and says what came out: customers in rows, and the table.
+    fn under_kills(messages: Vec<Message>, seed: u64, kills: u64) -> (Vec<Row>, Gauge) {
+        let mut random = Random::new(seed);
+        let job = Arc::new(InMemory::new(1 + random.below(12) as usize, 1 + random.below(64) as usize));
+        let staff = Staff { threads: 1 + random.below(3) as usize, readers: 1 + random.below(3) as usize };
+        let (blocks, _, _, pages) = job.turns(messages.len());
+        let mut turns = vec![1 + blocks / 4; staff.readers];
+        turns.extend([blocks, blocks, blocks, blocks * 3, pages]);
+        let kills = Kills::seeded(seed, kills, &turns);
+        let partitions = job.partitions(&Arc::new(messages));
+        let vitals = Arc::new(Vitals::default());
+        let outcome =
+            topology::run(Arc::clone(&job), partitions, job.table(), job.output(), &staff, kills, vitals);
+        let outcome = outcome.expect("nothing is fatal in memory");
+        let rows = outcome.output.files.into_iter().flat_map(|file| file.rows).collect();
+        (rows, job.gauge(&outcome.table))
+    }
+
+    #[test]
+    fn under_random_kills_it_joins_what_a_naive_join_joins() {
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let mut messages = messages(seed, 1 + random.below(3_000));
+            messages.retain(|_| random.below(20) > 0);
+            let mut naive: HashMap<u64, [Option<u64>; STAGES]> = HashMap::new();
+            for message in &messages {
+                naive.entry(message.customer).or_default()[usize::from(message.stage)] =
+                    Some(message.payload);
+            }
+            let whole = |(customer, payloads): (&u64, &[Option<u64>; STAGES])| {
+                let [Some(a), Some(b), Some(c)] = *payloads else { return None };
+                Some(Row { customer: *customer, payloads: [a, b, c] })
+            };
+            let mut wanted: Vec<Row> = naive.iter().filter_map(whole).collect();
+            let (mut rows, gauge) = under_kills(messages, seed, random.below(40));
+            wanted.sort_by_key(|row| row.customer);
+            rows.sort_by_key(|row| row.customer);
+            assert!(rows == wanted, "seed {seed}");
+            assert_eq!(gauge.open as usize, naive.len() - wanted.len(), "seed {seed}");
+            assert_eq!(gauge.joined as usize, wanted.len(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_counted_once_whoever_dies() {
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let twice = |message: Message| [message, message];
+            // Stage C is missing, so that every second message of A and B meets an open key.
+            let messages = messages(seed, 500).into_iter().filter(|message| message.stage < 2);
+            let (rows, gauge) = under_kills(messages.flat_map(twice).collect(), seed, random.below(30));
+            assert_eq!((rows.len(), gauge.open, gauge.duplicates), (0, 500, 1_000), "seed {seed}");
+        }
     }
 }

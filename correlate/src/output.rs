@@ -40,7 +40,9 @@ impl Folder {
         let old = outputs(dir)?;
         if let Some(first) = old.first().filter(|_| !overwrite) {
             let first = first.display();
-            return Err(Error::Request(format!("{first} is there already: name another --output, or say --overwrite")));
+            return Err(Error::Request(format!(
+                "{first} is there already: name another --output, or say --overwrite"
+            )));
         }
         let work = dir.join(UNFINISHED);
         fs::create_dir_all(&work).map_err(Error::file("make folder", &work))?;
@@ -182,7 +184,10 @@ impl Files {
     /// What has been written and not kept is gone.
     pub(crate) fn rewind(&mut self) -> Result<(), Error> {
         for file in self.files.iter_mut().filter(|file| file.written != file.kept) {
-            let rewound = file.file.set_len(file.kept).and_then(|()| file.file.seek(std::io::SeekFrom::Start(file.kept)));
+            let rewound = file
+                .file
+                .set_len(file.kept)
+                .and_then(|()| file.file.seek(std::io::SeekFrom::Start(file.kept)));
             rewound.map_err(Error::file("write", &file.path))?;
             file.written = file.kept;
         }

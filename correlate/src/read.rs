@@ -82,7 +82,9 @@ impl Folder {
         others.sort();
         if sources.is_empty() {
             let dir = dir.display();
-            return Err(Error::Request(format!("{dir} holds no *.ndjson, *.ndjson.gz or *.csv file, so there is nothing to join")));
+            return Err(Error::Request(format!(
+                "{dir} holds no *.ndjson, *.ndjson.gz or *.csv file, so there is nothing to join"
+            )));
         }
         Ok(Folder { sources, others })
     }
@@ -193,8 +195,11 @@ impl Partition {
 
 fn open(source: &Source, manner: &Manner) -> io::Result<State> {
     let input = Counted { file: File::open(&source.path)?, bytes: Arc::clone(&manner.bytes) };
-    let input: Box<dyn Read + Send> =
-        if source.packed { Box::new(MultiGzDecoder::new(io::BufReader::new(input))) } else { Box::new(input) };
+    let input: Box<dyn Read + Send> = if source.packed {
+        Box::new(MultiGzDecoder::new(io::BufReader::new(input)))
+    } else {
+        Box::new(input)
+    };
     let input = WithoutMark { input, start: Vec::new(), begun: false };
     Ok(match source.form {
         Form::Ndjson => State::Lines(Lines { input, carry: Vec::new(), line: 1, ended: false }),
@@ -282,7 +287,11 @@ impl Lines {
                     let end = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
                     let text = excerpt(&bytes[end..]);
                     bytes.truncate(end);
-                    broken.push(Broken { line, why: format!("the rest of the file cannot be read: {error}"), text });
+                    broken.push(Broken {
+                        line,
+                        why: format!("the rest of the file cannot be read: {error}"),
+                        text,
+                    });
                 }
                 Err(error) => return Err(error),
             }
@@ -390,7 +399,9 @@ impl Csv {
             self.reader.get_mut().since = 0;
             match self.reader.read_byte_record(&mut record) {
                 Ok(false) => self.ended = true,
-                Ok(true) if self.header.is_none() => self.header = Some(Arc::new(Header::new(&record, &manner.fields))),
+                Ok(true) if self.header.is_none() => {
+                    self.header = Some(Arc::new(Header::new(&record, &manner.fields)))
+                }
                 Ok(true) => {
                     bytes += record.as_slice().len() + size_of::<ByteRecord>();
                     records.push(record);

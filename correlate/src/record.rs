@@ -54,7 +54,8 @@ pub(crate) type Why = String;
 impl Record {
     /// Takes a line of NDJSON apart.
     pub(crate) fn read_json(&mut self, line: &[u8], fields: &Fields) -> Result<(), Why> {
-        let line = str::from_utf8(line).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to() + 1))?;
+        let line = str::from_utf8(line)
+            .map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to() + 1))?;
         let mut parser = serde_json::Deserializer::from_str(line);
         let problem = parser.deserialize_map(Pieces { fields, record: self });
         match problem.and_then(|problem| parser.end().map(|()| problem)) {
@@ -66,12 +67,18 @@ impl Record {
     }
 
     /// Takes a record of CSV apart.
-    pub(crate) fn read_csv(&mut self, record: &ByteRecord, header: &Header, fields: &Fields) -> Result<(), Why> {
+    pub(crate) fn read_csv(
+        &mut self,
+        record: &ByteRecord,
+        header: &Header,
+        fields: &Fields,
+    ) -> Result<(), Why> {
         let (stage, key) = header.places.as_ref().map_err(Clone::clone)?;
         if record.len() != header.names.len() {
             return Err(format!("{} fields where the header has {}", record.len(), header.names.len()));
         }
-        let text = |at: usize| str::from_utf8(&record[at]).map_err(|_| format!("field {} is not UTF-8", at + 1));
+        let text =
+            |at: usize| str::from_utf8(&record[at]).map_err(|_| format!("field {} is not UTF-8", at + 1));
         self.stage.clear();
         self.stage.push_str(text(*stage)?);
         if self.stage.is_empty() {
@@ -114,7 +121,8 @@ pub(crate) struct Header {
 impl Header {
     /// Looks for the stage and the key.
     pub(crate) fn new(record: &ByteRecord, fields: &Fields) -> Header {
-        let names: Vec<String> = record.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let names: Vec<String> =
+            record.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let place = |wanted: &str| {
             let mut places = names.iter().enumerate().filter(|(_, name)| *name == wanted).map(|(at, _)| at);
             match (places.next(), places.next()) {
@@ -172,7 +180,11 @@ fn unquoted(raw: &str) -> Option<Result<std::borrow::Cow<'_, str>, Why>> {
         return Some(Ok(inner.into()));
     }
     // Raw values may hold escapes that stand for no character.
-    Some(serde_json::from_str::<String>(raw).map(Into::into).map_err(|_| "an escape that is no character".to_owned()))
+    Some(
+        serde_json::from_str::<String>(raw)
+            .map(Into::into)
+            .map_err(|_| "an escape that is no character".to_owned()),
+    )
 }
 
 /// Sorts an object's fields. What is returned is a problem with them, if there is one, in an object that is sound.
@@ -202,11 +214,15 @@ impl<'de> Visitor<'de> for Pieces<'_> {
             let found = match name.as_deref() {
                 Ok(name) if name == fields.stage => {
                     let twice = std::mem::replace(&mut has_stage, true);
-                    take_stage(stage, value).and_then(|()| once(twice)).map_err(|why| format!("field `{name}` {why}"))
+                    take_stage(stage, value)
+                        .and_then(|()| once(twice))
+                        .map_err(|why| format!("field `{name}` {why}"))
                 }
                 Ok(name) if name == fields.key => {
                     let twice = !key.is_empty();
-                    take_key(key, value).and_then(|()| once(twice)).map_err(|why| format!("field `{name}` {why}"))
+                    take_key(key, value)
+                        .and_then(|()| once(twice))
+                        .map_err(|why| format!("field `{name}` {why}"))
                 }
                 _ => {
                     if rest.len() > 1 {
@@ -290,7 +306,10 @@ mod tests {
 
     #[test]
     fn fields_may_stand_anywhere_and_be_alone() {
-        assert_eq!(json(r#" { "x" : 1 , "key" : "k" , "y" : [ 2 ] , "stage" : "B" } "#), parts("B", "sk", r#"{"x":1,"y":[ 2 ]}"#));
+        assert_eq!(
+            json(r#" { "x" : 1 , "key" : "k" , "y" : [ 2 ] , "stage" : "B" } "#),
+            parts("B", "sk", r#"{"x":1,"y":[ 2 ]}"#)
+        );
         assert_eq!(json(r#"{"key":1,"stage":"A"}"#), parts("A", "i1", "{}"));
     }
 

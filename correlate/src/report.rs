@@ -128,7 +128,8 @@ impl Report {
             "deaths": deaths,
         });
         if let Some(ceiling) = &self.ceiling {
-            let seconds = |times: &[Duration]| -> Vec<f64> { times.iter().map(Duration::as_secs_f64).collect() };
+            let seconds =
+                |times: &[Duration]| -> Vec<f64> { times.iter().map(Duration::as_secs_f64).collect() };
             report["ceiling"] = json!({
                 "ratio": ceiling.ratio(),
                 "plain_seconds": seconds(&ceiling.plain),
@@ -155,7 +156,8 @@ fn death(death: &Death) -> Value {
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs_f64();
-        let stages: Vec<String> = self.stages.iter().map(|(name, n)| format!("{name} {}", count(*n))).collect();
+        let stages: Vec<String> =
+            self.stages.iter().map(|(name, n)| format!("{name} {}", count(*n))).collect();
         writeln!(
             f,
             "{} keys joined, of {} messages ({}), in {seconds:.2} s",
@@ -168,7 +170,8 @@ impl Display for Report {
         line("correlation rate", &format!("{} keys/s", count((self.gauge.joined as f64 / seconds) as u64)))?;
         let (peak, open) = (count(self.gauge.peak), count(self.gauge.open));
         line("open keys", &format!("{peak} at the peak, {open} at the end"))?;
-        let process = peak_memory().map_or_else(String::new, |bytes| format!(", process {}", bytes_of(bytes)));
+        let process =
+            peak_memory().map_or_else(String::new, |bytes| format!(", process {}", bytes_of(bytes)));
         line("memory", &format!("table {} at its peak{process}", bytes_of(self.gauge.peak_bytes)))?;
         line("workers", &self.crew())?;
         for more in &self.more {

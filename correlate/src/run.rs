@@ -102,7 +102,9 @@ impl Run {
         let fields = self.shape.fields()?;
         let input = Input::open(&self.input)?;
         if output::is_same(&self.input, &self.output)? {
-            return Err(Error::Request("input and output are the same folder; the output would be read as input".to_owned()));
+            return Err(Error::Request(
+                "input and output are the same folder; the output would be read as input".to_owned(),
+            ));
         }
         let folder = Folder::open(&self.output, self.overwrite)?;
         let bytes: u64 = input.sources.iter().map(|source| source.bytes).sum();
@@ -134,16 +136,20 @@ impl Run {
         let (mut table, mut files) = (outcome.table, outcome.output);
         let mut gauge = job.gauge(&table);
         if gauge.open > 0 {
-            for part in 0..partitions {
-                mark_late(&job, &mut table, files.read(part)?, &self.output.join(&names[part]))?;
+            for (part, name) in names.iter().enumerate().take(partitions) {
+                mark_late(&job, &mut table, files.read(part)?, &self.output.join(name))?;
             }
         }
         let (incomplete, late) = job.leave(&mut table, |sheet| files.write(sheet.file, &sheet.page))?;
         gauge.duplicates += late;
         let took = began.elapsed();
 
-        let stages: Vec<(String, u64)> =
-            job.stages().iter().zip(&vitals.staged).map(|(name, n)| (name.clone(), n.load(Relaxed))).collect();
+        let stages: Vec<(String, u64)> = job
+            .stages()
+            .iter()
+            .zip(&vitals.staged)
+            .map(|(name, n)| (name.clone(), n.load(Relaxed)))
+            .collect();
         let (rejected, cut_short) = (vitals.rejected.load(Relaxed), manner.cut_short.load(Relaxed));
         let mut more = vec![
             Line::number("files", "files read", input.sources.len() as u64),
@@ -156,7 +162,12 @@ impl Run {
         }
         if !input.others.is_empty() {
             let words = input.others.join(", ");
-            more.push(Line { field: "not_read", name: "not read", words, value: input.others.clone().into() });
+            more.push(Line {
+                field: "not_read",
+                name: "not read",
+                words,
+                value: input.others.clone().into(),
+            });
         }
         let mut report = Report {
             messages: vitals.merged.load(Relaxed),
@@ -225,7 +236,8 @@ impl Run {
             }
         }
         if !self.common.is_quiet() {
-            let stages: Vec<String> = stages.iter().map(|(name, n)| format!("{name} {}", count(*n))).collect();
+            let stages: Vec<String> =
+                stages.iter().map(|(name, n)| format!("{name} {}", count(*n))).collect();
             say(format!("stages: {}", stages.join(", ")));
         }
         Ok(stages.into_keys().collect())
@@ -247,7 +259,12 @@ impl Run {
 }
 
 /// Finds open keys that are in a part already: their messages came after the key was joined.
-fn mark_late(job: &InFiles, table: &mut Open, part: std::fs::File, path: &std::path::Path) -> Result<(), Error> {
+fn mark_late(
+    job: &InFiles,
+    table: &mut Open,
+    part: std::fs::File,
+    path: &std::path::Path,
+) -> Result<(), Error> {
     let (mut part, mut row) = (BufReader::with_capacity(1 << 16, part), Vec::new());
     while part.read_until(b'\n', &mut row).map_err(Error::file("read", path))? > 0 {
         job.mark_late(table, &row);

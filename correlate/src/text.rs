@@ -3,11 +3,7 @@
 //! A batch is one piece of memory with many records in it. The table copies what it must keep into a [`Heap`], which is
 //! compacted when half of it is dead: memory follows the open keys, and no record is boxed.
 
-use std::{
-    collections::HashSet,
-    hash::BuildHasher,
-    mem,
-};
+use std::{collections::HashSet, hash::BuildHasher, mem};
 
 use foldhash::quality::RandomState;
 use serde_json::json;
@@ -69,17 +65,7 @@ impl InFiles {
         let labels = stages.iter().map(|stage| label(b',', stage)).collect();
         let opening = label(b'{', key);
         let (hasher, other_hasher) = (RandomState::default(), RandomState::default());
-        Ok(InFiles {
-            stages,
-            labels,
-            opening,
-            partitions,
-            strict,
-            distinct,
-            manner,
-            hasher,
-            other_hasher,
-        })
+        Ok(InFiles { stages, labels, opening, partitions, strict, distinct, manner, hasher, other_hasher })
     }
 
     /// Output files besides the partitions.
@@ -190,7 +176,9 @@ impl InFiles {
         let mut about = json!({ "file": file, "line": line, "why": why });
         match std::str::from_utf8(&broken.text) {
             Ok(text) => about["text"] = text.into(),
-            Err(_) => about["hex"] = broken.text.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            Err(_) => {
+                about["hex"] = broken.text.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+            }
         }
         // Writing into memory does not fail.
         let _ = serde_json::to_writer(&mut *rejects, &about);
@@ -267,7 +255,8 @@ impl Heap {
 
     fn part(&self, at: u64) -> Part<'_> {
         let bytes = &self.bytes[at as usize..];
-        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+        let number =
+            |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
         let (key, rest) = (number(9), number(13));
         let before = bytes[..8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let (key, rest) = bytes[HEAD..HEAD + key + rest].split_at(key);
@@ -335,7 +324,11 @@ impl Open {
         let bit = 1 << stage;
         let found = table.find(hash, |place| place.hash == hash && heap.part(place.first).key == key);
         match found {
-            Err(_) if finished.as_ref().is_some_and(|keys| keys.contains(&(hash, job.other_hasher.hash_one(key)))) => {
+            Err(_)
+                if finished
+                    .as_ref()
+                    .is_some_and(|keys| keys.contains(&(hash, job.other_hasher.hash_one(key)))) =>
+            {
                 self.duplicate(job, stage, key, rest);
             }
             Err(at) => {
@@ -421,7 +414,8 @@ impl Open {
     }
 
     fn bytes(&self) -> usize {
-        let finished = self.finished.as_ref().map_or(0, |keys| keys.capacity() * (size_of::<(u64, u64)>() + 1));
+        let finished =
+            self.finished.as_ref().map_or(0, |keys| keys.capacity() * (size_of::<(u64, u64)>() + 1));
         self.table.bytes() + self.heap.bytes.capacity() + finished
     }
 }

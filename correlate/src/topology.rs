@@ -325,6 +325,16 @@ impl<J: Job> Floor<J> {
         Ok(())
     }
 
+    /// Gives back to the desks what a device had taken. Says whether it had anything.
+    fn reclaim(&self, from: DeviceId) -> bool {
+        #[cfg(test)]
+        if tests::FORGETFUL.get() {
+            return false;
+        }
+        let of_all = self.sources.reclaim(from) | self.sink.reclaim(from) | self.writer.reclaim(from);
+        self.stages.iter().fold(of_all, |any, desk| any | desk.reclaim(from))
+    }
+
     /// Keeps an error that stops the run, for the foreman.
     fn fail(&self, error: Error) -> Ending {
         let words = error.to_string();
@@ -423,10 +433,7 @@ impl<J: Job> Foreman<'_, J> {
             return Err(error);
         }
         let floor = self.floor;
-        let mut given_again = floor.sources.reclaim(device) | floor.sink.reclaim(device) | floor.writer.reclaim(device);
-        for desk in &floor.stages {
-            given_again |= desk.reclaim(device);
-        }
+        let given_again = floor.reclaim(device);
         let place = &mut self.crew[worker];
         place.deaths += 1;
         let name = place.name.clone();
@@ -457,5 +464,83 @@ impl<J: Job> Foreman<'_, J> {
         if done(|role| !matches!(role, Role::Writer)) {
             self.floor.writer.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::memory::{self, InMemory, STAGES};
+
+    thread_local! {
+        /// The control: a foreman, on this thread, who does not give back what the dead had taken.
+        pub(super) static FORGETFUL: Cell<bool> = const { Cell::new(false) };
+    }
+
+    const CUSTOMERS: u64 = 4_000;
+
+    fn joined(strikes: &[(usize, Strike)]) -> (memory::Verdict, Vec<Death>) {
+        let job = Arc::new(InMemory::new(12, 64));
+        let staff = Staff { threads: 1, readers: 1 };
+        let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
+        let messages = Arc::new(memory::messages(5, CUSTOMERS));
+        let vitals = Arc::new(Vitals::default());
+        let (partitions, table, output) = (job.partitions(&messages), job.table(), job.output());
+        let outcome = run(Arc::clone(&job), partitions, table, output, &staff, kills, Arc::clone(&vitals));
+        let output = outcome.expect("nothing is fatal in memory").output;
+        (memory::check(&output, 5, CUSTOMERS), vitals.deaths_from(0))
+    }
+
+    fn each_strike() -> impl Iterator<Item = (usize, Strike)> {
+        let shares = [0, 100, 256].map(Share);
+        let workers = Staff { threads: 1, readers: 1 }.roles(STAGES).len();
+        (0..workers).flat_map(move |worker| {
+            shares.into_iter().flat_map(move |share| {
+                How::ALL.into_iter().map(move |how| (worker, Strike { turn: 2, share, how }))
+            })
+        })
+    }
+
+    #[test]
+    fn any_worker_may_die_any_death_at_any_point_of_its_turn() {
+        for strike in each_strike() {
+            let (verdict, deaths) = joined(&[strike]);
+            assert!(verdict.is_exact(), "{strike:?}: {verdict:?}");
+            assert_eq!(deaths.len(), 1, "{strike:?}");
+            let kind = match strike.1.how {
+                How::Panic => FaultKind::Panic,
+                How::Error => FaultKind::Error,
+                How::Drop => FaultKind::Dropped,
+            };
+            assert_eq!(deaths[0].kind, kind, "{strike:?}");
+        }
+    }
+
+    #[test]
+    fn control_without_leases_given_back_the_check_sees_what_is_lost() {
+        FORGETFUL.set(true);
+        let mut lost = 0;
+        for strike in each_strike().filter(|(_, strike)| strike.share != Share::ALL) {
+            let (verdict, _) = joined(&[strike]);
+            lost += verdict.lost;
+            assert!(!verdict.is_exact(), "{strike:?}");
+        }
+        FORGETFUL.set(false);
+        assert!(lost > 0);
+    }
+
+    #[test]
+    fn a_worker_may_die_in_every_turn() {
+        let strikes: Vec<_> = (0..6)
+            .flat_map(|worker| (1..20).map(move |turn| (worker, turn)))
+            .map(|(worker, turn)| {
+                (worker, Strike { turn, share: Share(128), how: How::ALL[turn as usize % 3] })
+            })
+            .collect();
+        let (verdict, deaths) = joined(&strikes);
+        assert!(verdict.is_exact(), "{verdict:?}");
+        assert!(deaths.len() > 100, "{}", deaths.len());
     }
 }

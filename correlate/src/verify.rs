@@ -90,7 +90,8 @@ fn manifest(output: &Path) -> Result<(Shape, Vec<String>), Error> {
     let said: Value = serde_json::from_str(&text).unwrap_or_default();
     let shape = || {
         let text = |field: &str| Some(said[field].as_str()?.to_owned());
-        let stages: Option<Vec<String>> = said["stages"].as_array()?.iter().map(|s| Some(s.as_str()?.to_owned())).collect();
+        let stages: Option<Vec<String>> =
+            said["stages"].as_array()?.iter().map(|s| Some(s.as_str()?.to_owned())).collect();
         let csv_keys = CsvKeys::from_str(said["csv_keys"].as_str()?, true).ok()?;
         let longest_line = said["longest_line"].as_u64()?.try_into().ok()?;
         Some((Shape { stage: text("stage")?, key: text("key")?, csv_keys, longest_line }, stages?))
@@ -164,7 +165,10 @@ impl fmt::Display for Verdict {
             [self.messages, self.rows, self.incomplete, self.duplicates, self.rejects].map(count);
         if self.joined_again > 0 {
             let again = count(self.joined_again);
-            writeln!(f, "  note: {again} rows are for a key that was joined before, as all its messages came again")?;
+            writeln!(
+                f,
+                "  note: {again} rows are for a key that was joined before, as all its messages came again"
+            )?;
         }
         if self.is_exact() {
             return write!(
@@ -207,7 +211,12 @@ enum Kind {
 }
 
 /// Compares an output with its input.
-pub(crate) fn verify(input: &Path, output: &Path, shape: &Shape, stages: &[String]) -> Result<Verdict, Error> {
+pub(crate) fn verify(
+    input: &Path,
+    output: &Path,
+    shape: &Shape,
+    stages: &[String],
+) -> Result<Verdict, Error> {
     let side = |dir: &Path, wanted: fn(&str) -> bool| -> Result<Vec<PathBuf>, Error> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(Error::file("read folder", dir))? {
@@ -224,9 +233,12 @@ pub(crate) fn verify(input: &Path, output: &Path, shape: &Shape, stages: &[Strin
         let stem = name.strip_suffix(".gz").unwrap_or(name);
         !name.starts_with('.') && (stem.ends_with(".ndjson") || stem.ends_with(".csv"))
     })?;
-    let outputs: Vec<PathBuf> =
-        output::outputs(output)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "ndjson")).collect();
-    let bytes: u64 = inputs.iter().chain(&outputs).map(|path| path.metadata().map_or(0, |about| about.len())).sum();
+    let outputs: Vec<PathBuf> = output::outputs(output)?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "ndjson"))
+        .collect();
+    let bytes: u64 =
+        inputs.iter().chain(&outputs).map(|path| path.metadata().map_or(0, |about| about.len())).sum();
     // An entry takes about as much memory as a short line takes on disk; sorted, both sides are there at once.
     let passes = u128::from(1 + bytes / (1 << 29));
     let comparison = Comparison { inputs: &inputs, outputs: &outputs, shape, stages, passes };
@@ -251,7 +263,13 @@ impl Comparison<'_> {
         for (file, path) in (0..).zip(self.inputs) {
             self.read_input(file, path, &mut |line, entry| match entry {
                 Some((key, stage, rest)) if key % self.passes == pass => {
-                    expected.push(Entry { key, stage, rest, kind: Kind::Input, whence: Whence { file, line } });
+                    expected.push(Entry {
+                        key,
+                        stage,
+                        rest,
+                        kind: Kind::Input,
+                        whence: Whence { file, line },
+                    });
                 }
                 Some(_) => {}
                 None => drop(broken.insert(Whence { file, line })),
@@ -307,7 +325,9 @@ impl Comparison<'_> {
                 }
                 (Some(a), b) if b.is_none_or(|b| what(a) < what(b)) => {
                     verdict.lost += 1;
-                    verdict.tell(|| format!("lost: {}, of stage {}, is nowhere in the output", place(a), stage(a)));
+                    verdict.tell(|| {
+                        format!("lost: {}, of stage {}, is nowhere in the output", place(a), stage(a))
+                    });
                     left.next();
                 }
                 (_, Some(b)) => {
@@ -323,7 +343,8 @@ impl Comparison<'_> {
         // 2. Each where it belongs.
         let has = |entries: &[Entry], n: usize| entries.iter().any(|entry| usize::from(entry.stage) == n);
         let is_complete = (0..self.stages.len()).all(|n| has(asked, n));
-        let of = |kind: Kind| -> Vec<Entry> { given.iter().filter(|entry| entry.kind == kind).copied().collect() };
+        let of =
+            |kind: Kind| -> Vec<Entry> { given.iter().filter(|entry| entry.kind == kind).copied().collect() };
         let (rows, open, duplicates) = (of(Kind::Row), of(Kind::Incomplete), of(Kind::Duplicate));
         let times = rows.iter().filter(|entry| entry.stage == 0).count() as u64;
         verdict.rows += times;
@@ -348,7 +369,12 @@ impl Comparison<'_> {
         }
     }
 
-    fn compare_rejects(&self, path: &Path, broken: &BTreeSet<Whence>, verdict: &mut Verdict) -> Result<(), Error> {
+    fn compare_rejects(
+        &self,
+        path: &Path,
+        broken: &BTreeSet<Whence>,
+        verdict: &mut Verdict,
+    ) -> Result<(), Error> {
         let name = |whence: &Whence| {
             let name = self.inputs[whence.file as usize].file_name().unwrap_or_default().to_string_lossy();
             format!("{name}:{}", whence.line)
@@ -359,7 +385,8 @@ impl Comparison<'_> {
             let said: Value = line.and_then(|line| serde_json::from_slice(line).ok()).unwrap_or_default();
             let place = format!("{}:{}", said["file"].as_str().unwrap_or("?"), said["line"]);
             if !missing.remove(&place) {
-                verdict.differs(|| format!("rejects.ndjson:{number}: {place} is not broken, or is here twice"));
+                verdict
+                    .differs(|| format!("rejects.ndjson:{number}: {place} is not broken, or is here twice"));
             }
         })
         .map_err(Error::file("read", path))?;
@@ -392,7 +419,13 @@ impl Comparison<'_> {
                 verdict.differs(|| format!("{name}:{number}: a row that lacks a stage"));
             }
             if key % self.passes == pass {
-                found.extend(fields.into_iter().map(|(stage, rest)| Entry { key, stage, rest, kind, whence }));
+                found.extend(fields.into_iter().map(|(stage, rest)| Entry {
+                    key,
+                    stage,
+                    rest,
+                    kind,
+                    whence,
+                }));
             }
         })
         .map_err(Error::file("read", path))
