@@ -163,6 +163,7 @@ impl Generate {
             let mut file = Sink::new(&path, format)?;
             if format == Format::Csv {
                 let header = [&self.stage, &self.key, "amount", "note"];
+                line.clear();
                 write_csv(&mut line, &header);
                 file.writer().write_all(&line).map_err(failed())?;
             }

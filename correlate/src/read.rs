@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read},
     mem,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -115,8 +116,19 @@ pub(crate) struct Block {
 pub(crate) enum Text {
     /// Whole lines, the first of this number.
     Lines { first: u64, bytes: Vec<u8> },
-    /// Records below one header, each knowing its line.
-    Csv { header: Arc<Header>, records: Vec<ByteRecord> },
+    /// Records below one header, and their text as it came.
+    Csv { header: Arc<Header>, records: Vec<CsvRecord>, raw: Vec<u8> },
+}
+
+/// A record of CSV.
+#[derive(Debug)]
+pub(crate) struct CsvRecord {
+    /// The number of its first line.
+    pub(crate) line: u64,
+    /// Where its text is in the block, without the end of its last line.
+    pub(crate) raw: Range<usize>,
+    /// Its fields.
+    pub(crate) fields: ByteRecord,
 }
 
 /// How files are read.
@@ -283,7 +295,7 @@ impl Lines {
                     self.ended = true;
                     manner.cut_short.fetch_add(1, Relaxed);
                     // The line that was being read is not whole either.
-                    let line = self.line + memchr::memchr_iter(b'\n', &bytes).count() as u64;
+                    let line = self.line + newlines(&bytes);
                     let end = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
                     let text = excerpt(&bytes[end..]);
                     bytes.truncate(end);
@@ -310,7 +322,7 @@ impl Lines {
         if !self.ended {
             self.carry = bytes.split_off(whole);
         }
-        self.line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        self.line += newlines(&bytes);
         let some = !bytes.is_empty() || !broken.is_empty();
         Ok(some.then_some(Block { text: Text::Lines { first, bytes }, broken }))
     }
@@ -360,55 +372,71 @@ pub(crate) fn too_long(line: u64, longest: usize, text: &[u8]) -> Broken {
 
 /// A file of records.
 struct Csv {
-    reader: csv::Reader<Limited>,
+    reader: csv::Reader<Remembered>,
     header: Option<Arc<Header>>,
+    /// The number of the line at which the reader stands.
+    line: u64,
     ended: bool,
 }
 
-/// Gives no more than so many bytes before it is told that they made a record.
-struct Limited {
+/// Remembers what was read and is not in a block yet; refuses to remember more than any record of the longest size takes.
+struct Remembered {
     input: WithoutMark,
-    longest: usize,
-    since: usize,
+    most: usize,
+    bytes: Vec<u8>,
+    /// Bytes that came before those.
+    before: u64,
 }
 
-impl Read for Limited {
+impl Read for Remembered {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        // Far more than any record of the longest size takes, with all its quotes and commas.
-        if self.since > self.longest * 4 + BLOCK {
-            let words = format!("a record far longer than {} bytes; is a quote not closed?", self.longest);
+        if self.bytes.len() > self.most {
+            let words = "a record that does not end; is a quote not closed?";
             return Err(io::Error::new(ErrorKind::InvalidData, words));
         }
         let n = self.input.read(into)?;
-        self.since += n;
+        self.bytes.extend_from_slice(&into[..n]);
         Ok(n)
     }
 }
 
 impl Csv {
     fn new(input: WithoutMark, longest: usize) -> Csv {
+        // A block, and a record with all its quotes and commas.
+        let most = longest * 4 + BLOCK * 4;
+        let input = Remembered { input, most, bytes: Vec::new(), before: 0 };
         let mut builder = csv::ReaderBuilder::new();
         let builder = builder.has_headers(false).flexible(true).buffer_capacity(BLOCK / 2);
-        Csv { reader: builder.from_reader(Limited { input, longest, since: 0 }), header: None, ended: false }
+        Csv { reader: builder.from_reader(input), header: None, line: 1, ended: false }
     }
 
     fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
-        let (mut records, mut broken, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < BLOCK && !self.ended {
-            let mut record = ByteRecord::new();
-            self.reader.get_mut().since = 0;
-            match self.reader.read_byte_record(&mut record) {
+        let (mut records, mut broken) = (Vec::new(), Vec::new());
+        let start = self.reader.position().byte();
+        let mut at = start;
+        while (at - start < BLOCK as u64 || records.is_empty()) && !self.ended {
+            let mut fields = ByteRecord::new();
+            let outcome = self.reader.read_byte_record(&mut fields);
+            let end = self.reader.position().byte();
+            let remembered = self.reader.get_ref();
+            let raw =
+                &remembered.bytes[(at - remembered.before) as usize..(end - remembered.before) as usize];
+            // The reader passes over empty lines before it reads a record.
+            let blank = raw.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let line = self.line + newlines(&raw[..blank]);
+            self.line += newlines(raw);
+            let ending = raw[blank..].iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let from = (at - start) as usize;
+            let raw = from + blank..from + raw.len() - ending;
+            at = end;
+            match outcome {
                 Ok(false) => self.ended = true,
-                Ok(true) if self.header.is_none() => {
-                    self.header = Some(Arc::new(Header::new(&record, &manner.fields)))
-                }
-                Ok(true) => {
-                    bytes += record.as_slice().len() + size_of::<ByteRecord>();
-                    records.push(record);
-                }
+                Ok(true) => match &self.header {
+                    None => self.header = Some(Arc::new(Header::new(&fields, &manner.fields))),
+                    Some(_) => records.push(CsvRecord { line, raw, fields }),
+                },
                 Err(error) => {
                     self.ended = true;
-                    let line = record.position().map_or(1, csv::Position::line);
                     let error = match error.into_kind() {
                         csv::ErrorKind::Io(error) if !is_damage(&error) => return Err(error),
                         csv::ErrorKind::Io(error) => error.to_string(),
@@ -416,18 +444,23 @@ impl Csv {
                     };
                     manner.cut_short.fetch_add(1, Relaxed);
                     let why = format!("the rest of the file cannot be read: {error}");
-                    broken.push(Broken { line, why, text: Vec::new() });
+                    broken.push(Broken { line, why, text: excerpt(&remembered.bytes[raw.start..]) });
                 }
             }
         }
-        let Some(header) = self.header.clone().or_else(|| {
-            // Damage before the header is whole.
-            let nothing = || Arc::new(Header::new(&ByteRecord::new(), &manner.fields));
-            (!broken.is_empty()).then(nothing)
-        }) else {
-            return Ok(None);
-        };
+        let remembered = self.reader.get_mut();
+        let taken = (at - remembered.before) as usize;
+        let rest = remembered.bytes.split_off(taken);
+        let raw = mem::replace(&mut remembered.bytes, rest);
+        remembered.before = at;
         let some = !records.is_empty() || !broken.is_empty();
-        Ok(some.then_some(Block { text: Text::Csv { header, records }, broken }))
+        // Damage before the header is whole: there is none.
+        let header = || Arc::new(Header::new(&ByteRecord::new(), &manner.fields));
+        let header = self.header.get_or_insert_with(header);
+        Ok(some.then(|| Block { text: Text::Csv { header: Arc::clone(header), records, raw }, broken }))
     }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }

@@ -154,7 +154,7 @@ impl Run {
         let mut more = vec![
             Line::number("files", "files read", input.sources.len() as u64),
             Line::number("incomplete_keys", "incomplete keys", incomplete),
-            Line::number("duplicate_messages", "duplicates", gauge.duplicates),
+            Line::number("duplicates", "duplicates", gauge.duplicates),
             Line::number("rejected_lines", "rejected lines", rejected),
         ];
         if cut_short > 0 {

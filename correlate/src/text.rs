@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     job::{Gauge, Job, Routed, Share, Sheet},
     output::Files,
-    read::{Block, Broken, Manner, Partition, Text as Lines, too_long},
+    read::{Block, Broken, CsvRecord, Manner, Partition, Text as Lines, too_long},
     record::{Record, quote, write_key},
     table::{Slot, Table},
 };
@@ -533,12 +533,7 @@ pub(crate) struct Found<'a> {
     /// The record.
     pub(crate) read: &'a Record,
     line: u64,
-    text: Original<'a>,
-}
-
-enum Original<'a> {
-    Line(&'a [u8]),
-    Csv(&'a csv::ByteRecord),
+    text: &'a [u8],
 }
 
 impl Found<'_> {
@@ -552,23 +547,7 @@ impl Found<'_> {
 
     /// The line, set aside.
     fn broken(&self, why: String) -> Broken {
-        Broken { line: self.line, why, text: self.text.bytes() }
-    }
-}
-
-impl Original<'_> {
-    fn bytes(&self) -> Vec<u8> {
-        match self {
-            Original::Line(line) => line.to_vec(),
-            Original::Csv(record) => {
-                let mut writer = csv::Writer::from_writer(Vec::new());
-                // Writing into memory does not fail.
-                let _ = writer.write_byte_record(record);
-                let mut line = writer.into_inner().unwrap_or_default();
-                line.pop();
-                line
-            }
-        }
+        Broken { line: self.line, why, text: self.text.to_vec() }
     }
 }
 
@@ -589,19 +568,19 @@ pub(crate) fn each_record(
                     each(Err(too_long(number, manner.longest, line)))?;
                 } else if !line.trim_ascii().is_empty() {
                     let outcome = record.read_json(line, &manner.fields);
-                    each(Found { read: &record, line: number, text: Original::Line(line) }.unless(outcome))?;
+                    each(Found { read: &record, line: number, text: line }.unless(outcome))?;
                 }
             }
         }
-        Lines::Csv { header, records } => {
-            for raw in records {
-                let line = raw.position().map_or(0, csv::Position::line);
-                let bytes = raw.as_slice().len() + raw.len();
-                let outcome = match bytes > manner.longest {
-                    true => Err(too_long(line, manner.longest, &[]).why),
-                    false => record.read_csv(raw, header, &manner.fields),
-                };
-                each(Found { read: &record, line, text: Original::Csv(raw) }.unless(outcome))?;
+        Lines::Csv { header, records, raw } => {
+            for CsvRecord { line, raw: place, fields } in records {
+                let text = &raw[place.clone()];
+                if text.len() > manner.longest {
+                    each(Err(too_long(*line, manner.longest, text)))?;
+                } else {
+                    let outcome = record.read_csv(fields, header, &manner.fields);
+                    each(Found { read: &record, line: *line, text }.unless(outcome))?;
+                }
             }
         }
     }

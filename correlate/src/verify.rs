@@ -491,39 +491,33 @@ impl Comparison<'_> {
     }
 
     fn read_csv(&self, path: &Path, each: &mut dyn FnMut(u64, Option<(u128, u8, u128)>)) -> io::Result<()> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(open(path)?);
-        let header = match reader.byte_headers() {
-            Ok(header) => header.clone(),
-            Err(error) => {
-                each(error.position().map_or(1, csv::Position::line), None);
-                return Ok(());
-            }
-        };
         let longest = self.shape.longest_line as usize;
-        let mut record = csv::ByteRecord::new();
-        loop {
-            match reader.read_byte_record(&mut record) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => match error.into_kind() {
-                    csv::ErrorKind::Io(error) if !is_damage(&error) => return Err(error),
-                    _ => {
-                        each(record.position().map_or(1, csv::Position::line), None);
-                        return Ok(());
-                    }
-                },
-            }
-            let bytes = record.as_slice().len() + record.len();
-            let message = if bytes > longest { None } else { self.csv_message(&header, &record) };
-            each(record.position().map_or(0, csv::Position::line), message);
-        }
+        let mut header: Option<Option<csv::StringRecord>> = None;
+        each_csv_record(
+            path,
+            longest.saturating_mul(4) + (1 << 19),
+            &mut |line, text| match (&header, text) {
+                (_, None) => each(line, None),
+                (None, Some(text)) => header = Some(csv_fields(text)),
+                (Some(_), Some(text)) if text.len() > longest => each(line, None),
+                (Some(header), Some(text)) => {
+                    let message = header
+                        .as_ref()
+                        .zip(csv_fields(text))
+                        .and_then(|(header, record)| self.csv_message(header, &record));
+                    each(line, message);
+                }
+            },
+        )
     }
 
-    fn csv_message(&self, header: &csv::ByteRecord, record: &csv::ByteRecord) -> Option<(u128, u8, u128)> {
-        let header = csv::StringRecord::from_byte_record(header.clone()).ok()?;
-        let record = csv::StringRecord::from_byte_record(record.clone()).ok()?;
+    fn csv_message(
+        &self,
+        header: &csv::StringRecord,
+        record: &csv::StringRecord,
+    ) -> Option<(u128, u8, u128)> {
         let (mut keys, mut stages, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, value) in header.iter().zip(&record) {
+        for (name, value) in header.iter().zip(record) {
             match name {
                 name if name == self.shape.key => keys.push(value),
                 name if name == self.shape.stage => stages.push(value),
@@ -652,6 +646,65 @@ fn each_line(path: &Path, longest: u64, each: &mut dyn FnMut(u64, Option<&[u8]>)
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         each(number, Some(text).filter(|text| text.len() as u64 <= longest));
+    }
+    Ok(())
+}
+
+/// The fields of one record, if they are UTF-8.
+fn csv_fields(text: &[u8]) -> Option<csv::StringRecord> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+    reader.records().next()?.ok()
+}
+
+/// Calls `each` with every record of a CSV file and its first line; with none where the rest cannot be read.
+fn each_csv_record(path: &Path, longest: usize, each: &mut dyn FnMut(u64, Option<&[u8]>)) -> io::Result<()> {
+    enum At {
+        Start,
+        Plain,
+        Quoted,
+        Closing,
+    }
+    let (mut file, mut record, mut at) = (open(path)?, Vec::new(), At::Start);
+    let (mut line, mut first) = (1, 1);
+    loop {
+        let bytes = match file.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if !is_damage(&error) => return Err(error),
+            Ok(bytes) if record.len() <= longest => bytes,
+            _ => {
+                each(if record.is_empty() { line } else { first }, None);
+                return Ok(());
+            }
+        };
+        if bytes.is_empty() {
+            break;
+        }
+        for byte in bytes {
+            let ends = matches!(byte, b'\r' | b'\n') && !matches!(at, At::Quoted);
+            if ends && !record.is_empty() {
+                each(first, Some(&record));
+                record.clear();
+            } else if !ends {
+                if record.is_empty() {
+                    first = line;
+                }
+                record.push(*byte);
+            }
+            line += u64::from(*byte == b'\n');
+            at = match (at, byte) {
+                _ if ends => At::Start,
+                (At::Start, b'"') | (At::Closing, b'"') => At::Quoted,
+                (At::Quoted, b'"') => At::Closing,
+                (At::Quoted, _) => At::Quoted,
+                (_, b',') => At::Start,
+                _ => At::Plain,
+            };
+        }
+        let n = bytes.len();
+        file.consume(n);
+    }
+    if !record.is_empty() {
+        each(first, Some(&record));
     }
     Ok(())
 }
