@@ -19,6 +19,9 @@ use crate::{
     vitals::Vitals,
 };
 
+/// Batches that a desk holds. Half of it is what a sleeping thread is woken for.
+const DESK: usize = 64;
+
 /// Options of the main job.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Demo {
@@ -57,12 +60,12 @@ impl Demo {
             ));
         }
         let job = Arc::new(InMemory::new(self.partitions.into(), self.batch as usize));
-        let staff = self.common.staff();
+        let staff = self.common.staff(usize::MAX, DESK);
         let mut ceiling = Ceiling { supervised: Vec::new(), plain: Vec::new() };
         let mut rounds = self.compare.map_or(1, |rounds| rounds.max(1));
         let mut report = loop {
             if self.compare.is_some() {
-                ceiling.plain.push(self.plain(&job, &messages)?);
+                ceiling.plain.push(self.plain(&job, &messages, &staff)?);
             }
             let report = self.supervised(&job, &messages, &staff)?;
             ceiling.supervised.push(report.took);
@@ -121,10 +124,15 @@ impl Demo {
         })
     }
 
-    fn plain(&self, job: &InMemory, messages: &Arc<Vec<memory::Message>>) -> Result<Duration, Error> {
+    fn plain(
+        &self,
+        job: &InMemory,
+        messages: &Arc<Vec<memory::Message>>,
+        staff: &Staff,
+    ) -> Result<Duration, Error> {
         let (mut table, mut output) = (job.table(), job.output());
         let began = Instant::now();
-        plain::join(job, job.partitions(messages), &mut table, |sheet| {
+        plain::join(job, job.partitions(messages), staff.abreast, &mut table, |sheet| {
             job.write(&mut output, &sheet, Share::ALL)
         })?;
         let took = began.elapsed();
@@ -148,12 +156,12 @@ impl crate::Common {
     }
 
     /// The crew that was asked for.
-    pub(crate) fn staff(&self) -> Staff {
+    pub(crate) fn staff(&self, abreast: usize, desk: usize) -> Staff {
         let threads = self.threads.map_or_else(
             || std::thread::available_parallelism().map_or(1, |threads| threads.get()),
             usize::from,
         );
-        Staff { threads, readers: threads.clamp(2, 8) }
+        Staff { threads, readers: threads.clamp(2, 8), abreast, desk }
     }
 }
 

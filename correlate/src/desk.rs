@@ -11,9 +11,10 @@
 //!    finds the berth full. What lies in a berth is whole at every point where its worker can end.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     future::poll_fn,
     ops::{Deref, DerefMut},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -54,7 +55,60 @@ struct State<T> {
     given: u64,
     closed: bool,
     takers: Vec<Waker>,
-    givers: Vec<Waker>,
+    /// Givers who wait, by the order in which they came.
+    givers: BTreeMap<u64, Waker>,
+    tickets: u64,
+}
+
+impl<T> State<T> {
+    fn first_giver(&self) -> Option<Waker> {
+        self.givers.values().next().cloned()
+    }
+}
+
+/// A giver who waits for [room](Desk::room).
+#[derive(Debug)]
+pub(crate) struct Room<'a, T> {
+    desk: &'a Desk<T>,
+    ticket: Option<u64>,
+}
+
+impl<T> Future for Room<'_, T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let desk = self.desk;
+        let next = {
+            let mut state = lock(&desk.state);
+            let is_first = state.givers.keys().next().is_none_or(|first| Some(*first) == self.ticket);
+            if state.waiting.len() >= desk.capacity || !is_first {
+                let ticket = *self.ticket.get_or_insert(state.tickets);
+                state.tickets = state.tickets.max(ticket + 1);
+                state.givers.insert(ticket, cx.waker().clone());
+                return Poll::Pending;
+            }
+            if let Some(ticket) = self.ticket.take() {
+                state.givers.remove(&ticket);
+            }
+            // This giver will fill one place: is there another for the next?
+            if state.waiting.len() + 1 < desk.capacity { state.first_giver() } else { None }
+        };
+        next.into_iter().for_each(Waker::wake);
+        Poll::Ready(())
+    }
+}
+
+impl<T> Drop for Room<'_, T> {
+    /// Whoever gives up waiting holds nobody up.
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let next = {
+            let mut state = lock(&self.desk.state);
+            state.givers.remove(&ticket);
+            if state.waiting.len() < self.desk.capacity { state.first_giver() } else { None }
+        };
+        next.into_iter().for_each(Waker::wake);
+    }
 }
 
 impl<T> Desk<T> {
@@ -66,7 +120,8 @@ impl<T> Desk<T> {
             given: 0,
             closed: false,
             takers: Vec::new(),
-            givers: Vec::new(),
+            givers: BTreeMap::new(),
+            tickets: 0,
         };
         Desk { state: Mutex::new(state), capacity }
     }
@@ -83,18 +138,10 @@ impl<T> Desk<T> {
         takers.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until there is room. Whoever has waited is woken when half of the desk is free, so that two threads do not
-    /// wake each other for every single thing.
-    pub(crate) async fn room(&self) {
-        poll_fn(|cx| {
-            let mut state = lock(&self.state);
-            if state.waiting.len() < self.capacity {
-                return Poll::Ready(());
-            }
-            wait_in(&mut state.givers, cx);
-            Poll::Pending
-        })
-        .await
+    /// Waits until there is room, and until all who waited before have had it. Whoever has to wait is woken when half of
+    /// the desk is free, so that two threads do not wake each other for every single thing.
+    pub(crate) fn room(&self) -> Room<'_, T> {
+        Room { desk: self, ticket: None }
     }
 
     /// Lends the next thing to a device, which holds no other of this desk. `None` when no more will come.
@@ -105,7 +152,7 @@ impl<T> Desk<T> {
     }
 
     fn poll_take(&self, by: DeviceId, cx: &mut Context<'_>) -> Poll<Option<Lease<T>>> {
-        let (lease, givers) = {
+        let (lease, giver) = {
             let mut state = lock(&self.state);
             let Some(lease) = state.waiting.pop_front() else {
                 if state.closed {
@@ -116,9 +163,9 @@ impl<T> Desk<T> {
             };
             state.lent.push((by, lease.clone()));
             let half_free = state.waiting.len() * 2 <= self.capacity;
-            (lease, if half_free { std::mem::take(&mut state.givers) } else { Vec::new() })
+            (lease, if half_free { state.first_giver() } else { None })
         };
-        givers.into_iter().for_each(Waker::wake);
+        giver.into_iter().for_each(Waker::wake);
         Poll::Ready(Some(lease))
     }
 
@@ -213,10 +260,14 @@ impl<T> Drop for Aboard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::Wake,
+    };
 
     use backplane::Device;
-    use futures_lite::future::{block_on, poll_once};
+    use futures_lite::future::block_on;
 
     use super::*;
 
@@ -253,19 +304,49 @@ mod tests {
         });
     }
 
+    /// Counts how often it is woken.
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn woken() -> (Arc<Woken>, Waker) {
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        (Arc::clone(&woken), Waker::from(woken))
+    }
+
     #[test]
     fn a_giver_waits_until_half_is_free() {
         let (desk, taker) = (Desk::new(4), Device::new().id());
         (0..4).for_each(|n| desk.give(n));
-        block_on(async {
-            let mut room = pin!(desk.room());
-            assert!(poll_once(room.as_mut()).await.is_none());
-            desk.take(taker).await;
-            assert_eq!(lock(&desk.state).givers.len(), 1, "not woken for one");
-            desk.take(taker).await;
-            assert_eq!(lock(&desk.state).givers.len(), 0, "woken for two");
-            assert!(poll_once(room.as_mut()).await.is_some());
-        });
+        let (count, waker) = woken();
+        let mut cx = Context::from_waker(&waker);
+        let mut room = pin!(desk.room());
+        assert!(room.as_mut().poll(&mut cx).is_pending());
+        for (woken, free) in [(0, 1), (1, 2)] {
+            assert!(desk.poll_take(taker, &mut cx).is_ready());
+            assert_eq!(count.0.load(Relaxed), woken, "{free} places are free");
+        }
+        assert!(room.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn givers_have_their_turns_in_the_order_in_which_they_came() {
+        let (desk, taker) = (Desk::new(2), Device::new().id());
+        let (count, waker) = woken();
+        let (mut quiet, mut cx) = (Context::from_waker(Waker::noop()), Context::from_waker(&waker));
+        (0..2).for_each(|n| desk.give(n));
+        let (mut first, mut second) = (Box::pin(desk.room()), Box::pin(desk.room()));
+        assert!(first.as_mut().poll(&mut quiet).is_pending() && second.as_mut().poll(&mut cx).is_pending());
+        assert!(desk.poll_take(taker, &mut quiet).is_ready() && desk.settle(taker));
+        assert!(second.as_mut().poll(&mut cx).is_pending(), "it is another's turn");
+        assert!(pin!(desk.room()).poll(&mut quiet).is_pending(), "whoever comes later waits too");
+        drop(first);
+        assert_eq!(count.0.load(Relaxed), 1, "woken as the first has gone");
+        assert!(second.as_mut().poll(&mut cx).is_ready());
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub(crate) trait Job: Send + Sync + 'static {
     /// The stages' names; a stage's number is its place here.
     fn stages(&self) -> &[String];
 
+    /// It is a partition's turn: how many blocks are read before it is another's.
+    fn blocks(&self, _partition: &mut Self::Partition) -> u64 {
+        1
+    }
     /// Sees to it that a block lies ready in the partition; `false` at its end.
     fn fill(&self, partition: &mut Self::Partition) -> Result<bool, Error>;
     /// Sorts the block's messages by stage, and leaves the block.

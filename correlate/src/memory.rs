@@ -373,7 +373,7 @@ mod tests {
         let job = InMemory::new(12, 64);
         let (mut table, mut output) = (job.table(), job.output());
         let partitions = job.partitions(&Arc::new(messages));
-        plain::join(&job, partitions, &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL))
+        plain::join(&job, partitions, 64, &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL))
             .expect("no files");
         output
     }
@@ -421,7 +421,12 @@ mod tests {
     fn under_kills(messages: Vec<Message>, seed: u64, kills: u64) -> (Vec<Row>, Gauge) {
         let mut random = Random::new(seed);
         let job = Arc::new(InMemory::new(1 + random.below(12) as usize, 1 + random.below(64) as usize));
-        let staff = Staff { threads: 1 + random.below(3) as usize, readers: 1 + random.below(3) as usize };
+        let staff = Staff {
+            threads: 1 + random.below(3) as usize,
+            readers: 1 + random.below(3) as usize,
+            abreast: 1 + random.below(12) as usize,
+            desk: 1 + random.below(9) as usize,
+        };
         let (blocks, _, _, pages) = job.turns(messages.len());
         let mut turns = vec![1 + blocks / 4; staff.readers];
         turns.extend([blocks, blocks, blocks, blocks * 3, pages]);

@@ -29,13 +29,15 @@ pub(crate) struct Folder {
     old: Vec<PathBuf>,
     /// Held until the end.
     _lock: File,
-    finished: bool,
+    /// The folder was not there before, and its output is not complete yet.
+    is_ours_to_remove: bool,
 }
 
 impl Folder {
     /// Makes the folder if it is not there, and takes hold of it. Refuses to mix with an old output, unless that may be
     /// overwritten.
     pub(crate) fn open(dir: &Path, overwrite: bool) -> Result<Folder, Error> {
+        let is_ours_to_remove = !dir.exists();
         fs::create_dir_all(dir).map_err(Error::file("make folder", dir))?;
         let old = outputs(dir)?;
         if let Some(first) = old.first().filter(|_| !overwrite) {
@@ -63,7 +65,7 @@ impl Folder {
                 fs::remove_file(&left_over).map_err(Error::file("remove", &left_over))?;
             }
         }
-        Ok(Folder { dir: dir.to_owned(), work, old, _lock: lock, finished: false })
+        Ok(Folder { dir: dir.to_owned(), work, old, _lock: lock, is_ours_to_remove })
     }
 
     /// Makes files of these names, empty.
@@ -99,7 +101,7 @@ impl Folder {
         fs::rename(&manifest.path, &to).map_err(Error::file("make", &to))?;
         manifest.path = to;
         self.sync();
-        self.finished = true;
+        self.is_ours_to_remove = false;
         Ok(())
     }
 
@@ -114,7 +116,7 @@ impl Drop for Folder {
     /// it is.
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.work);
-        if !self.finished {
+        if self.is_ours_to_remove {
             // Only succeeds if nothing else is in it.
             let _ = fs::remove_dir(&self.dir);
         }

@@ -1,17 +1,34 @@
 //! The ceiling: the same join of the same messages by the same table, on one thread, with no runtime, no supervision and
 //! nothing handed over.
 
-use crate::{error::Error, job::Job};
+use std::collections::VecDeque;
 
-/// Joins it all, and calls `write` with each page.
+use crate::{
+    error::Error,
+    job::{Job, Sheet},
+};
+
+/// Joins it all, so many partitions abreast, and calls `write` with each page.
 pub(crate) fn join<J: Job>(
     job: &J,
-    partitions: impl IntoIterator<Item = J::Partition>,
+    partitions: Vec<J::Partition>,
+    abreast: usize,
     table: &mut J::Table,
-    mut write: impl FnMut(crate::job::Sheet<J::Page>) -> Result<(), Error>,
+    mut write: impl FnMut(Sheet<J::Page>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    for mut partition in partitions {
-        while job.fill(&mut partition)? {
+    let mut later = partitions.into_iter();
+    let mut now: VecDeque<J::Partition> = later.by_ref().take(abreast.max(1)).collect();
+    while let Some(mut partition) = now.pop_front() {
+        let mut blocks = 0..job.blocks(&mut partition);
+        loop {
+            if !job.fill(&mut partition)? {
+                now.extend(later.next());
+                break;
+            }
+            if blocks.next().is_none() {
+                now.push_back(partition);
+                break;
+            }
             let routed = job.route(&partition)?;
             job.pass(&mut partition);
             for batch in routed.batches {
@@ -22,8 +39,5 @@ pub(crate) fn join<J: Job>(
             }
         }
     }
-    for sheet in job.pages(table, true) {
-        write(sheet)?;
-    }
-    Ok(())
+    job.pages(table, true).into_iter().try_for_each(write)
 }

@@ -85,7 +85,7 @@ impl Screen {
     fn new(length: Length) -> Screen {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(length.whole()), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {elapsed}");
+            let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {wide_msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         let began = Instant::now();

@@ -149,8 +149,31 @@ pub(crate) struct Manner {
 pub(crate) struct Partition {
     source: Source,
     state: State,
+    /// How fast it is read among others.
+    pub(crate) pace: Pace,
     /// What has been read and not handed on.
     pub(crate) block: Option<Block>,
+}
+
+/// Spreads a file's blocks evenly over as many turns as the longest file has blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    blocks: u64,
+    turns: u64,
+    turn: u64,
+}
+
+impl Pace {
+    /// How many blocks are read in the next turn.
+    pub(crate) fn next_turn(&mut self) -> u64 {
+        if self.turn >= self.turns {
+            return 1;
+        }
+        let until = |turn: u64| u128::from(turn) * u128::from(self.blocks) / u128::from(self.turns);
+        let blocks = until(self.turn + 1) - until(self.turn);
+        self.turn += 1;
+        blocks as u64
+    }
 }
 
 enum State {
@@ -174,7 +197,19 @@ impl std::fmt::Debug for State {
 impl Partition {
     /// A file of which nothing has been read; it is opened when it is its turn.
     pub(crate) fn new(source: Source) -> Partition {
-        Partition { source, state: State::Closed, block: None }
+        Partition { source, state: State::Closed, pace: Pace::default(), block: None }
+    }
+
+    /// Files that are read in step: at any time about the same part of each has been read, so that all end together.
+    pub(crate) fn in_step(sources: &[Source]) -> Vec<Partition> {
+        // Packed text is about so much longer; if it is more, the rest is read when the others are through.
+        let blocks = |source: &Source| 1 + source.bytes * if source.packed { 6 } else { 1 } / BLOCK as u64;
+        let turns = sources.iter().map(blocks).max().unwrap_or(1);
+        let pace = |source| Pace { blocks: blocks(source), turns, turn: 0 };
+        sources
+            .iter()
+            .map(|source| Partition { pace: pace(source), ..Partition::new(source.clone()) })
+            .collect()
     }
 
     /// The file's name.
@@ -463,4 +498,29 @@ impl Csv {
 
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_are_read_in_step() {
+        let lengths = [1_000, 999, 10, 1];
+        let mut paces = lengths.map(|blocks| Pace { blocks, turns: 1_000, turn: 0 });
+        let mut read = [0; 4];
+        for turn in 1..=1_000 {
+            for (read, pace) in read.iter_mut().zip(&mut paces) {
+                *read += pace.next_turn();
+            }
+            for (read, length) in read.iter().zip(lengths) {
+                assert!(
+                    *read <= length * turn / 1_000 + 1 && *read + 1 >= length * turn / 1_000,
+                    "turn {turn}"
+                );
+            }
+        }
+        assert_eq!(read, lengths);
+        assert!(paces.iter_mut().all(|pace| pace.next_turn() == 1), "what is longer than it seemed goes on");
+    }
 }

@@ -27,6 +27,9 @@ use crate::{
     vitals::Vitals,
 };
 
+/// Batches that a desk holds: few, as they are large and a batch takes long.
+const DESK: usize = 8;
+
 /// Options that say what a record is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Shape {
@@ -71,6 +74,10 @@ pub(crate) struct Run {
     /// Partitions of the output
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1024))]
     partitions: u16,
+    /// Files that are read abreast, block by block: streams that were written at the same time meet early, and few keys
+    /// are open. With 1, files are read one after another, in the order of their names
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    abreast: u16,
     /// Replace an output that is there already
     #[arg(long)]
     overwrite: bool,
@@ -126,11 +133,11 @@ impl Run {
 
         let names = output::names(partitions);
         let files = folder.files(&names)?;
-        let staff = self.common.staff();
+        let staff = self.common.staff(self.abreast.into(), DESK);
         let kills = Kills::seeded(self.seed, self.kills, &turns(bytes, staff.readers, job.stages().len()));
         let began = Instant::now();
         let outcome = progress::shown(self.common.is_quiet(), Length::Bytes(bytes), &vitals, || {
-            let sources = input.sources.iter().cloned().map(Partition::new).collect();
+            let sources = Partition::in_step(&input.sources);
             topology::run(Arc::clone(&job), sources, job.table(), files, &staff, kills, Arc::clone(&vitals))
         })?;
         let (mut table, mut files) = (outcome.table, outcome.output);
@@ -249,11 +256,16 @@ impl Run {
         let job = InFiles::new(stages.to_vec(), self.partitions.into(), manner, self.strict, self.distinct)?;
         let mut table = job.table();
         let began = Instant::now();
-        let sources = sources.iter().cloned().map(Partition::new);
-        plain::join(&job, sources, &mut table, |sheet: Sheet<Vec<u8>>| {
-            std::hint::black_box(sheet.page);
-            Ok(())
-        })?;
+        plain::join(
+            &job,
+            Partition::in_step(sources),
+            self.abreast.into(),
+            &mut table,
+            |sheet: Sheet<Vec<u8>>| {
+                std::hint::black_box(sheet.page);
+                Ok(())
+            },
+        )?;
         Ok(began.elapsed())
     }
 }

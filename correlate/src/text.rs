@@ -431,6 +431,10 @@ impl Job for InFiles {
         &self.stages
     }
 
+    fn blocks(&self, partition: &mut Partition) -> u64 {
+        partition.pace.next_turn()
+    }
+
     fn fill(&self, partition: &mut Partition) -> Result<bool, Error> {
         partition.fill(&self.manner)
     }

@@ -25,7 +25,10 @@ use std::{
     future::pending,
     panic::resume_unwind,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -42,9 +45,6 @@ use crate::{
     vitals::{Death, Vitals},
 };
 
-/// How many batches a desk holds before those above it wait.
-const DESK: usize = 64;
-
 /// How often a worker may die that nobody killed.
 const PATIENCE: u64 = 3;
 
@@ -55,6 +55,12 @@ pub(crate) struct Staff {
     pub(crate) threads: usize,
     /// Workers that read partitions.
     pub(crate) readers: usize,
+    /// Partitions that are read abreast, in turns: what was written at the same time is read at the same time, and keys
+    /// do not stay open for long.
+    pub(crate) abreast: usize,
+    /// Batches that a desk holds before those above it wait. Stages overtake each other by no more than what lies on two
+    /// desks; what is overtaken is open that much longer.
+    pub(crate) desk: usize,
 }
 
 impl Staff {
@@ -111,7 +117,7 @@ pub(crate) fn run<J: Job>(
     vitals: Arc<Vitals>,
 ) -> Result<Outcome<J::Table, J::Output>, Error> {
     let began = Instant::now();
-    let floor = Arc::new(Floor::new(job, partitions, table, output, kills, vitals));
+    let floor = Arc::new(Floor::new(job, partitions, staff, table, output, kills, vitals));
     let executor = Executor::new();
     let roles = staff.roles(floor.job.stages().len());
     let stop = Desk::<()>::new(1);
@@ -138,8 +144,12 @@ pub(crate) fn run<J: Job>(
 /// All that outlives the workers.
 struct Floor<J: Job> {
     job: Arc<J>,
-    /// The numbers of partitions to be read.
+    /// The numbers of the partitions that are read abreast.
     sources: Desk<usize>,
+    /// How many partitions have been among them, or are.
+    begun: AtomicUsize,
+    /// How many partitions are not through.
+    unread: AtomicUsize,
     partitions: Vec<Berth<J::Partition>>,
     stages: Vec<Desk<J::Batch>>,
     sink: Desk<J::Batch>,
@@ -193,23 +203,29 @@ impl<J: Job> Floor<J> {
     fn new(
         job: Arc<J>,
         partitions: Vec<J::Partition>,
+        staff: &Staff,
         table: J::Table,
         output: J::Output,
         kills: Kills,
         vitals: Arc<Vitals>,
     ) -> Floor<J> {
-        let stages = job.stages().iter().map(|_| Desk::new(DESK)).collect();
+        let stages = job.stages().iter().map(|_| Desk::new(staff.desk)).collect();
         let sources = Desk::new(usize::MAX);
-        (0..partitions.len()).for_each(|n| sources.give(n));
-        sources.close();
+        let (begun, unread) = (partitions.len().min(staff.abreast.max(1)), partitions.len());
+        (0..begun).for_each(|n| sources.give(n));
+        if unread == 0 {
+            sources.close();
+        }
         Floor {
             job,
             sources,
+            begun: begun.into(),
+            unread: unread.into(),
             partitions: partitions.into_iter().map(Berth::new).collect(),
             stages,
-            sink: Desk::new(DESK),
+            sink: Desk::new(staff.desk),
             bench: Berth::new(Bench { table, serial: 0, done: 0 }),
-            writer: Desk::new(DESK),
+            writer: Desk::new(staff.desk),
             ledger: Berth::new(Ledger { output, serial: 0 }),
             kills,
             vitals,
@@ -229,35 +245,62 @@ impl<J: Job> Floor<J> {
     }
 
     async fn read(&self, worker: usize, me: DeviceId) -> Result<(), Ending> {
-        let job = &*self.job;
         while let Some(lease) = self.sources.take(me).await {
-            let mut partition = self.partitions[*lease.item].board().ok_or(Ending::Taken)?;
-            while job.fill(&mut partition).map_err(|error| self.fail(error))? {
-                let strike = self.kills.turn(worker);
-                let routed = job.route(&partition).map_err(|error| self.fail(error))?;
-                if let Some(strike) = strike {
-                    self.strike(worker, strike).await?;
+            let n = *lease.item;
+            let mut partition = self.partitions[n].board().ok_or(Ending::Taken)?;
+            let mut blocks = 0..self.job.blocks(&mut partition);
+            let is_through = loop {
+                if !self.job.fill(&mut partition).map_err(|error| self.fail(error))? {
+                    break true;
                 }
-                for batch in &routed.batches {
-                    self.stages[job.stage(batch)].room().await;
+                if blocks.next().is_none() {
+                    break false;
                 }
-                if !routed.sheets.is_empty() {
-                    self.writer.room().await;
-                }
-                job.pass(&mut partition);
-                self.vitals.rejected.fetch_add(routed.rejected, Relaxed);
-                for batch in routed.batches {
-                    self.vitals.read.fetch_add(job.len(&batch) as u64, Relaxed);
-                    self.stages[job.stage(&batch)].give(batch);
-                }
-                for sheet in routed.sheets {
-                    self.writer.give(sheet);
-                }
-            }
+                self.read_block(worker, &mut partition).await?;
+            };
+            // Back in its berth before it can be anybody's again.
             drop(partition);
-            let _ = self.sources.settle(me);
+            if self.sources.settle(me) {
+                if is_through { self.next_source() } else { self.sources.give(n) }
+            }
         }
         Ok(())
+    }
+
+    async fn read_block(&self, worker: usize, partition: &mut J::Partition) -> Result<(), Ending> {
+        let job = &*self.job;
+        let strike = self.kills.turn(worker);
+        let routed = job.route(partition).map_err(|error| self.fail(error))?;
+        if let Some(strike) = strike {
+            self.strike(worker, strike).await?;
+        }
+        for batch in &routed.batches {
+            self.stages[job.stage(batch)].room().await;
+        }
+        if !routed.sheets.is_empty() {
+            self.writer.room().await;
+        }
+        job.pass(partition);
+        self.vitals.rejected.fetch_add(routed.rejected, Relaxed);
+        for batch in routed.batches {
+            self.vitals.read.fetch_add(job.len(&batch) as u64, Relaxed);
+            self.stages[job.stage(&batch)].give(batch);
+        }
+        for sheet in routed.sheets {
+            self.writer.give(sheet);
+        }
+        Ok(())
+    }
+
+    /// A partition is through: another takes its place among those that are read abreast.
+    fn next_source(&self) {
+        let begun = self.begun.fetch_add(1, Relaxed);
+        if begun < self.partitions.len() {
+            self.sources.give(begun);
+        }
+        if self.unread.fetch_sub(1, Relaxed) == 1 {
+            self.sources.close();
+        }
     }
 
     async fn take_in(&self, worker: usize, stage: usize, me: DeviceId) -> Result<(), Ending> {
@@ -483,7 +526,7 @@ mod tests {
 
     fn joined(strikes: &[(usize, Strike)]) -> (memory::Verdict, Vec<Death>) {
         let job = Arc::new(InMemory::new(12, 64));
-        let staff = Staff { threads: 1, readers: 1 };
+        let staff = Staff { threads: 1, readers: 1, abreast: 64, desk: 4 };
         let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let vitals = Arc::new(Vitals::default());
@@ -495,7 +538,7 @@ mod tests {
 
     fn each_strike() -> impl Iterator<Item = (usize, Strike)> {
         let shares = [0, 100, 256].map(Share);
-        let workers = Staff { threads: 1, readers: 1 }.roles(STAGES).len();
+        let workers = Staff { threads: 1, readers: 1, abreast: 64, desk: 4 }.roles(STAGES).len();
         (0..workers).flat_map(move |worker| {
             shares.into_iter().flat_map(move |share| {
                 How::ALL.into_iter().map(move |how| (worker, Strike { turn: 2, share, how }))

@@ -261,7 +261,7 @@ impl Comparison<'_> {
     fn pass(&self, pass: u128, verdict: &mut Verdict) -> Result<(), Error> {
         let (mut expected, mut broken) = (Vec::new(), BTreeSet::new());
         for (file, path) in (0..).zip(self.inputs) {
-            self.read_input(file, path, &mut |line, entry| match entry {
+            self.read_input(path, &mut |line, entry| match entry {
                 Some((key, stage, rest)) if key % self.passes == pass => {
                     expected.push(Entry {
                         key,
@@ -451,7 +451,6 @@ impl Comparison<'_> {
     /// Calls `each` with every line of an input file: a message, or none where the line is broken.
     fn read_input(
         &self,
-        _file: u32,
         path: &Path,
         each: &mut dyn FnMut(u64, Option<(u128, u8, u128)>),
     ) -> Result<(), Error> {
