@@ -70,13 +70,13 @@ impl Demo {
             let report = self.supervised(&job, &messages, &staff)?;
             ceiling.supervised.push(report.took);
             rounds -= 1;
-            if rounds == 0 || !report.exact {
+            if rounds == 0 || report.exact != Some(true) {
                 break report;
             }
         };
         report.ceiling = self.compare.map(|_| ceiling);
         report.print(self.common.report)?;
-        Ok(report.exact)
+        Ok(report.exact == Some(true))
     }
 
     fn supervised(
@@ -120,7 +120,7 @@ impl Demo {
             ceiling: None,
             more,
             verdict: words(&verdict),
-            exact,
+            exact: Some(exact),
         })
     }
 

@@ -196,6 +196,13 @@ impl Files {
         Ok(())
     }
 
+    /// Removes them.
+    pub(crate) fn remove(self) -> Result<(), Error> {
+        self.files
+            .iter()
+            .try_for_each(|file| fs::remove_file(&file.path).map_err(Error::file("remove", &file.path)))
+    }
+
     /// Opens a file again, to be read from its start.
     pub(crate) fn read(&self, file: usize) -> Result<File, Error> {
         let path = &self.files[file].path;

@@ -47,8 +47,8 @@ pub(crate) struct Report {
     pub(crate) more: Vec<Line>,
     /// The last word.
     pub(crate) verdict: String,
-    /// Whether all is as it should be.
-    pub(crate) exact: bool,
+    /// Whether all is as it should be, if that was checked.
+    pub(crate) exact: Option<bool>,
 }
 
 /// A line of the report that only some joins have.

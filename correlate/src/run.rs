@@ -14,15 +14,15 @@ use serde_json::json;
 use crate::{
     Common,
     error::Error,
-    job::{Job, Sheet},
+    job::Job,
     kills::Kills,
-    output::{self, Folder, MANIFEST},
+    output::{self, Files, Folder, MANIFEST},
     plain,
     progress::{self, Length, say},
     read::{Folder as Input, Manner, Partition, Source},
     record::{CsvKeys, Fields},
     report::{Ceiling, Line, Report, count},
-    text::{InFiles, MOST_STAGES, Open, each_record},
+    text::{InFiles, Left, MOST_STAGES, Open, each_record},
     topology,
     vitals::Vitals,
 };
@@ -93,7 +93,7 @@ pub(crate) struct Run {
     /// What the kills are made from
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
-    /// Also measure a plain single-thread join of the same files, without runtime, that writes nothing
+    /// Also measure a plain single-thread join of the same files, without runtime
     #[arg(long)]
     compare: bool,
     /// Verify the output when it is there, as `correlate verify` does
@@ -129,7 +129,8 @@ impl Run {
         }
         let partitions: usize = self.partitions.into();
         let job = Arc::new(InFiles::new(stages, partitions, manner.clone(), self.strict, self.distinct)?);
-        let ceiling = self.compare.then(|| self.plain(&input.sources, job.stages(), &manner)).transpose()?;
+        let ceiling =
+            self.compare.then(|| self.plain(&input.sources, job.stages(), &manner, &folder)).transpose()?;
 
         let names = output::names(partitions);
         let files = folder.files(&names)?;
@@ -142,14 +143,18 @@ impl Run {
         })?;
         let (mut table, mut files) = (outcome.table, outcome.output);
         let mut gauge = job.gauge(&table);
-        if gauge.open > 0 {
-            for (part, name) in names.iter().enumerate().take(partitions) {
-                mark_late(&job, &mut table, files.read(part)?, &self.output.join(name))?;
-            }
-        }
-        let (incomplete, late) = job.leave(&mut table, |sheet| files.write(sheet.file, &sheet.page))?;
-        gauge.duplicates += late;
+        let left = self.close(&job, &mut table, &mut files, &names)?;
+        gauge.duplicates += left.late;
         let took = began.elapsed();
+        // The readers' count against the table's: whatever is wrong here, nothing is declared complete. `verify` asks more.
+        let messages = vitals.read.load(Relaxed);
+        let found = gauge.joined * job.stages().len() as u64 + gauge.duplicates + left.messages;
+        if messages != found {
+            let (messages, found) = (count(messages), count(found));
+            return Err(Error::Request(format!(
+                "{messages} messages were read and {found} are in the output: a defect"
+            )));
+        }
 
         let stages: Vec<(String, u64)> = job
             .stages()
@@ -160,7 +165,7 @@ impl Run {
         let (rejected, cut_short) = (vitals.rejected.load(Relaxed), manner.cut_short.load(Relaxed));
         let mut more = vec![
             Line::number("files", "files read", input.sources.len() as u64),
-            Line::number("incomplete_keys", "incomplete keys", incomplete),
+            Line::number("incomplete_keys", "incomplete keys", left.keys),
             Line::number("duplicates", "duplicates", gauge.duplicates),
             Line::number("rejected_lines", "rejected lines", rejected),
         ];
@@ -177,7 +182,7 @@ impl Run {
             });
         }
         let mut report = Report {
-            messages: vitals.merged.load(Relaxed),
+            messages,
             gauge,
             took,
             workers: staff.roles(stages.len()).len(),
@@ -186,7 +191,7 @@ impl Run {
             ceiling: ceiling.map(|plain| Ceiling { supervised: vec![took], plain: vec![plain] }),
             more,
             verdict: String::new(),
-            exact: true,
+            exact: None,
         };
         let manifest = json!({
             "format": 1,
@@ -205,11 +210,11 @@ impl Run {
         }
         if self.verify {
             let verdict = crate::verify::verify(&self.input, &self.output, &self.shape, job.stages())?;
-            report.exact = verdict.is_exact();
+            report.exact = Some(verdict.is_exact());
             report.verdict = verdict.to_string();
         }
         report.print(self.common.report)?;
-        Ok(report.exact)
+        Ok(report.exact.unwrap_or(true))
     }
 
     /// Reads all input for the names of its stages.
@@ -250,23 +255,42 @@ impl Run {
         Ok(stages.into_keys().collect())
     }
 
-    /// How long the ceiling takes.
-    fn plain(&self, sources: &[Source], stages: &[String], manner: &Manner) -> Result<Duration, Error> {
+    /// Writes what is left in the table.
+    fn close(
+        &self,
+        job: &InFiles,
+        table: &mut Open,
+        files: &mut Files,
+        names: &[String],
+    ) -> Result<Left, Error> {
+        if job.gauge(table).open > 0 {
+            for (part, name) in names.iter().enumerate().take(self.partitions.into()) {
+                mark_late(job, table, files.read(part)?, &self.output.join(name))?;
+            }
+        }
+        job.leave(table, |sheet| files.write(sheet.file, &sheet.page))
+    }
+
+    /// How long the ceiling takes, into files that are removed again.
+    fn plain(
+        &self,
+        sources: &[Source],
+        stages: &[String],
+        manner: &Manner,
+        folder: &Folder,
+    ) -> Result<Duration, Error> {
         let manner = Manner { bytes: Arc::default(), cut_short: Arc::default(), ..manner.clone() };
         let job = InFiles::new(stages.to_vec(), self.partitions.into(), manner, self.strict, self.distinct)?;
-        let mut table = job.table();
+        let names: Vec<String> =
+            output::names(self.partitions.into()).iter().map(|name| format!("plain-{name}")).collect();
+        let (mut table, mut files) = (job.table(), folder.files(&names)?);
+        let (sources, abreast) = (Partition::in_step(sources), self.abreast.into());
         let began = Instant::now();
-        plain::join(
-            &job,
-            Partition::in_step(sources),
-            self.abreast.into(),
-            &mut table,
-            |sheet: Sheet<Vec<u8>>| {
-                std::hint::black_box(sheet.page);
-                Ok(())
-            },
-        )?;
-        Ok(began.elapsed())
+        plain::join(&job, sources, abreast, &mut table, |sheet| files.write(sheet.file, &sheet.page))?;
+        self.close(&job, &mut table, &mut files, &names)?;
+        let took = began.elapsed();
+        files.remove()?;
+        Ok(took)
     }
 }
 

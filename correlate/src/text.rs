@@ -134,13 +134,13 @@ impl InFiles {
     }
 
     /// Hands the open keys to `write`, page by page: keys that lack a stage, and messages that came after their key was
-    /// joined. Says how many keys are incomplete and how many messages were late.
+    /// joined.
     pub(crate) fn leave(
         &self,
         open: &mut Open,
         mut write: impl FnMut(Sheet<Vec<u8>>) -> Result<(), Error>,
-    ) -> Result<(u64, u64), Error> {
-        let (mut incomplete, mut late) = (0, 0);
+    ) -> Result<Left, Error> {
+        let mut left = Left::default();
         let mut pages = [(self.incomplete(), Vec::new()), (self.duplicates(), Vec::new())];
         for place in open.table.iter() {
             let key = open.heap.part(place.first).key;
@@ -148,12 +148,13 @@ impl InFiles {
             for part in open.heap.chain(place.last) {
                 rests[usize::from(part.stage)] = Some(part.rest);
                 if place.late {
-                    late += 1;
+                    left.late += 1;
                     self.write_row(&mut pages[1].1, key, &mem::take(&mut rests));
                 }
             }
             if !place.late {
-                incomplete += 1;
+                left.keys += 1;
+                left.messages += u64::from(place.seen.count_ones());
                 self.write_row(&mut pages[0].1, key, &rests);
             }
             for (file, page) in &mut pages {
@@ -165,7 +166,7 @@ impl InFiles {
         for (file, page) in pages {
             write(Sheet { file, page })?;
         }
-        Ok((incomplete, late))
+        Ok(left)
     }
 
     fn reject(&self, rejects: &mut Vec<u8>, partition: &Partition, broken: &Broken) -> Result<(), Error> {
@@ -185,6 +186,17 @@ impl InFiles {
         rejects.push(b'\n');
         Ok(())
     }
+}
+
+/// What was left in a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Keys that lack a stage.
+    pub(crate) keys: u64,
+    /// Their messages.
+    pub(crate) messages: u64,
+    /// Messages that came after their key was joined.
+    pub(crate) late: u64,
 }
 
 /// `{"name":` or `,"name":`.
