@@ -1,0 +1,70 @@
+//! Why a run stopped before its end, in words for whoever started it.
+
+use std::{fmt, io, path::PathBuf};
+
+/// What stops a run. A broken line is not among them, unless `--strict` says so.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// A file or folder would not do what was asked of it.
+    File {
+        /// What was asked, as a verb: "read", "write".
+        verb: &'static str,
+        /// Of which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A broken line, under `--strict`.
+    Broken {
+        /// The file's name.
+        file: String,
+        /// The line, counted from one.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Options and data that cannot go together, in a whole sentence.
+    Request(String),
+    /// A worker that ended again and again, though nobody killed it.
+    Worker {
+        /// Which one.
+        name: String,
+        /// How often.
+        times: u64,
+        /// How it ended the last time.
+        exit: String,
+    },
+}
+
+impl Error {
+    /// The system refused something; to be curried into `map_err`.
+    pub(crate) fn file(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File { verb, path, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::File { verb, path, source } => write!(f, "cannot {verb} {}: {source}", path.display()),
+            Error::Broken { file, line, why } => write!(f, "{file}:{line}: {why} (and --strict was given)"),
+            Error::Request(words) => f.write_str(words),
+            Error::Worker { name, times, exit } => {
+                write!(
+                    f,
+                    "worker {name} ended {times} times though nobody killed it; the last time it {exit}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::File { source, .. } => Some(source),
+            Error::Broken { .. } | Error::Request(_) | Error::Worker { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The main job: three streams that are made from a seed and joined in memory.
+//!
+//! A message is a customer's number, a stage and a payload; all streams together are shuffled, so that order tells
+//! nothing, and cut into partitions. What should come out is known from the seed alone: [`check`] asks neither the
+//! messages nor anything that was counted on the way.
+
+use std::{hint::black_box, mem, sync::Arc};
+
+use crate::{
+    error::Error,
+    job::{Gauge, Job, Routed, Share, Sheet},
+    random::{Random, mix},
+    table::{Slot, Table},
+};
+
+/// Streams of the main job.
+pub(crate) const STAGES: usize = 3;
+
+/// Rows that travel to the writer together.
+const PAGE: usize = 2048;
+
+/// Messages whose places in the table are looked up together.
+const AHEAD: usize = 32;
+
+/// What a stream says about a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    customer: u64,
+    payload: u64,
+    stage: u8,
+}
+
+/// All streams' messages for customers 1 to `customers`, in an order that tells nothing.
+pub(crate) fn messages(seed: u64, customers: u64) -> Vec<Message> {
+    let mut messages = Vec::with_capacity(customers as usize * STAGES);
+    for stage in 0..STAGES as u8 {
+        messages.extend((1..=customers).map(|customer| Message {
+            customer,
+            payload: payload(seed, stage, customer),
+            stage,
+        }));
+    }
+    Random::new(seed).shuffle(&mut messages);
+    messages
+}
+
+/// What a stream says about a customer, and would say again.
+fn payload(seed: u64, stage: u8, customer: u64) -> u64 {
+    mix(mix(seed ^ u64::from(stage)) ^ customer)
+}
+
+/// Scatters customers over the table and the output.
+#[inline]
+fn hash(customer: u64) -> u64 {
+    let wide = u128::from(customer ^ 0x2d35_8dcc_aa6c_78a5) * 0x9e37_79b9_7f4a_7c15;
+    (wide >> 64) as u64 ^ wide as u64
+}
+
+/// Which output partition a customer's row goes to.
+#[inline]
+fn place(customer: u64, partitions: usize) -> usize {
+    // The lower half: the upper bits find the place in the table.
+    (((hash(customer) & 0xffff_ffff) * partitions as u64) >> 32) as usize
+}
+
+/// A customer in whom all streams have met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    customer: u64,
+    payloads: [u64; STAGES],
+}
+
+/// The join in memory.
+#[derive(Debug)]
+pub(crate) struct InMemory {
+    stages: [String; STAGES],
+    partitions: usize,
+    batch: usize,
+}
+
+impl InMemory {
+    /// With so many output partitions, and about so many messages a batch.
+    pub(crate) fn new(partitions: usize, batch: usize) -> InMemory {
+        InMemory { stages: ["A", "B", "C"].map(str::to_owned), partitions, batch }
+    }
+
+    /// The messages, cut into partitions.
+    pub(crate) fn partitions(&self, messages: &Arc<Vec<Message>>) -> Vec<Partition> {
+        let bounds = |n| n * messages.len() / self.partitions;
+        (0..self.partitions)
+            .map(|n| Partition { messages: Arc::clone(messages), next: bounds(n), end: bounds(n + 1) })
+            .collect()
+    }
+
+    /// Nothing is open, nothing is joined.
+    pub(crate) fn table(&self) -> Open {
+        Open {
+            table: Table::new(),
+            rows: (0..self.partitions).map(|_| Vec::new()).collect(),
+            full: Vec::new(),
+            joined: 0,
+            duplicates: 0,
+            peak_bytes: 0,
+        }
+    }
+
+    /// No rows yet.
+    pub(crate) fn output(&self) -> Output {
+        Output { files: (0..self.partitions).map(|_| File::default()).collect() }
+    }
+
+    fn block<'a>(&self, partition: &'a Partition) -> &'a [Message] {
+        let end = partition.end.min(partition.next + self.batch * STAGES);
+        &partition.messages[partition.next..end]
+    }
+
+    /// How often a reader, a stage, the sink and the writer will be asked to do something, for so many messages.
+    pub(crate) fn turns(&self, messages: usize) -> (u64, u64, u64, u64) {
+        let blocks = (messages / (self.batch * STAGES)) as u64;
+        (blocks, blocks, blocks * STAGES as u64, (messages / STAGES / PAGE + self.partitions) as u64)
+    }
+}
+
+/// A part of the messages, and how far it has been read.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    messages: Arc<Vec<Message>>,
+    next: usize,
+    end: usize,
+}
+
+/// Messages of one stage: customers and payloads.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    stage: u8,
+    messages: Vec<(u64, u64)>,
+}
+
+/// A customer of whom some streams have spoken: of three stages, one or two.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+struct Place {
+    customer: u64,
+    payloads: [u64; STAGES - 1],
+    /// A bit for each stage that has spoken. No bit, no customer.
+    seen: u8,
+    /// The stage that spoke first.
+    first: u8,
+}
+
+impl Slot for Place {
+    fn hash(&self) -> u64 {
+        hash(self.customer)
+    }
+
+    fn is_free(&self) -> bool {
+        self.seen == 0
+    }
+}
+
+/// The open customers, and the joined rows that are not handed over yet.
+#[derive(Debug)]
+pub(crate) struct Open {
+    table: Table<Place>,
+    rows: Vec<Vec<Row>>,
+    full: Vec<Sheet<Vec<Row>>>,
+    joined: u64,
+    duplicates: u64,
+    peak_bytes: usize,
+}
+
+impl Open {
+    /// Takes in one message: in one step, or with a panic before it.
+    #[inline]
+    fn add(&mut self, stage: u8, customer: u64, payload: u64) {
+        let bit = 1 << stage;
+        match self.table.find(hash(customer), |place| place.customer == customer) {
+            Err(at) => {
+                self.table.add(at, Place { customer, payloads: [payload, 0], seen: bit, first: stage });
+            }
+            Ok(at) => {
+                let place = self.table.get_mut(at);
+                if place.seen & bit != 0 {
+                    self.duplicates += 1;
+                } else if place.seen.count_ones() as usize == STAGES - 1 {
+                    let second = (place.seen & !(1 << place.first)).trailing_zeros();
+                    let mut payloads = [payload; STAGES];
+                    payloads[usize::from(place.first)] = place.payloads[0];
+                    payloads[second as usize] = place.payloads[1];
+                    self.table.evict(at);
+                    self.join(Row { customer, payloads });
+                } else {
+                    place.seen |= bit;
+                    place.payloads[1] = payload;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn join(&mut self, row: Row) {
+        let file = place(row.customer, self.rows.len());
+        let rows = &mut self.rows[file];
+        rows.push(row);
+        self.joined += 1;
+        if rows.len() == PAGE {
+            self.full.push(Sheet { file, page: mem::take(rows) });
+        }
+    }
+}
+
+/// What was written.
+#[derive(Debug)]
+pub(crate) struct Output {
+    files: Vec<File>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    rows: Vec<Row>,
+    kept: usize,
+}
+
+impl Job for InMemory {
+    type Batch = Batch;
+    type Output = Output;
+    type Page = Vec<Row>;
+    type Partition = Partition;
+    type Table = Open;
+
+    fn stages(&self) -> &[String] {
+        &self.stages
+    }
+
+    fn fill(&self, partition: &mut Partition) -> Result<bool, Error> {
+        Ok(partition.next < partition.end)
+    }
+
+    fn route(&self, partition: &Partition) -> Result<Routed<Self>, Error> {
+        let mut batches =
+            [0, 1, 2].map(|stage| Batch { stage, messages: Vec::with_capacity(self.batch * 5 / 4) });
+        for message in self.block(partition) {
+            batches[usize::from(message.stage)].messages.push((message.customer, message.payload));
+        }
+        let batches = batches.into_iter().filter(|batch| !batch.messages.is_empty()).collect();
+        Ok(Routed { batches, sheets: Vec::new(), rejected: 0 })
+    }
+
+    fn pass(&self, partition: &mut Partition) {
+        partition.next += self.block(partition).len();
+    }
+
+    fn stage(&self, batch: &Batch) -> usize {
+        batch.stage.into()
+    }
+
+    fn len(&self, batch: &Batch) -> usize {
+        batch.messages.len()
+    }
+
+    fn merge(&self, open: &mut Open, batch: &Batch, done: &mut usize, until: usize) {
+        for messages in batch.messages[*done..until].chunks(AHEAD) {
+            for &(customer, _) in messages {
+                black_box(open.table.home(hash(customer)).customer);
+            }
+            for &(customer, payload) in messages {
+                open.add(batch.stage, customer, payload);
+                *done += 1;
+            }
+        }
+        open.peak_bytes = open.peak_bytes.max(open.table.bytes());
+    }
+
+    fn pages(&self, open: &mut Open, all: bool) -> Vec<Sheet<Vec<Row>>> {
+        let mut pages = mem::take(&mut open.full);
+        if all {
+            let rest = open.rows.iter_mut().map(mem::take).enumerate();
+            let rest = rest.filter(|(_, page)| !page.is_empty());
+            pages.extend(rest.map(|(file, page)| Sheet { file, page }));
+        }
+        pages
+    }
+
+    fn gauge(&self, open: &Open) -> Gauge {
+        Gauge {
+            open: open.table.len() as u64,
+            peak: open.table.peak() as u64,
+            bytes: open.table.bytes() as u64,
+            peak_bytes: open.peak_bytes as u64,
+            joined: open.joined,
+            duplicates: open.duplicates,
+        }
+    }
+
+    fn write(&self, output: &mut Output, sheet: &Sheet<Vec<Row>>, share: Share) -> Result<(), Error> {
+        let rows = &sheet.page[..share.of(sheet.page.len())];
+        output.files[sheet.file].rows.extend_from_slice(rows);
+        Ok(())
+    }
+
+    fn keep(&self, output: &mut Output) {
+        output.files.iter_mut().for_each(|file| file.kept = file.rows.len());
+    }
+
+    fn rewind(&self, output: &mut Output) -> Result<(), Error> {
+        output.files.iter_mut().for_each(|file| file.rows.truncate(file.kept));
+        Ok(())
+    }
+}
+
+/// How an output differs from what the seed says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Messages that should be there, once, and are.
+    pub(crate) right: u64,
+    /// Messages that should be there and are not.
+    pub(crate) lost: u64,
+    /// Messages that are there once more than they should.
+    pub(crate) doubled: u64,
+    /// Messages that nobody sent.
+    pub(crate) invented: u64,
+    /// Rows that are in another output partition than their key's.
+    pub(crate) misplaced: u64,
+}
+
+impl Verdict {
+    /// Nothing differs.
+    pub(crate) fn is_exact(&self) -> bool {
+        let Verdict { right: _, lost, doubled, invented, misplaced } = *self;
+        lost + doubled + invented + misplaced == 0
+    }
+}
+
+/// Compares an output with what the seed says, and with nothing else: every customer, every stage, every payload, once.
+pub(crate) fn check(output: &Output, seed: u64, customers: u64) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut seen = vec![0_u8; customers as usize];
+    for (file, rows) in output.files.iter().map(|file| &file.rows).enumerate() {
+        for row in rows {
+            verdict.misplaced += u64::from(place(row.customer, output.files.len()) != file);
+            for (stage, found) in row.payloads.into_iter().enumerate() {
+                let seen = row.customer.checked_sub(1).and_then(|at| seen.get_mut(at as usize));
+                match seen {
+                    Some(seen) if payload(seed, stage as u8, row.customer) == found => {
+                        let bit = 1 << stage;
+                        verdict.doubled += u64::from(*seen & bit != 0);
+                        *seen |= bit;
+                    }
+                    _ => verdict.invented += 1,
+                }
+            }
+        }
+    }
+    verdict.right = seen.iter().map(|seen| u64::from(seen.count_ones())).sum();
+    verdict.lost = customers * STAGES as u64 - verdict.right;
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::{
+        kills::Kills,
+        plain,
+        topology::{self, Staff},
+        vitals::Vitals,
+    };
+
+    /// The output of the plain join.
+    fn plainly(messages: Vec<Message>) -> Output {
+        let job = InMemory::new(12, 64);
+        let (mut table, mut output) = (job.table(), job.output());
+        let partitions = job.partitions(&Arc::new(messages));
+        plain::join(&job, partitions, 64, &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL))
+            .expect("no files");
+        output
+    }
+
+    #[test]
+    fn the_plain_join_is_exact() {
+        let verdict = check(&plainly(messages(7, 5_000)), 7, 5_000);
+        assert_eq!(verdict, Verdict { right: 15_000, ..Verdict::default() });
+    }
+
+    #[test]
+    fn the_check_sees_a_lost_message() {
+        let mut messages = messages(7, 1_000);
+        messages.pop();
+        let verdict = check(&plainly(messages), 7, 1_000);
+        assert_eq!((verdict.lost, verdict.is_exact()), (3, false), "its whole row is missing");
+    }
+
+    #[test]
+    fn the_check_sees_a_doubled_row() {
+        let mut output = plainly(messages(7, 1_000));
+        let row = output.files[3].rows[0];
+        output.files[3].rows.push(row);
+        let verdict = check(&output, 7, 1_000);
+        assert_eq!((verdict.doubled, verdict.is_exact()), (3, false));
+    }
+
+    #[test]
+    fn the_check_sees_a_changed_payload_and_a_misplaced_row() {
+        let mut output = plainly(messages(7, 1_000));
+        output.files[3].rows[0].payloads[1] ^= 1;
+        let row = output.files[4].rows.pop().expect("there are some");
+        output.files[5].rows.push(row);
+        let verdict = check(&output, 7, 1_000);
+        assert_eq!((verdict.invented, verdict.lost, verdict.misplaced, verdict.is_exact()), (1, 1, 1, false));
+    }
+
+    #[test]
+    fn streams_are_the_same_for_the_same_seed_only() {
+        assert_eq!(messages(1, 100), messages(1, 100));
+        assert_ne!(messages(1, 100), messages(2, 100));
+    }
+
+    /// Joins under kills, and says what came out: customers in rows, and the table.
+    fn under_kills(messages: Vec<Message>, seed: u64, kills: u64) -> (Vec<Row>, Gauge) {
+        let mut random = Random::new(seed);
+        let job = Arc::new(InMemory::new(1 + random.below(12) as usize, 1 + random.below(64) as usize));
+        let staff = Staff {
+            threads: 1 + random.below(3) as usize,
+            readers: 1 + random.below(3) as usize,
+            abreast: 1 + random.below(12) as usize,
+            desk: 1 + random.below(9) as usize,
+        };
+        let (blocks, _, _, pages) = job.turns(messages.len());
+        let mut turns = vec![1 + blocks / 4; staff.readers];
+        turns.extend([blocks, blocks, blocks, blocks * 3, pages]);
+        let kills = Kills::seeded(seed, kills, &turns);
+        let partitions = job.partitions(&Arc::new(messages));
+        let vitals = Arc::new(Vitals::default());
+        let outcome =
+            topology::run(Arc::clone(&job), partitions, job.table(), job.output(), &staff, kills, vitals);
+        let outcome = outcome.expect("nothing is fatal in memory");
+        let rows = outcome.output.files.into_iter().flat_map(|file| file.rows).collect();
+        (rows, job.gauge(&outcome.table))
+    }
+
+    #[test]
+    fn under_random_kills_it_joins_what_a_naive_join_joins() {
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let mut messages = messages(seed, 1 + random.below(3_000));
+            messages.retain(|_| random.below(20) > 0);
+            let mut naive: HashMap<u64, [Option<u64>; STAGES]> = HashMap::new();
+            for message in &messages {
+                naive.entry(message.customer).or_default()[usize::from(message.stage)] =
+                    Some(message.payload);
+            }
+            let whole = |(customer, payloads): (&u64, &[Option<u64>; STAGES])| {
+                let [Some(a), Some(b), Some(c)] = *payloads else { return None };
+                Some(Row { customer: *customer, payloads: [a, b, c] })
+            };
+            let mut wanted: Vec<Row> = naive.iter().filter_map(whole).collect();
+            let (mut rows, gauge) = under_kills(messages, seed, random.below(40));
+            wanted.sort_by_key(|row| row.customer);
+            rows.sort_by_key(|row| row.customer);
+            assert!(rows == wanted, "seed {seed}");
+            assert_eq!(gauge.open as usize, naive.len() - wanted.len(), "seed {seed}");
+            assert_eq!(gauge.joined as usize, wanted.len(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_counted_once_whoever_dies() {
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let twice = |message: Message| [message, message];
+            // Stage C is missing, so that every second message of A and B meets an open key.
+            let messages = messages(seed, 500).into_iter().filter(|message| message.stage < 2);
+            let (rows, gauge) = under_kills(messages.flat_map(twice).collect(), seed, random.below(30));
+            assert_eq!((rows.len(), gauge.open, gauge.duplicates), (0, 500, 1_000), "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! Files as partitions: read block by block, never as a whole, and each line known by its number.
+//!
+//! A block stays with its partition until it is handed on. What cannot be read as a line at all (too long, cut short) is
+//! in the block as [`Broken`]; what can be read and makes no sense is found out later, by [`Record`](crate::record).
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
+    mem,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use csv::ByteRecord;
+use flate2::read::MultiGzDecoder;
+
+use crate::{
+    error::Error,
+    record::{Fields, Header},
+};
+
+/// Bytes that are read at a time, and records of CSV.
+const BLOCK: usize = 1 << 17;
+
+/// Of a line that is too long, so much goes into the rejects.
+const EXCERPT: usize = 1 << 10;
+
+/// A file to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its length on disk.
+    pub(crate) bytes: u64,
+    form: Form,
+    packed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Ndjson,
+    Csv,
+}
+
+/// What a folder holds.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// Files to be read, by name.
+    pub(crate) sources: Vec<Source>,
+    /// Names of files that are not, by name.
+    pub(crate) others: Vec<String>,
+}
+
+impl Folder {
+    /// Looks into a folder. Files whose name begins with a dot, and folders, are passed over.
+    pub(crate) fn open(dir: &Path) -> Result<Folder, Error> {
+        let (mut sources, mut others) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(dir).map_err(Error::file("read folder", dir))? {
+            let path = entry.map_err(Error::file("read folder", dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let about = fs::metadata(&path).map_err(Error::file("read", &path))?;
+            if name.starts_with('.') || !about.is_file() {
+                continue;
+            }
+            let (stem, packed) = name.strip_suffix(".gz").map_or((&*name, false), |stem| (stem, true));
+            let form = match stem.rsplit_once('.') {
+                Some((_, "ndjson")) => Form::Ndjson,
+                Some((_, "csv")) => Form::Csv,
+                _ => {
+                    others.push(name);
+                    continue;
+                }
+            };
+            sources.push(Source { path, bytes: about.len(), form, packed, name });
+        }
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        others.sort();
+        if sources.is_empty() {
+            let dir = dir.display();
+            return Err(Error::Request(format!(
+                "{dir} holds no *.ndjson, *.ndjson.gz or *.csv file, so there is nothing to join"
+            )));
+        }
+        Ok(Folder { sources, others })
+    }
+}
+
+/// A line that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// Its number, counted from one.
+    pub(crate) line: u64,
+    /// What is wrong with it.
+    pub(crate) why: String,
+    /// The line, or the beginning of it.
+    pub(crate) text: Vec<u8>,
+}
+
+/// Some lines or records, one after another.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// What can be read.
+    pub(crate) text: Text,
+    /// What cannot.
+    pub(crate) broken: Vec<Broken>,
+}
+
+/// The form of a block.
+#[derive(Debug)]
+pub(crate) enum Text {
+    /// Whole lines, the first of this number.
+    Lines { first: u64, bytes: Vec<u8> },
+    /// Records below one header, and their text as it came.
+    Csv { header: Arc<Header>, records: Vec<CsvRecord>, raw: Vec<u8> },
+}
+
+/// A record of CSV.
+#[derive(Debug)]
+pub(crate) struct CsvRecord {
+    /// The number of its first line.
+    pub(crate) line: u64,
+    /// Where its text is in the block, without the end of its last line.
+    pub(crate) raw: Range<usize>,
+    /// Its fields.
+    pub(crate) fields: ByteRecord,
+}
+
+/// How files are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Manner {
+    /// Where stage and key are.
+    pub(crate) fields: Fields,
+    /// A longer line is broken.
+    pub(crate) longest: usize,
+    /// Counts the bytes that came from the files.
+    pub(crate) bytes: Arc<AtomicU64>,
+    /// Counts the files that ended before they should.
+    pub(crate) cut_short: Arc<AtomicU64>,
+}
+
+/// A file, and how far it has been read.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    source: Source,
+    state: State,
+    /// How fast it is read among others.
+    pub(crate) pace: Pace,
+    /// What has been read and not handed on.
+    pub(crate) block: Option<Block>,
+}
+
+/// Spreads a file's blocks evenly over as many turns as the longest file has blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    blocks: u64,
+    turns: u64,
+    turn: u64,
+}
+
+impl Pace {
+    /// How many blocks are read in the next turn.
+    pub(crate) fn next_turn(&mut self) -> u64 {
+        if self.turn >= self.turns {
+            return 1;
+        }
+        let until = |turn: u64| u128::from(turn) * u128::from(self.blocks) / u128::from(self.turns);
+        let blocks = until(self.turn + 1) - until(self.turn);
+        self.turn += 1;
+        blocks as u64
+    }
+}
+
+enum State {
+    Closed,
+    Lines(Lines),
+    Csv(Box<Csv>),
+    Ended,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Closed => "closed",
+            State::Lines(_) => "lines",
+            State::Csv(_) => "records",
+            State::Ended => "ended",
+        })
+    }
+}
+
+impl Partition {
+    /// A file of which nothing has been read; it is opened when it is its turn.
+    pub(crate) fn new(source: Source) -> Partition {
+        Partition { source, state: State::Closed, pace: Pace::default(), block: None }
+    }
+
+    /// Files that are read in step: at any time about the same part of each has been read, so that all end together.
+    pub(crate) fn in_step(sources: &[Source]) -> Vec<Partition> {
+        // Packed text is about so much longer; if it is more, the rest is read when the others are through.
+        let blocks = |source: &Source| 1 + source.bytes * if source.packed { 6 } else { 1 } / BLOCK as u64;
+        let turns = sources.iter().map(blocks).max().unwrap_or(1);
+        let pace = |source| Pace { blocks: blocks(source), turns, turn: 0 };
+        sources
+            .iter()
+            .map(|source| Partition { pace: pace(source), ..Partition::new(source.clone()) })
+            .collect()
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.source.name
+    }
+
+    /// Sees to it that there is a block; `false` at the end.
+    pub(crate) fn fill(&mut self, manner: &Manner) -> Result<bool, Error> {
+        if self.block.is_some() {
+            return Ok(true);
+        }
+        let failed = Error::file("read", &self.source.path);
+        let block = match &mut self.state {
+            State::Closed => {
+                self.state = open(&self.source, manner).map_err(failed)?;
+                return self.fill(manner);
+            }
+            State::Lines(lines) => lines.next(manner).map_err(failed)?,
+            State::Csv(records) => records.next(manner).map_err(failed)?,
+            State::Ended => None,
+        };
+        if block.is_none() {
+            self.state = State::Ended;
+        }
+        self.block = block;
+        Ok(self.block.is_some())
+    }
+}
+
+fn open(source: &Source, manner: &Manner) -> io::Result<State> {
+    let input = Counted { file: File::open(&source.path)?, bytes: Arc::clone(&manner.bytes) };
+    let input: Box<dyn Read + Send> = if source.packed {
+        Box::new(MultiGzDecoder::new(io::BufReader::new(input)))
+    } else {
+        Box::new(input)
+    };
+    let input = WithoutMark { input, start: Vec::new(), begun: false };
+    Ok(match source.form {
+        Form::Ndjson => State::Lines(Lines { input, carry: Vec::new(), line: 1, ended: false }),
+        Form::Csv => State::Csv(Box::new(Csv::new(input, manner.longest))),
+    })
+}
+
+/// Says whether an error is about what is in the file, rather than about the file.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
+}
+
+/// Counts what is read.
+struct Counted {
+    file: File,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(into)?;
+        self.bytes.fetch_add(n as u64, Relaxed);
+        Ok(n)
+    }
+}
+
+/// Leaves out a byte order mark at the start.
+struct WithoutMark {
+    input: Box<dyn Read + Send>,
+    start: Vec<u8>,
+    begun: bool,
+}
+
+impl Read for WithoutMark {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        while !self.begun {
+            let mut byte = [0; 1];
+            match self.input.read(&mut byte) {
+                Ok(0) => self.begun = true,
+                Ok(_) => self.start.push(byte[0]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.begun |= !MARK.starts_with(&self.start);
+            if self.start == MARK {
+                self.start.clear();
+                self.begun = true;
+            }
+        }
+        if self.start.is_empty() {
+            return self.input.read(into);
+        }
+        let n = self.start.len().min(into.len());
+        into[..n].copy_from_slice(&self.start[..n]);
+        self.start.drain(..n);
+        Ok(n)
+    }
+}
+
+/// A file of lines.
+struct Lines {
+    input: WithoutMark,
+    /// The beginning of the next line.
+    carry: Vec<u8>,
+    /// The next line's number.
+    line: u64,
+    ended: bool,
+}
+
+impl Lines {
+    fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
+        let (mut bytes, mut broken, first) = (mem::take(&mut self.carry), Vec::new(), self.line);
+        let wanted = bytes.len() + BLOCK;
+        let mut whole = 0;
+        while !self.ended && (bytes.len() < wanted || whole == 0) {
+            let before = bytes.len();
+            match self.more(&mut bytes) {
+                Ok(()) => {}
+                Err(error) if is_damage(&error) => {
+                    self.ended = true;
+                    manner.cut_short.fetch_add(1, Relaxed);
+                    // The line that was being read is not whole either.
+                    let line = self.line + newlines(&bytes);
+                    let end = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
+                    let text = excerpt(&bytes[end..]);
+                    bytes.truncate(end);
+                    broken.push(Broken {
+                        line,
+                        why: format!("the rest of the file cannot be read: {error}"),
+                        text,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(at) = memchr::memrchr(b'\n', &bytes[before.min(bytes.len())..]) {
+                whole = before + at + 1;
+            }
+            if whole == 0 && bytes.len() > manner.longest + 1 {
+                // Nothing but one line, and too much of it.
+                broken.push(too_long(self.line, manner.longest, &bytes));
+                self.skip_line(&mut bytes)?;
+                self.line += 1;
+                self.carry = bytes;
+                return Ok(Some(Block { text: Text::Lines { first, bytes: Vec::new() }, broken }));
+            }
+        }
+        if !self.ended {
+            self.carry = bytes.split_off(whole);
+        }
+        self.line += newlines(&bytes);
+        let some = !bytes.is_empty() || !broken.is_empty();
+        Ok(some.then_some(Block { text: Text::Lines { first, bytes }, broken }))
+    }
+
+    /// Reads some more; notices the end.
+    fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let before = bytes.len();
+        bytes.resize(before + BLOCK, 0);
+        let read = loop {
+            match self.input.read(&mut bytes[before..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        bytes.truncate(before + *read.as_ref().unwrap_or(&0));
+        self.ended = read? == 0;
+        Ok(())
+    }
+
+    /// Leaves what comes after the line's end.
+    fn skip_line(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            bytes.clear();
+            match self.more(bytes) {
+                // What damage there is will be met again.
+                Err(error) if !is_damage(&error) => return Err(error),
+                Err(_) => return Ok(()),
+                Ok(()) if self.ended => return Ok(()),
+                Ok(()) => {}
+            }
+            if let Some(at) = memchr::memchr(b'\n', bytes) {
+                bytes.drain(..=at);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn excerpt(text: &[u8]) -> Vec<u8> {
+    text[..text.len().min(EXCERPT)].to_vec()
+}
+
+/// What is said of a line that is too long.
+pub(crate) fn too_long(line: u64, longest: usize, text: &[u8]) -> Broken {
+    Broken { line, why: format!("longer than {longest} bytes (--longest-line)"), text: excerpt(text) }
+}
+
+/// A file of records.
+struct Csv {
+    reader: csv::Reader<Remembered>,
+    header: Option<Arc<Header>>,
+    /// The number of the line at which the reader stands.
+    line: u64,
+    ended: bool,
+}
+
+/// Remembers what was read and is not in a block yet; refuses to remember more than any record of the longest size takes.
+struct Remembered {
+    input: WithoutMark,
+    most: usize,
+    bytes: Vec<u8>,
+    /// Bytes that came before those.
+    before: u64,
+}
+
+impl Read for Remembered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.len() > self.most {
+            let words = "a record that does not end; is a quote not closed?";
+            return Err(io::Error::new(ErrorKind::InvalidData, words));
+        }
+        let n = self.input.read(into)?;
+        self.bytes.extend_from_slice(&into[..n]);
+        Ok(n)
+    }
+}
+
+impl Csv {
+    fn new(input: WithoutMark, longest: usize) -> Csv {
+        // A block, and a record with all its quotes and commas.
+        let most = longest * 4 + BLOCK * 4;
+        let input = Remembered { input, most, bytes: Vec::new(), before: 0 };
+        let mut builder = csv::ReaderBuilder::new();
+        let builder = builder.has_headers(false).flexible(true).buffer_capacity(BLOCK / 2);
+        Csv { reader: builder.from_reader(input), header: None, line: 1, ended: false }
+    }
+
+    fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
+        let (mut records, mut broken) = (Vec::new(), Vec::new());
+        let start = self.reader.position().byte();
+        let mut at = start;
+        while (at - start < BLOCK as u64 || records.is_empty()) && !self.ended {
+            let mut fields = ByteRecord::new();
+            let outcome = self.reader.read_byte_record(&mut fields);
+            let end = self.reader.position().byte();
+            let remembered = self.reader.get_ref();
+            let raw =
+                &remembered.bytes[(at - remembered.before) as usize..(end - remembered.before) as usize];
+            // The reader passes over empty lines before it reads a record.
+            let blank = raw.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let line = self.line + newlines(&raw[..blank]);
+            self.line += newlines(raw);
+            let ending = raw[blank..].iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let from = (at - start) as usize;
+            let raw = from + blank..from + raw.len() - ending;
+            at = end;
+            match outcome {
+                Ok(false) => self.ended = true,
+                Ok(true) => match &self.header {
+                    None => self.header = Some(Arc::new(Header::new(&fields, &manner.fields))),
+                    Some(_) => records.push(CsvRecord { line, raw, fields }),
+                },
+                Err(error) => {
+                    self.ended = true;
+                    let error = match error.into_kind() {
+                        csv::ErrorKind::Io(error) if !is_damage(&error) => return Err(error),
+                        csv::ErrorKind::Io(error) => error.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    manner.cut_short.fetch_add(1, Relaxed);
+                    let why = format!("the rest of the file cannot be read: {error}");
+                    broken.push(Broken { line, why, text: excerpt(&remembered.bytes[raw.start..]) });
+                }
+            }
+        }
+        let remembered = self.reader.get_mut();
+        let taken = (at - remembered.before) as usize;
+        let rest = remembered.bytes.split_off(taken);
+        let raw = mem::replace(&mut remembered.bytes, rest);
+        remembered.before = at;
+        let some = !records.is_empty() || !broken.is_empty();
+        // Damage before the header is whole: there is none.
+        let header = || Arc::new(Header::new(&ByteRecord::new(), &manner.fields));
+        let header = self.header.get_or_insert_with(header);
+        Ok(some.then(|| Block { text: Text::Csv { header: Arc::clone(header), records, raw }, broken }))
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_are_read_in_step() {
+        let lengths = [1_000, 999, 10, 1];
+        let mut paces = lengths.map(|blocks| Pace { blocks, turns: 1_000, turn: 0 });
+        let mut read = [0; 4];
+        for turn in 1..=1_000 {
+            for (read, pace) in read.iter_mut().zip(&mut paces) {
+                *read += pace.next_turn();
+            }
+            for (read, length) in read.iter().zip(lengths) {
+                assert!(
+                    *read <= length * turn / 1_000 + 1 && *read + 1 >= length * turn / 1_000,
+                    "turn {turn}"
+                );
+            }
+        }
+        assert_eq!(read, lengths);
+        assert!(paces.iter_mut().all(|pace| pace.next_turn() == 1), "what is longer than it seemed goes on");
+    }
+}

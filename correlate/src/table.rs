@@ -1,0 +1,210 @@
+//! The open keys: found, added and evicted in constant time, in memory that follows their number both ways.
+//!
+//! Open addressing with linear probing, ordered by the upper bits of the hash: growing and shrinking walk the memory
+//! from one end to the other. Eviction shifts its followers back, so that nothing is left behind where a key was.
+
+/// What stands in one place of a [`Table`]. The default stands for a free place.
+pub(crate) trait Slot: Copy + Default {
+    /// The hash it was added under.
+    fn hash(&self) -> u64;
+    /// Nothing stands here.
+    fn is_free(&self) -> bool;
+}
+
+/// A set of slots, found by hash.
+#[derive(Debug)]
+pub(crate) struct Table<S> {
+    slots: Vec<S>,
+    shift: u32,
+    len: usize,
+    peak: usize,
+}
+
+/// A table is never smaller than this.
+const LEAST: usize = 1 << 6;
+
+impl<S: Slot> Table<S> {
+    /// Nothing is open.
+    pub(crate) fn new() -> Table<S> {
+        Table { slots: vec![S::default(); LEAST], shift: 64 - LEAST.trailing_zeros(), len: 0, peak: 0 }
+    }
+
+    /// How many keys are open.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many keys were open when most were.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// The memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<S>()
+    }
+
+    /// The slot that would be looked at first. Reading a few of them before their keys are looked for lets the memory
+    /// answer for all at once.
+    #[inline]
+    pub(crate) fn home(&self, hash: u64) -> &S {
+        &self.slots[(hash >> self.shift) as usize]
+    }
+
+    /// Where the key stands, or else where it would.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&S) -> bool) -> Result<usize, usize> {
+        let mask = self.slots.len() - 1;
+        let mut at = (hash >> self.shift) as usize;
+        loop {
+            let slot = &self.slots[at];
+            if slot.is_free() {
+                return Err(at);
+            }
+            if is_it(slot) {
+                return Ok(at);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// What stands there.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, at: usize) -> &mut S {
+        &mut self.slots[at]
+    }
+
+    /// Adds a key where [`find`](Table::find) did not find it.
+    #[inline]
+    pub(crate) fn add(&mut self, at: usize, slot: S) {
+        self.slots[at] = slot;
+        self.len += 1;
+        self.peak = self.peak.max(self.len);
+        if self.len * 8 > self.slots.len() * 5 {
+            self.resize(self.slots.len() * 2);
+        }
+    }
+
+    /// Takes a key out.
+    #[inline]
+    pub(crate) fn evict(&mut self, at: usize) {
+        let mask = self.slots.len() - 1;
+        let (mut hole, mut next) = (at, at);
+        loop {
+            next = (next + 1) & mask;
+            let follower = self.slots[next];
+            if follower.is_free() {
+                break;
+            }
+            let home = (follower.hash() >> self.shift) as usize;
+            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
+                self.slots[hole] = follower;
+                hole = next;
+            }
+        }
+        self.slots[hole] = S::default();
+        self.len -= 1;
+        if self.len * 16 < self.slots.len() && self.slots.len() > LEAST {
+            self.resize((self.slots.len() / 4).max(LEAST));
+        }
+    }
+
+    /// All that is open, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &S> {
+        self.slots.iter().filter(|slot| !slot.is_free())
+    }
+
+    /// All that is open, to be changed; the hash must stay.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.slots.iter_mut().filter(|slot| !slot.is_free())
+    }
+
+    #[cold]
+    fn resize(&mut self, size: usize) {
+        let before = std::mem::replace(&mut self.slots, vec![S::default(); size]);
+        self.shift = 64 - size.trailing_zeros();
+        let mask = size - 1;
+        for slot in before.into_iter().filter(|slot| !slot.is_free()) {
+            let mut at = (slot.hash() >> self.shift) as usize;
+            while !self.slots[at].is_free() {
+                at = (at + 1) & mask;
+            }
+            self.slots[at] = slot;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::random::{Random, mix};
+
+    #[derive(Clone, Copy, Default)]
+    struct Plain {
+        hash: u64,
+        key: u64,
+        value: u64,
+    }
+
+    impl Slot for Plain {
+        fn hash(&self) -> u64 {
+            self.hash
+        }
+
+        fn is_free(&self) -> bool {
+            self.key == 0
+        }
+    }
+
+    fn agrees_with_a_hash_map(seed: u64, keys: u64, steps: usize, hash: impl Fn(u64) -> u64) {
+        let (mut random, mut table, mut model) = (Random::new(seed), Table::<Plain>::new(), HashMap::new());
+        for step in 0..steps as u64 {
+            let key = 1 + random.below(keys);
+            match table.find(hash(key), |slot| slot.key == key) {
+                Ok(at) => {
+                    assert_eq!(model.remove(&key), Some(table.get_mut(at).value));
+                    table.evict(at);
+                }
+                Err(at) => {
+                    assert_eq!(model.insert(key, step), None);
+                    table.add(at, Plain { hash: hash(key), key, value: step });
+                }
+            }
+            assert_eq!(table.len(), model.len());
+        }
+        let left: HashMap<u64, u64> = table.iter().map(|slot| (slot.key, slot.value)).collect();
+        assert_eq!(left, model);
+    }
+
+    #[test]
+    fn it_finds_what_a_hash_map_finds() {
+        for seed in 0..20 {
+            agrees_with_a_hash_map(seed, 10 + seed * 50, 5_000, mix);
+        }
+    }
+
+    #[test]
+    fn it_finds_the_same_when_all_keys_collide_or_wrap_round_the_end() {
+        agrees_with_a_hash_map(1, 100, 5_000, |_| u64::MAX);
+        agrees_with_a_hash_map(2, 100, 5_000, |key| if key % 2 == 0 { u64::MAX } else { 0 });
+        agrees_with_a_hash_map(3, 40, 5_000, |key| u64::MAX << (key % 64));
+    }
+
+    #[test]
+    fn its_memory_follows_the_open_keys_up_and_down() {
+        let mut table = Table::<Plain>::new();
+        let small = table.bytes();
+        for key in 1..=100_000 {
+            let Err(at) = table.find(mix(key), |slot| slot.key == key) else { panic!("{key} was there") };
+            table.add(at, Plain { hash: mix(key), key, value: 0 });
+        }
+        assert!(table.bytes() < 100_000 * size_of::<Plain>() * 3);
+        for key in 1..=100_000 {
+            let Ok(at) = table.find(mix(key), |slot| slot.key == key) else { panic!("{key} was not there") };
+            table.evict(at);
+        }
+        assert_eq!((table.bytes(), table.len(), table.peak()), (small, 0, 100_000));
+    }
+}

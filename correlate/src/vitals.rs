@@ -1,0 +1,71 @@
+//! What a run tells about itself while it goes on: numbers that its workers add to and anyone may read.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use backplane::FaultKind;
+
+use crate::job::Gauge;
+
+/// A worker's end that was a fault.
+#[derive(Clone, Debug)]
+pub(crate) struct Death {
+    /// Whose.
+    pub(crate) name: String,
+    /// How.
+    pub(crate) kind: FaultKind,
+    /// In the fault's own words.
+    pub(crate) words: String,
+    /// When, from the start of the run.
+    pub(crate) at: Duration,
+    /// Whether something it had taken was given again.
+    pub(crate) given_again: bool,
+}
+
+/// A run's numbers. They are for people; nothing is decided by them.
+#[derive(Debug, Default)]
+pub(crate) struct Vitals {
+    /// Messages that were read and are on their way.
+    pub(crate) read: AtomicU64,
+    /// Lines that could not be read.
+    pub(crate) rejected: AtomicU64,
+    /// Messages of each stage that went to the sink.
+    pub(crate) staged: [AtomicU64; 16],
+    /// Messages that were merged.
+    pub(crate) merged: AtomicU64,
+    /// Keys that were joined.
+    pub(crate) joined: AtomicU64,
+    /// Keys that are open.
+    pub(crate) open: AtomicU64,
+    /// Workers that died.
+    pub(crate) deaths: Mutex<Vec<Death>>,
+    /// Bytes of input that were read, where input has bytes.
+    pub(crate) bytes: Arc<AtomicU64>,
+}
+
+impl Vitals {
+    /// The deaths from the one with this number on.
+    pub(crate) fn deaths_from(&self, first: usize) -> Vec<Death> {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner).iter().skip(first).cloned().collect()
+    }
+
+    /// The sink's table, after a batch of so many messages.
+    pub(crate) fn merged(&self, messages: usize, gauge: Gauge) {
+        self.merged.fetch_add(messages as u64, Relaxed);
+        self.joined.store(gauge.joined, Relaxed);
+        self.open.store(gauge.open, Relaxed);
+    }
+}
+
+/// The most memory this process has had at one time, where the system tells.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
