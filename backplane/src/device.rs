@@ -262,9 +262,30 @@ impl Device {
     }
 
     /// As [`receive`](Device::receive), for futures written by hand. The waker of the last call is the one that is told.
+    #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
+        // The usual case, on the shortest way: each copy of a message that has just been put together waits for it.
+        if let Some(notice) = self.take_one()
+            && let Some((message, _)) = self.own.get_mut().table.hear(notice)
+        {
+            return Poll::Ready(message);
+        }
+        self.poll_receive_any(cx)
+    }
+
+    #[inline(never)]
+    fn poll_receive_any(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
         let mut budget = TURN;
         self.poll_next(cx, &mut budget).map(|(message, _)| message)
+    }
+
+    /// The news that is here, if it is the only one and nothing comes before it.
+    #[inline]
+    fn take_one(&mut self) -> Option<Notice> {
+        if self.own.get_mut().table.has_extra() || self.slot.word() & slot::NEWS == 0 {
+            return None;
+        }
+        self.slot.take_one()
     }
 
     /// News as a stream that does not end.
@@ -295,20 +316,17 @@ impl Device {
     /// The next news that is here, with what its link says. `budget` counts what is looked at.
     #[inline]
     pub(crate) fn next_here(&mut self, budget: &mut u32) -> Option<(Message, Bits)> {
+        if *budget > 0
+            && let Some(notice) = self.take_one()
+        {
+            *budget -= 1;
+            if let Some(next) = self.own.get_mut().table.hear(notice) {
+                return Some(next);
+            }
+        }
         let (own, slot) = (self.own.get_mut(), self.slot);
-        if !own.table.has_extra() {
-            if slot.word() & slot::NEWS == 0 {
-                return None;
-            }
-            if *budget > 0
-                && let Some(notice) = slot.take_one()
-            {
-                *budget -= 1;
-                let next = own.table.hear(notice);
-                if next.is_some() {
-                    return next;
-                }
-            }
+        if !own.table.has_extra() && slot.word() & slot::NEWS == 0 {
+            return None;
         }
         own.next_of_many(slot, budget)
     }
