@@ -565,7 +565,9 @@ mod tests {
     fn control_without_leases_given_back_the_check_sees_what_is_lost() {
         FORGETFUL.set(true);
         let mut lost = 0;
-        for strike in each_strike().filter(|(_, strike)| strike.share != Share::ALL) {
+        // A reader's lease is on a whole partition: were that forgotten the run would wait for it for ever.
+        let of_batches = |(worker, strike): &(usize, Strike)| *worker > 0 && strike.share != Share::ALL;
+        for strike in each_strike().filter(of_batches) {
             let (verdict, _) = joined(&[strike]);
             lost += verdict.lost;
             assert!(!verdict.is_exact(), "{strike:?}");
