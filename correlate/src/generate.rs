@@ -173,8 +173,12 @@ impl Generate {
                 self.line(&mut line, format, stage as usize, customer);
                 if random.chance(self.broken / 1000.0) {
                     broken += 1;
-                    let half = line[..line.len() / 2].iter().copied().filter(|byte| *byte != b'"');
-                    let half: Vec<u8> = half.chain(*b"\n").collect();
+                    // Half an object is none; of CSV the stage alone, as half a line may look like a whole one.
+                    let until = match format {
+                        Format::Csv => memchr::memchr(b',', &line).unwrap_or(0),
+                        _ => line.len() / 2,
+                    };
+                    let half = [&line[..until], b"\n"].concat();
                     file.writer().write_all(&half).map_err(failed())?;
                 }
                 file.writer().write_all(&line).map_err(failed())?;

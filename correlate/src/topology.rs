@@ -515,7 +515,10 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::memory::{self, InMemory, STAGES};
+    use crate::{
+        job::Routed,
+        memory::{self, InMemory, STAGES},
+    };
 
     thread_local! {
         /// The control: a foreman, on this thread, who does not give back what the dead had taken.
@@ -565,7 +568,9 @@ mod tests {
     fn control_without_leases_given_back_the_check_sees_what_is_lost() {
         FORGETFUL.set(true);
         let mut lost = 0;
-        for strike in each_strike().filter(|(_, strike)| strike.share != Share::ALL) {
+        // A reader's lease is on a whole partition: were that forgotten the run would wait for it for ever.
+        let of_batches = |(worker, strike): &(usize, Strike)| *worker > 0 && strike.share != Share::ALL;
+        for strike in each_strike().filter(of_batches) {
             let (verdict, _) = joined(&[strike]);
             lost += verdict.lost;
             assert!(!verdict.is_exact(), "{strike:?}");
@@ -585,5 +590,100 @@ mod tests {
         let (verdict, deaths) = joined(&strikes);
         assert!(verdict.is_exact(), "{verdict:?}");
         assert!(deaths.len() > 100, "{}", deaths.len());
+    }
+
+    /// A join in memory whose sink panics, so many times, in earnest.
+    struct Cursed {
+        join: InMemory,
+        panics: AtomicUsize,
+    }
+
+    impl Job for Cursed {
+        type Batch = <InMemory as Job>::Batch;
+        type Output = <InMemory as Job>::Output;
+        type Page = <InMemory as Job>::Page;
+        type Partition = <InMemory as Job>::Partition;
+        type Table = <InMemory as Job>::Table;
+
+        fn stages(&self) -> &[String] {
+            self.join.stages()
+        }
+
+        fn fill(&self, partition: &mut Self::Partition) -> Result<bool, Error> {
+            self.join.fill(partition)
+        }
+
+        fn route(&self, partition: &Self::Partition) -> Result<Routed<Self>, Error> {
+            let Routed { batches, sheets, rejected } = self.join.route(partition)?;
+            Ok(Routed { batches, sheets, rejected })
+        }
+
+        fn pass(&self, partition: &mut Self::Partition) {
+            self.join.pass(partition);
+        }
+
+        fn stage(&self, batch: &Self::Batch) -> usize {
+            self.join.stage(batch)
+        }
+
+        fn len(&self, batch: &Self::Batch) -> usize {
+            self.join.len(batch)
+        }
+
+        fn merge(&self, table: &mut Self::Table, batch: &Self::Batch, done: &mut usize, until: usize) {
+            let half = *done + (until - *done) / 2;
+            self.join.merge(table, batch, done, half);
+            let left = self.panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+            assert!(left.is_err(), "cursed");
+            self.join.merge(table, batch, done, until);
+        }
+
+        fn pages(&self, table: &mut Self::Table, all: bool) -> Vec<Sheet<Self::Page>> {
+            self.join.pages(table, all)
+        }
+
+        fn gauge(&self, table: &Self::Table) -> crate::job::Gauge {
+            self.join.gauge(table)
+        }
+
+        fn write(
+            &self,
+            output: &mut Self::Output,
+            sheet: &Sheet<Self::Page>,
+            share: Share,
+        ) -> Result<(), Error> {
+            self.join.write(output, sheet, share)
+        }
+
+        fn keep(&self, output: &mut Self::Output) {
+            self.join.keep(output);
+        }
+
+        fn rewind(&self, output: &mut Self::Output) -> Result<(), Error> {
+            self.join.rewind(output)
+        }
+    }
+
+    fn cursed(panics: usize) -> Result<memory::Verdict, Error> {
+        let job = Arc::new(Cursed { join: InMemory::new(12, 64), panics: panics.into() });
+        let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
+        let kills = Kills::exactly(staff.roles(STAGES).len(), &[]);
+        let messages = Arc::new(memory::messages(5, CUSTOMERS));
+        let (partitions, table, output) =
+            (job.join.partitions(&messages), job.join.table(), job.join.output());
+        let outcome = run(job, partitions, table, output, &staff, kills, Arc::default())?;
+        Ok(memory::check(&outcome.output, 5, CUSTOMERS))
+    }
+
+    #[test]
+    fn a_panic_in_earnest_is_survived_too() {
+        let verdict = cursed(PATIENCE as usize).expect("it is patient");
+        assert!(verdict.is_exact(), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_worker_that_keeps_dying_stops_the_run_and_says_why() {
+        let error = cursed(usize::MAX).expect_err("no end of it").to_string();
+        assert!(error.starts_with("worker sink ended 4 times") && error.contains("cursed"), "{error}");
     }
 }

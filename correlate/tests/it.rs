@@ -176,7 +176,8 @@ fn what_is_generated_is_joined_and_verified_in_every_format() {
         assert!(report["joined"].as_u64() > Some(2_500), "{report}");
         assert!(report["incomplete_keys"].as_u64() > Some(30), "{report}");
         assert!(report["duplicates"].as_u64() > Some(30), "{report}");
-        assert!(report["rejected_lines"].as_u64() > Some(10), "{report}");
+        let broken = format!("{} broken lines", report["rejected_lines"]);
+        assert!(said(&made.stdout).contains(&broken), "{}{report}", said(&made.stdout));
         let verdict = folder.verify();
         assert!(verdict.status.success(), "{format}: {}", said(&verdict.stdout));
         fs::remove_dir_all(folder.path("in")).expect("it was there");
@@ -501,7 +502,8 @@ fn a_second_process_is_kept_off_a_folder() {
     lock.lock().expect("nobody else wants it");
     refused(&folder.correlate("run -i in -o out"), 1, "another process");
     assert!(folder.path("out/unfinished/lock").exists(), "it is theirs");
-    drop(lock);
+    // Not only dropped: another test may be starting a process just now, which has a copy until it runs.
+    lock.unlock().expect("it was locked");
     assert_eq!(folder.run("")["joined"], 1);
 }
 
