@@ -673,7 +673,7 @@ impl<X: Default> Table<X> {
     }
 
     /// Whether news is to be told, and how. An end that is heard takes its entry away (invariant 2).
-    #[inline]
+    #[inline(always)]
     fn hear(&mut self, notice: Notice) -> Option<(Message, Bits)> {
         if notice.bits.has(Bits::SHUTDOWN) {
             return Some((Message::Shutdown(DeviceId::from_u64(notice.tag)), Bits::NONE));
