@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     fmt,
     future::{self, Future},
     task::{Context, Poll, Waker},
@@ -24,7 +23,7 @@ use crate::{
 static DROPPED: Exit = Exit::Fault(Fault::bare(FaultKind::Dropped));
 
 /// As much is done for news, or told to watchers, before others get their turn.
-const TURN: u32 = 256;
+pub(crate) const TURN: u32 = 256;
 
 /// A future's connection to the mesh: what it is linked with, and what it is told.
 ///
@@ -73,16 +72,29 @@ impl Own {
 #[derive(Default)]
 struct Backlog {
     /// Looked at, and to be told; older than all that follows.
-    ready: VecDeque<(Message, Bits)>,
+    ready: Queue<(Message, Bits)>,
     /// Not looked at yet.
     news: Queue<Notice>,
     /// Changes that came with this news, and are made once it has been looked at (invariant 4).
     changes: Option<Entries>,
     /// Handed over, and nobody there to take it.
-    kept: VecDeque<Message>,
+    kept: Queue<(Message, Bits)>,
     inbox: Option<Arc<Shared>>,
     on_fault: OnFault,
     on_shutdown: OnShutdown,
+}
+
+impl Backlog {
+    /// Whether it would not be missed.
+    fn is_idle(&self) -> bool {
+        let policies = (self.on_fault, self.on_shutdown) == (OnFault::default(), OnShutdown::default());
+        policies
+            && self.inbox.is_none()
+            && self.changes.is_none()
+            && self.ready.is_empty()
+            && self.news.is_empty()
+            && self.kept.is_empty()
+    }
 }
 
 impl Default for Device {
@@ -180,17 +192,17 @@ impl Device {
 
     /// Takes out queued news of another device's end, as OTP's `demonitor` with `flush`; returns how much there was.
     ///
-    /// Looks through all that is queued.
+    /// Looks through all that is queued here, which is not what an [`Inbox`] has been given.
     pub fn flush(&self, other: &impl End) -> usize {
         let id = other.line().id();
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
         let Some(backlog) = own.backlog() else { return 0 };
-        let of_other = |message: &Message| matches!(message, Message::Disconnect(news) if news.device == id);
-        let before = backlog.ready.len() + backlog.kept.len();
-        backlog.ready.retain(|(message, _)| !of_other(message));
-        backlog.kept.retain(|message| !of_other(message));
-        before - backlog.ready.len() - backlog.kept.len()
+        let other = |(message, _): &(Message, Bits)| match message {
+            Message::Disconnect(news) => news.device != id,
+            Message::Shutdown(_) => true,
+        };
+        backlog.ready.retain(other) + backlog.kept.retain(other)
     }
 
     /// What news of an end does under [`manage`](Device::manage), where the link does not say:
@@ -334,9 +346,13 @@ impl Device {
     /// Whether there is nothing to hear, and the waker of `cx` is told when there is.
     #[inline]
     pub(crate) fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        self.slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER
-            && self.waker == key(cx.waker())
-            && !self.own.get_mut().table.has_extra()
+        self.holds(cx.waker()) && !self.own.get_mut().table.has_extra()
+    }
+
+    /// Whether there is no news in the slot, and this waker is.
+    #[inline]
+    fn holds(&self, waker: &Waker) -> bool {
+        self.slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key(waker)
     }
 
     /// As [`next_here`](Device::next_here), or the waker is told when there is some; it is told at once when the budget
@@ -351,13 +367,20 @@ impl Device {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let (word, key) = (self.slot.word(), key(cx.waker()));
-            if word & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key {
+            if self.holds(cx.waker()) {
                 return Poll::Pending;
             }
-            self.waker = key;
-            if self.slot.wait(cx.waker()) {
+            let waker = cx.waker().clone();
+            // The clone is what the slot holds, and what tells it from others as long as it does.
+            let key = key(&waker);
+            if self.slot.wait(waker) {
+                self.waker = key;
                 return Poll::Pending;
+            }
+            *budget -= 1;
+            let batch = self.slot.take();
+            if let Some(next) = self.own.get_mut().take_in(self.slot, batch, true) {
+                return Poll::Ready(next);
             }
         }
     }
@@ -372,21 +395,27 @@ impl Device {
         self.own.get_mut().backlog().map(|own| own.on_shutdown).unwrap_or_default()
     }
 
-    /// Puts news where it can be taken: in the inbox if there is one, and `current` need not be woken for that.
-    pub(crate) fn hand_over(&mut self, message: Message, current: &Waker) {
+    /// Puts news where it can be taken: in the inbox if there is one, else, with `keep`, where it waits for
+    /// [`recall`](Device::recall).
+    pub(crate) fn hand_over(&mut self, message: Message, bits: Bits, keep: bool) {
         let backlog = self.own.get_mut().table.extra_or_default();
         match &backlog.inbox {
-            Some(inbox) => inbox.put(message, current),
-            None => backlog.kept.push_back(message),
+            Some(inbox) => inbox.put(message),
+            None if keep => backlog.kept.push((message, bits)),
+            None => {}
         }
     }
 
     /// What was handed over to nobody comes first again.
     pub(crate) fn recall(&mut self) {
-        if let Some(backlog) = self.own.get_mut().backlog() {
-            for message in backlog.kept.drain(..).rev() {
-                backlog.ready.push_front((message, Bits::NONE));
+        if let Some(backlog) = self.own.get_mut().backlog()
+            && !backlog.kept.is_empty()
+        {
+            let mut all = std::mem::take(&mut backlog.kept);
+            while let Some(next) = backlog.ready.pop() {
+                all.push(next);
             }
+            backlog.ready = all;
         }
     }
 
@@ -431,8 +460,11 @@ impl Device {
     /// As [`close`](Device::close), for a device with more than a few links.
     #[inline(never)]
     fn close_any(&mut self, exit: &Exit, dropped: bool) -> Option<Box<Farewell>> {
-        self.own.get_mut().leave_backlog();
+        let inbox = self.own.get_mut().leave_backlog();
         let remains = self.slot.closing().take();
+        if let Some(inbox) = inbox {
+            inbox.close();
+        }
         self.say_goodbye(exit, dropped, remains)
     }
 
@@ -460,20 +492,21 @@ impl Device {
     #[inline]
     fn sync(&self, own: &mut Own) {
         if own.table.has_extra() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
-            self.sync_all(own);
+            self.sync_all(own, true);
         }
     }
 
+    /// `forget` says whether entries that are spent may go.
     #[inline(never)]
-    fn sync_all(&self, own: &mut Own) {
+    fn sync_all(&self, own: &mut Own, forget: bool) {
         loop {
-            own.work_off(self.slot);
+            own.work_off(self.slot, forget);
             if self.slot.word() & (slot::NEWS | slot::CHANGES) == 0 {
                 return;
             }
             let batch = self.slot.take();
-            if let Some(next) = own.take_in(self.slot, batch) {
-                own.table.extra_or_default().ready.push_back(next);
+            if let Some(next) = own.take_in(self.slot, batch, forget) {
+                own.table.extra_or_default().ready.push(next);
             }
         }
     }
@@ -511,11 +544,16 @@ impl sealed::End for Device {
     }
 
     #[inline]
-    fn watch(&self, peer: Line, link: Link) -> Watching {
+    fn can_be_gone(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn watch(&self, peer: Line, link: Link, _unsure: bool) -> Watching {
         let mut own = self.own.borrow_mut();
         loop {
             self.sync(&mut own);
-            let entry = own.table.entry(peer, spent(self.slot));
+            let entry = own.table.entry(peer, spent(self.slot, true));
             if !entry.bits.has(Bits::WATCH) {
                 entry.apply(&link.watching(peer));
                 return Watching::Now;
@@ -526,39 +564,47 @@ impl sealed::End for Device {
             }
             if self.slot.word() & slot::NEWS == 0 {
                 // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
+                entry.bits = Bits::NONE;
+                entry.apply(&link.watching(peer));
                 return Watching::Now;
             }
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry) -> bool {
+    fn change(&self, change: Entry, _unsure: bool) -> bool {
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
-        own.table.change(change, spent(self.slot));
+        own.table.change(change, spent(self.slot, true));
         true
     }
 
-    fn hear_gone(&self, peer: Line, link: Link) {
+    fn linked(&self) {}
+
+    fn hear_gone(&self, peer: Line) {
         let mut own = self.own.borrow_mut();
-        self.sync(&mut own);
-        own.table.remove(peer);
-        let Entry { bits, tag, .. } = link.watching(peer);
-        let news = Message::Disconnect(Disconnect { device: peer.id(), exit: line::gone(), tag });
-        own.table.extra_or_default().ready.push_back((news, bits));
+        self.sync_all(&mut own, false);
+        // Without its entry it has been heard, or the link undone, meanwhile.
+        let Some(entry) = own.table.remove(peer).filter(|entry| entry.bits.has(Bits::WATCH)) else { return };
+        let news = Message::Disconnect(Disconnect { device: peer.id(), exit: line::gone(), tag: entry.tag });
+        own.table.extra_or_default().ready.push((news, entry.bits));
         drop(own);
         if self.slot.word() & slot::WAKER != 0
             && let Some(waker) = self.slot.take_waker()
         {
-            waker.wake();
+            crate::unwind::quietly(|| waker.wake());
         }
     }
 }
 
-/// Which entries of an owner's table can be forgotten: those about devices of which all news has been taken. That they
-/// have told everybody must be seen before that nothing is waiting (invariant 6).
-fn spent(slot: &'static Slot) -> impl Fn(&Entry) -> bool {
-    move |entry| entry.peer().has_told() && (!entry.bits.has(Bits::WATCH) || slot.word() & slot::NEWS == 0)
+/// Which entries of an owner's table can be forgotten, if any: those about devices that have told everybody, unless news of
+/// it may be waiting, or somebody is about to say that it is gone. The first must be seen before the others (invariant 6).
+fn spent(slot: &'static Slot, forget: bool) -> impl Fn(&Entry) -> bool {
+    move |entry| {
+        forget
+            && entry.peer().has_told()
+            && (!entry.bits.has(Bits::WATCH) || slot.word() & (slot::NEWS | slot::LINKING) == 0)
+    }
 }
 
 /// What tells one waker from another, as long as both live.
@@ -576,10 +622,14 @@ impl Own {
             if let Some(next) = self.next(slot, budget) {
                 return Some(next);
             }
-            if *budget == 0 || slot.word() & slot::NEWS == 0 {
+            if *budget == 0 {
                 break;
             }
-            if let Some(next) = self.take_in(slot, slot.take()) {
+            if slot.word() & slot::NEWS == 0 {
+                self.table.drop_extra_if(Backlog::is_idle);
+                break;
+            }
+            if let Some(next) = self.take_in(slot, slot.take(), true) {
                 return Some(next);
             }
         }
@@ -588,7 +638,7 @@ impl Own {
 
     /// The next of what was taken before.
     fn next(&mut self, slot: &'static Slot, budget: &mut u32) -> Option<(Message, Bits)> {
-        if let Some(next) = self.backlog()?.ready.pop_front() {
+        if let Some(next) = self.backlog()?.ready.pop() {
             return Some(next);
         }
         while *budget > 0
@@ -604,33 +654,30 @@ impl Own {
         {
             *budget -= 1;
             match changes.next() {
-                Some(change) => self.table.change(change, spent(slot)),
+                Some(change) => self.table.change(change, spent(slot, true)),
                 None => self.backlog()?.changes = None,
             }
         }
         None
     }
 
-    /// Makes the changes that are left, for an end in which no news counts any more.
+    /// Makes the changes that are left, for an end in which no news counts any more. The inbox is to be closed after it.
     #[cold]
-    fn leave_backlog(&mut self) {
-        let Some(backlog) = self.backlog() else { return };
-        let Backlog { changes, inbox, .. } = std::mem::take(backlog);
-        if let Some(inbox) = &inbox {
-            inbox.close();
-        }
+    fn leave_backlog(&mut self) -> Option<Arc<Shared>> {
+        let Backlog { changes, inbox, .. } = std::mem::take(self.backlog()?);
         for change in changes.into_iter().flatten() {
             self.table.change(change, |_| false);
         }
+        inbox
     }
 
     /// Looks at a batch, when there is nothing older to look at. What is long is left for later.
     #[inline]
-    fn take_in(&mut self, slot: &'static Slot, batch: Batch) -> Option<(Message, Bits)> {
+    fn take_in(&mut self, slot: &'static Slot, batch: Batch, forget: bool) -> Option<(Message, Bits)> {
         let Batch { first, change, more } = batch;
         let next = first.and_then(|notice| self.table.hear(notice));
         match (more, change) {
-            (None, Some(change)) => self.table.change(change, spent(slot)),
+            (None, Some(change)) => self.table.change(change, spent(slot, forget)),
             (None, None) => {}
             (Some(mut more), change) => {
                 if let Some(change) = change {
@@ -646,13 +693,14 @@ impl Own {
     }
 
     /// Looks at all that was taken before.
-    fn work_off(&mut self, slot: &'static Slot) {
+    fn work_off(&mut self, slot: &'static Slot, forget: bool) {
         while let Some(notice) = self.backlog().and_then(|backlog| backlog.news.pop()) {
-            let next = self.table.hear(notice);
-            self.table.extra_or_default().ready.extend(next);
+            if let Some(next) = self.table.hear(notice) {
+                self.table.extra_or_default().ready.push(next);
+            }
         }
         for change in self.backlog().and_then(|backlog| backlog.changes.take()).into_iter().flatten() {
-            self.table.change(change, spent(slot));
+            self.table.change(change, spent(slot, forget));
         }
     }
 }
@@ -678,11 +726,15 @@ impl<X: Default> Table<X> {
         if notice.bits.has(Bits::SHUTDOWN) {
             return Some((Message::Shutdown(DeviceId::from_u64(notice.tag)), Bits::NONE));
         }
-        let entry = self.remove(notice.from());
-        let (bits, tag) = match entry.filter(|entry| entry.bits.has(Bits::WATCH)) {
-            _ if notice.bits.has(Bits::DECIDED) => (notice.bits, notice.tag),
-            Some(entry) => (entry.bits, entry.tag),
-            None => return None,
+        let entry = self.remove(notice.from()).filter(|entry| entry.bits.has(Bits::WATCH));
+        let Entry { bits, tag, .. } = match entry {
+            Some(entry) if !notice.bits.has(Bits::DECIDED) => entry,
+            None if !notice.bits.has(Bits::DECIDED) => return None,
+            entry => {
+                let mut entry = entry.unwrap_or(Entry::new(notice.from(), Bits::NONE, 0));
+                entry.apply(&Entry::new(notice.from(), notice.bits, notice.tag));
+                entry
+            }
         };
         let news = Disconnect { device: notice.from().id(), exit: notice.exit, tag };
         Some((Message::Disconnect(news), bits))
@@ -723,9 +775,10 @@ impl Farewell {
         self.later = late.more.map_or_else(Table::new, |more| more.changes);
     }
 
-    /// Looks at one entry, and tells whoever it says is to be told. False after the last one; then the slot is another's.
+    /// Looks at one cell, and tells whoever it says is to be told. False after the last one; then the slot is another's.
     fn step(&mut self) -> bool {
-        if let Some(entry) = self.entries.next() {
+        if let Some(cell) = self.entries.next_cell() {
+            let Some(entry) = cell else { return true };
             let later = self.later.get(entry.peer());
             if !self.change.iter().chain(later).any(|change| change.overrules(&entry)) {
                 self.tell(&entry);

@@ -52,7 +52,7 @@ impl Inbox {
         future::poll_fn(|cx| self.poll_receive(cx))
     }
 
-    /// As [`receive`](Inbox::receive), for futures written by hand.
+    /// As [`receive`](Inbox::receive), for futures written by hand. The waker of the last call is the one that is told.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let mut waker = Some(cx.waker().clone());
         let poll = {
@@ -75,7 +75,8 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.shared.close();
-        drop(std::mem::take(&mut lock(&self.shared.state).messages));
+        let messages = std::mem::take(&mut lock(&self.shared.state).messages);
+        drop(messages);
     }
 }
 
@@ -89,8 +90,7 @@ impl futures_core::Stream for Inbox {
 }
 
 impl Shared {
-    /// `current` runs at this moment and will look anyway.
-    pub(crate) fn put(&self, message: Message, current: &Waker) {
+    pub(crate) fn put(&self, message: Message) {
         let waker = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -99,9 +99,8 @@ impl Shared {
             state.messages.push_back(message);
             state.waker.take()
         };
-        if let Some(waker) = waker
-            && !waker.will_wake(current)
-        {
+        // Even if it is the one that runs at this moment: the inbox may be read beside `manage`, and have had its turn.
+        if let Some(waker) = waker {
             quietly(|| waker.wake());
         }
     }

@@ -14,9 +14,9 @@
 //! 5. **Closed is final.** A slot is closed under its lock, and its watchers are told outside of it. Changes that come
 //!    meanwhile wait for whoever tells, who looks for them before the end: who links late is told as well.
 //! 6. **Who has told everybody tells nobody any more.** A slot's generation goes up a second time when all its watchers
-//!    have been told. After that no entry about it, in any table, can matter again, once its news has been taken: so
-//!    a table that is full forgets those first, and nothing grows with links that are gone. From then on it is gone for
-//!    who would link with it.
+//!    have been told. From then on it is gone for who would link with it, and no entry about it, in any table, can matter
+//!    once its news has been taken, and once nobody else is in the middle of a link that may find it gone. So a table that
+//!    is full forgets those first, and nothing grows with links that are gone.
 
 use std::{fmt, hash, ptr};
 
@@ -172,14 +172,20 @@ pub(crate) mod sealed {
         /// Its address.
         fn line(&self) -> Line;
 
-        /// Begins to watch, on this side.
-        fn watch(&self, peer: Line, link: Link) -> Watching;
+        /// Whether it can be gone at this moment.
+        fn can_be_gone(&self) -> bool;
 
-        /// Changes an entry, on this side. False if this end is closed.
-        fn change(&self, change: Entry) -> bool;
+        /// Begins to watch, on this side. With `unsure` either of the last two follows.
+        fn watch(&self, peer: Line, link: Link, unsure: bool) -> Watching;
 
-        /// Hears that `peer`, which a link was to be made with, is gone.
-        fn hear_gone(&self, peer: Line, link: Link);
+        /// Changes an entry, on this side. False if this end is closed. With `unsure` either of the last two follows.
+        fn change(&self, change: Entry, unsure: bool) -> bool;
+
+        /// The link is made.
+        fn linked(&self);
+
+        /// The link is not made, for `peer` was gone.
+        fn hear_gone(&self, peer: Line);
     }
 }
 
@@ -201,21 +207,30 @@ impl sealed::End for Line {
     }
 
     #[inline]
-    fn watch(&self, peer: Line, link: Link) -> Watching {
-        match self.slot.change(self.generation, link.watching(peer)) {
+    fn can_be_gone(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn watch(&self, peer: Line, link: Link, unsure: bool) -> Watching {
+        match self.slot.change(self.generation, link.watching(peer), unsure) {
             true => Watching::Now,
             false => Watching::Closed,
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry) -> bool {
-        self.slot.change(self.generation, change)
+    fn change(&self, change: Entry, unsure: bool) -> bool {
+        self.slot.change(self.generation, change, unsure)
     }
 
-    fn hear_gone(&self, peer: Line, link: Link) {
-        let Entry { bits, tag, .. } = link.watching(peer);
-        self.slot.tell_gone(self.generation, peer, gone(), bits, tag);
+    #[inline]
+    fn linked(&self) {
+        self.slot.linked(self.generation);
+    }
+
+    fn hear_gone(&self, peer: Line) {
+        self.slot.tell_gone(self.generation, peer, gone());
     }
 }
 
@@ -233,7 +248,8 @@ impl Link {
             Some(OnFault::Ignore) => 2,
             Some(OnFault::HandOver) => 3,
         };
-        Entry::new(peer, Bits::WATCH.with_policy(policy), self.tag)
+        let bits = Bits::WATCH.with_policy(policy).with(Bits::TAGGED, self.tag.is_some());
+        Entry::new(peer, bits, self.tag.unwrap_or(0))
     }
 }
 
@@ -256,34 +272,42 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
     if a == b {
         return;
     }
-    let (monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
+    let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
+    let (x_unsure, y_unsure) = (y.can_be_gone(), notifies && x.can_be_gone());
     let mut begins = false;
     if monitors {
-        match x.watch(b, link) {
+        match x.watch(b, link, x_unsure) {
             Watching::Now => begins = true,
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
-            Watching::Closed => {
-                if notifies {
-                    y.hear_gone(a, link);
-                }
-                return;
-            }
+            // It hears nothing any more, but may still be heard to be gone.
+            Watching::Closed => monitors = false,
         }
+    }
+    if !monitors && !notifies {
+        return;
     }
     let mut change = link.watching(a);
     if !notifies {
         change.bits = Bits::NONE;
     }
     change.bits = change.bits.with(Bits::NOTIFY, monitors);
-    if !y.change(change) {
+    if !y.change(change, y_unsure) {
         if begins {
-            x.hear_gone(b, link);
+            x.hear_gone(b);
         }
         return;
     }
-    if notifies && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
-        y.hear_gone(a, link);
+    if begins && x_unsure {
+        x.linked();
+    }
+    if notifies {
+        let told = x.change(Entry::new(b, Bits::NOTIFY, 0), false);
+        match (told, y_unsure) {
+            (false, _) => y.hear_gone(a),
+            (true, true) => y.linked(),
+            (true, false) => {}
+        }
     }
 }
 
@@ -296,11 +320,11 @@ pub(crate) fn unlink(x: &impl End, y: &impl End, mode: LinkMode) {
     }
     let (monitors, notifies) = (mode.monitors(), mode.notifies());
     if notifies {
-        x.change(Entry::new(b, Bits::UNNOTIFY, 0));
+        x.change(Entry::new(b, Bits::UNNOTIFY, 0), false);
     }
     let change = Bits::NONE.with(Bits::UNNOTIFY, monitors).with(Bits::UNWATCH, notifies);
-    y.change(Entry::new(a, change, 0));
+    y.change(Entry::new(a, change, 0), false);
     if monitors {
-        x.change(Entry::new(b, Bits::UNWATCH, 0));
+        x.change(Entry::new(b, Bits::UNWATCH, 0), false);
     }
 }

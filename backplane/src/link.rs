@@ -49,23 +49,24 @@ impl LinkMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     pub(crate) mode: LinkMode,
-    pub(crate) tag: u64,
+    pub(crate) tag: Option<u64>,
     pub(crate) on_fault: Option<OnFault>,
 }
 
 impl Link {
-    /// A number of the watcher's choosing, zero if it chooses none. It comes back in
-    /// [`Disconnect::tag`](crate::Disconnect::tag), so that the watcher finds what it keeps about the other in
-    /// constant time. Of a peer link both ends hear with it; for two tags, make the two directions one by one.
-    /// Where a link is made again, the last tag counts.
+    /// A number that comes back with the news, in [`Disconnect::tag`](crate::Disconnect::tag), so that the watcher finds
+    /// what it keeps about the other in constant time; zero if nobody names one. Of a peer link both ends hear with it;
+    /// for two tags, make the two directions one by one.
+    ///
+    /// Whoever links may name it, for the other end too: who makes a link with `Notify` chooses for whom it notifies. Where a
+    /// link is made again, the last tag that was named counts.
     #[must_use]
     pub fn tag(self, tag: u64) -> Link {
-        Link { tag, ..self }
+        Link { tag: Some(tag), ..self }
     }
 
-    /// What a fault of the other does to whoever hears of it under
-    /// [`manage`](crate::Device::manage); without one, its device's own policy counts. Where a link is made again,
-    /// the last policy counts.
+    /// What a fault of the other does to whoever hears of it under [`manage`](crate::Device::manage); if nobody names a
+    /// policy, that of its device counts. As with tags: whoever links may name it, and the last one that was named counts.
     #[must_use]
     pub fn on_fault(self, policy: OnFault) -> Link {
         Link { on_fault: Some(policy), ..self }
@@ -74,7 +75,7 @@ impl Link {
 
 impl From<LinkMode> for Link {
     fn from(mode: LinkMode) -> Link {
-        Link { mode, tag: 0, on_fault: None }
+        Link { mode, tag: None, on_fault: None }
     }
 }
 
@@ -89,9 +90,9 @@ pub enum OnFault {
     Cascade,
     /// Nothing: the news is passed over.
     Ignore,
-    /// The news, of a clean end as well, goes to the device's [`Inbox`](crate::Inbox), if it has one; else it waits
-    /// for [`receive`](crate::Device::receive) after a [`part_manage`](crate::Device::part_manage). Trapping exits, in
-    /// the sense of Erlang.
+    /// The news, of a clean end as well, goes to the device's [`Inbox`](crate::Inbox). Without one, it waits for
+    /// [`receive`](crate::Device::receive) after a [`part_manage`](crate::Device::part_manage), and under `manage`, after
+    /// which nobody can receive, it is passed over. Trapping exits, in the sense of Erlang.
     HandOver,
 }
 

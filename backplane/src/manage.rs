@@ -4,21 +4,18 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
 
 use crate::{
-    device::{Device, Farewell},
+    device::{Device, Farewell, TURN},
     exit::{Crash, Exit, Fault, Message},
     link::{OnFault, OnShutdown},
     table::Bits,
     unwind::{Panic, catch},
 };
-
-/// As much news is looked at before the future gets its turn.
-const TURN: u32 = 256;
 
 /// What [`Device::watch`] saw first.
 #[derive(Debug)]
@@ -114,7 +111,7 @@ impl Device {
     where
         F: Future<Output = Result<T, E>>,
     {
-        Manage { run: Run::new(self, future), leaving: None }
+        Manage { run: Run::new(self, future, false), leaving: None }
     }
 
     /// As [`manage`](Device::manage), but gives the device back, open and with all its links, where the future returns
@@ -137,7 +134,7 @@ impl Device {
     where
         F: Future<Output = Result<T, E>>,
     {
-        PartManage { run: Run::new(self, future), leaving: None }
+        PartManage { run: Run::new(self, future, true), leaving: None }
     }
 }
 
@@ -157,9 +154,8 @@ impl<F: Future> Future for Watch<'_, F> {
             Ok(poll) => poll.map(Watched::Value),
             Err(panic) => Poll::Ready(Watched::Panic(panic)),
         };
-        let had_its_turn = device.futures_turn;
+        let had_its_turn = std::mem::take(&mut device.futures_turn);
         if had_its_turn && let Poll::Ready(end) = poll_future(cx) {
-            device.futures_turn = false;
             return Poll::Ready(end);
         }
         if let Poll::Ready(message) = device.poll_receive(cx) {
@@ -185,6 +181,8 @@ pin_project! {
         #[pin]
         future: Option<F>,
         describe: Option<fn(&E) -> String>,
+        // Whether the device may come back.
+        keeps: bool,
     }
 
     impl<F, T, E> PinnedDrop for Run<F, T, E> where F: Future<Output = Result<T, E>> {
@@ -217,8 +215,8 @@ impl<F, T, E> Run<F, T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
-    fn new(device: Device, future: F) -> Run<F, T, E> {
-        Run { device: Some(device), future: Some(future), describe: None }
+    fn new(device: Device, future: F, keeps: bool) -> Run<F, T, E> {
+        Run { device: Some(device), future: Some(future), describe: None, keeps }
     }
 
     /// First the news, then the future; at its end the future is dropped, and the device still open.
@@ -229,7 +227,7 @@ where
         };
         // Who waits already is woken by whatever comes from here on.
         let waits = device.is_waiting(cx);
-        let mut turn = Turn { budget: TURN, handed: cx.waker() };
+        let mut turn = Turn { budget: TURN, keeps: *this.keeps };
         let crash = if waits { None } else { turn.hear(device) };
         let mut result = match crash {
             Some(crash) => Err(crash),
@@ -263,14 +261,14 @@ where
 }
 
 /// What a managed future hears in one poll.
-struct Turn<'a> {
+struct Turn {
     /// So much of it, before others get their turn.
     budget: u32,
-    /// Who need not be woken for what is handed over, for he is about to look.
-    handed: &'a Waker,
+    /// Whether what is handed over to nobody is kept.
+    keeps: bool,
 }
 
-impl Turn<'_> {
+impl Turn {
     /// Hears what is here; what puts an end to the future is returned.
     fn hear<E>(&mut self, device: &mut Device) -> Option<Crash<E>> {
         while let Some((message, bits)) = device.next_here(&mut self.budget) {
@@ -281,9 +279,8 @@ impl Turn<'_> {
         None
     }
 
-    /// Hears what has come since, and waits for more. The future has been polled: it is woken for what it is handed.
+    /// Hears what has come since, and waits for more.
     fn poll_hear<E>(&mut self, device: &mut Device, cx: &mut Context<'_>) -> Poll<Crash<E>> {
-        self.handed = Waker::noop();
         loop {
             let (message, bits) = ready!(device.poll_next(cx, &mut self.budget));
             if let Some(crash) = self.decide(device, message, bits) {
@@ -296,12 +293,12 @@ impl Turn<'_> {
         match message {
             Message::Shutdown(by) => match device.shutdown_policy() {
                 OnShutdown::End => return Some(Crash::Shutdown(by)),
-                OnShutdown::HandOver => device.hand_over(message, self.handed),
+                OnShutdown::HandOver => device.hand_over(message, bits, self.keeps),
             },
             Message::Disconnect(news) => match device.policy(bits) {
                 OnFault::Cascade if news.exit.is_fault() => return Some(Crash::Cascade(news)),
                 OnFault::Cascade | OnFault::Ignore => {}
-                OnFault::HandOver => device.hand_over(Message::Disconnect(news), self.handed),
+                OnFault::HandOver => device.hand_over(Message::Disconnect(news), bits, self.keeps),
             },
         }
         None
@@ -342,7 +339,8 @@ pin_project! {
     /// A managed future; made by [`Device::manage`].
     ///
     /// Dropped half-way it drops the future first, and is then heard as [`Dropped`](crate::FaultKind::Dropped), or as
-    /// [`Killed`](crate::FaultKind::Killed) if its device was [condemned](crate::Line::condemn).
+    /// [`Killed`](crate::FaultKind::Killed) if its device was [condemned](crate::Line::condemn). Dropped when the future has
+    /// ended and its watchers are being told, it tells the rest at once, of the end as it was; only the result is lost.
     #[must_use = "futures do nothing unless polled"]
     pub struct Manage<F, T, E> where F: Future<Output = Result<T, E>> {
         #[pin]
@@ -352,7 +350,8 @@ pin_project! {
 }
 
 pin_project! {
-    /// A managed future that gives its device back; made by [`Device::part_manage`].
+    /// A managed future that gives its device back; made by [`Device::part_manage`]. Dropped half-way it is as
+    /// [`Manage`].
     #[must_use = "futures do nothing unless polled"]
     pub struct PartManage<F, T, E> where F: Future<Output = Result<T, E>> {
         #[pin]

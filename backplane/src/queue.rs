@@ -37,6 +37,21 @@ impl<T> Queue<T> {
         self.rest.pop_front()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty() && self.chunks.iter().all(VecDeque::is_empty)
+    }
+
+    /// Takes out what is not to be kept; returns how much that was.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) -> usize {
+        let mut out = 0;
+        for chunk in self.chunks.iter_mut().chain([&mut self.rest]) {
+            let before = chunk.len();
+            chunk.retain(&keep);
+            out += before - chunk.len();
+        }
+        out
+    }
+
     pub(crate) fn last(&self) -> Option<&T> {
         self.rest.back().or_else(|| self.chunks.back()?.back())
     }
@@ -68,5 +83,6 @@ mod tests {
             got += 1;
         }
         assert_eq!(put, got);
+        assert!(queue.is_empty());
     }
 }

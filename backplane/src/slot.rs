@@ -25,6 +25,9 @@ pub(crate) const WAKER: u64 = 4;
 const CONDEMNED: u64 = 8;
 /// The state holds a label.
 const LABEL: u64 = 16;
+/// So much for each link that somebody else is making for the owner, and has not finished (invariant 6).
+const LINKING_ONE: u64 = 1 << 8;
+pub(crate) const LINKING: u64 = (1 << 32) - LINKING_ONE;
 const FLAGS: u64 = NEWS | CHANGES | WAKER | CONDEMNED | LABEL;
 
 /// A device's shared half. A cache-line pair of its own, for neighbours belong to strangers.
@@ -125,12 +128,27 @@ impl Open<'_> {
             return;
         }
         // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
-        let spent = |old: &Entry| old.peer().has_told();
+        let linking = self.word & LINKING != 0;
+        let spent = |old: &Entry| {
+            old.peer().has_told() && !(linking && (old.bits.has(Bits::WATCH) || old.bits.has(Bits::UNWATCH)))
+        };
         match &mut self.state.change {
             place @ None => *place = Some(change),
             Some(old) if spent(old) => *old = change,
             Some(_) => *self.state.more.get_or_insert_default().changes.entry(change.peer(), spent) = change,
         }
+    }
+
+    /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
+    #[inline]
+    fn is_crowded(&self) -> bool {
+        self.word & WAKER != 0 && self.state.more.as_ref().is_some_and(|more| more.changes.is_long())
+    }
+
+    #[cold]
+    fn take_waker(&mut self) -> Option<Waker> {
+        self.flag(0, WAKER);
+        self.state.waker.take()
     }
 
     /// Puts in news, lets go of the lock, and wakes whoever waits for it.
@@ -198,15 +216,32 @@ impl Slot {
     }
 
     /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. False if they
-    /// have been told.
+    /// have been told. With `unsure`, what the caller finds out next is said by [`Slot::linked`] or [`Slot::tell_gone`].
     #[inline]
-    pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
+    pub(crate) fn change(&self, generation: u32, change: Entry, unsure: bool) -> bool {
         let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
         open.change_later(change);
-        if open.word & CHANGES == 0 {
+        if unsure {
+            open.word += LINKING_ONE;
+        }
+        if unsure || open.word & CHANGES == 0 {
             open.flag(CHANGES, 0);
         }
+        let waker = if open.is_crowded() { open.take_waker() } else { None };
+        drop(open);
+        if let Some(waker) = waker {
+            wake(waker);
+        }
         true
+    }
+
+    /// The link that was being made is made.
+    #[cold]
+    pub(crate) fn linked(&self, generation: u32) {
+        if let Some(mut open) = self.open(generation) {
+            open.word -= LINKING_ONE;
+            open.flag(0, 0);
+        }
     }
 
     #[cold]
@@ -245,16 +280,23 @@ impl Slot {
         open.deliver(Notice { bits, tag, ..Notice::ended(from, exit.clone()) });
     }
 
-    /// Tells of an end that is to be heard, whatever is known of the link: whoever made it has found the other gone.
+    /// The link that was being made is not made, for the other was gone: unless that has been heard, or the link undone,
+    /// meanwhile, it is heard now.
     #[cold]
-    pub(crate) fn tell_gone(&self, generation: u32, from: Line, exit: Exit, bits: Bits, tag: u64) {
+    pub(crate) fn tell_gone(&self, generation: u32, from: Line, exit: Exit) {
         let Some(mut open) = self.open(generation) else { return };
-        if let Some(change) = open.change(from)
-            && change.bits.has(Bits::WATCH)
-        {
-            change.then(&Entry::new(from, Bits::UNWATCH, 0));
+        open.word -= LINKING_ONE;
+        let (mut bits, mut tag) = (Bits::NONE, 0);
+        if let Some(change) = open.change(from) {
+            if change.bits.has(Bits::UNWATCH) {
+                open.flag(0, 0);
+                return;
+            }
+            if change.bits.has(Bits::WATCH) {
+                (bits, tag) = (change.bits.with(Bits::DECIDED, true), change.tag);
+                change.then(&Entry::new(from, Bits::UNWATCH, 0));
+            }
         }
-        let bits = bits.with(Bits::DECIDED, true);
         open.deliver(Notice { bits, tag, ..Notice::ended(from, exit) });
     }
 
@@ -316,20 +358,19 @@ impl Slot {
         Batch { first: state.first.take(), change: state.change.take(), more: state.more.take() }
     }
 
-    /// Waits for news: `waker` is told when there is some. False if there is some.
+    /// Waits for news: `waker` is told when there is some. False if there is some, or a change.
     #[inline]
-    pub(crate) fn wait(&self, waker: &Waker) -> bool {
-        // Cloned before, and the one that was there dropped after: both are the user's.
-        let waker = waker.clone();
+    pub(crate) fn wait(&self, waker: Waker) -> bool {
         let mut state = lock(&self.state);
         let word = self.word.get_locked();
-        if word & NEWS != 0 {
+        if word & (NEWS | CHANGES) != 0 {
             drop(state);
             return false;
         }
         let before = state.waker.replace(waker);
         self.word.set(word | WAKER);
         drop(state);
+        // It is the user's.
         drop(before);
         true
     }

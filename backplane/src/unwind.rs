@@ -23,12 +23,14 @@ pub struct Panic {
 }
 
 impl Panic {
-    fn new(payload: Box<dyn Any + Send>, location: Option<PanicLocation>) -> Panic {
-        let message = match (payload.downcast_ref::<&'static str>(), payload.downcast_ref::<String>()) {
-            (Some(words), _) => Some(Box::from(*words)),
-            (None, Some(words)) => Some(Box::from(words.as_str())),
-            (None, None) => None,
-        };
+    fn new(payload: Box<dyn Any + Send>) -> Panic {
+        let message: Option<Box<str>> =
+            match (payload.downcast_ref::<&'static str>(), payload.downcast_ref::<String>()) {
+                (Some(words), _) => Some(Box::from(*words)),
+                (None, Some(words)) => Some(Box::from(words.as_str())),
+                (None, None) => None,
+            };
+        let location = last_location(message.as_deref());
         Panic { payload: Mutex::new(Some(payload)), message, location }
     }
 
@@ -53,6 +55,8 @@ impl Panic {
 
     /// Goes on panicking, here, with the same payload and without asking the panic hook again.
     pub fn resume(self) -> ! {
+        // No hook is asked again; whoever catches it next finds the place here.
+        remember(self.message.as_deref(), self.location.clone());
         panic::resume_unwind(self.into_payload())
     }
 
@@ -111,8 +115,8 @@ impl fmt::Display for PanicLocation {
 static CATCHING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Where this thread last panicked, until somebody asks.
-    static LAST: RefCell<Option<PanicLocation>> = const { RefCell::new(None) };
+    /// What this thread last said in a panic, and where, until somebody asks.
+    static LAST: RefCell<Option<(Option<Box<str>>, PanicLocation)>> = const { RefCell::new(None) };
 }
 
 /// From here on, panics caught by [`manage`](crate::Device::manage) and [`watch`](crate::Device::watch) carry their
@@ -120,7 +124,8 @@ thread_local! {
 ///
 /// Only a panic hook can know it. This puts one in front of the hook that is there, which is still called, as it was.
 /// Nothing else in this crate touches the hook. A hook set later that does not call the one before takes the
-/// locations away again. Calling this twice is calling it once.
+/// locations away again. Calling this twice is calling it once; calling it while the thread panics does nothing, for then
+/// the hook cannot be changed.
 ///
 /// ```
 /// # use std::{convert::Infallible, pin::pin, task::{Context, Poll, Waker}};
@@ -135,6 +140,9 @@ thread_local! {
 /// ```
 pub fn catch_panic_locations() {
     static ONCE: Once = Once::new();
+    if std::thread::panicking() {
+        return;
+    }
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -143,23 +151,34 @@ pub fn catch_panic_locations() {
                 line: at.line(),
                 column: at.column(),
             });
-            // A thread that is ending may have no place to keep it; then it is not kept.
-            let _ = LAST.try_with(|last| {
-                if let Ok(mut last) = last.try_borrow_mut() {
-                    *last = location;
-                }
-            });
+            remember(info.payload_as_str(), location);
             before(info);
         }));
         CATCHING.store(true, Ordering::Relaxed);
     });
 }
 
-fn last_location() -> Option<PanicLocation> {
+fn remember(message: Option<&str>, location: Option<PanicLocation>) {
+    if !CATCHING.load(Ordering::Relaxed) && location.is_none() {
+        return;
+    }
+    let last = location.map(|location| (message.map(Box::from), location));
+    // A thread that is ending may have no place to keep it; then it is not kept.
+    let _ = LAST.try_with(|place| {
+        if let Ok(mut place) = place.try_borrow_mut() {
+            *place = last;
+        }
+    });
+}
+
+/// Where the last panic was, if it said this.
+fn last_location(message: Option<&str>) -> Option<PanicLocation> {
     if !CATCHING.load(Ordering::Relaxed) {
         return None;
     }
-    LAST.try_with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take())).ok().flatten()
+    let last = LAST.try_with(|place| place.try_borrow_mut().ok().and_then(|mut place| place.take()));
+    let (said, location) = last.ok().flatten()?;
+    (said.as_deref() == message).then_some(location)
 }
 
 /// Runs `f`; a panic in it is a value.
@@ -173,11 +192,7 @@ fn last_location() -> Option<PanicLocation> {
 /// ```
 #[inline]
 pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
-    // A location left by a panic that somebody else caught is not ours.
-    if CATCHING.load(Ordering::Relaxed) {
-        last_location();
-    }
-    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| Panic::new(payload, last_location()))
+    panic::catch_unwind(AssertUnwindSafe(f)).map_err(Panic::new)
 }
 
 /// Runs `f`; a panic in it is nobody's. For wakers and payloads, which must not stop what goes on around them.

@@ -204,6 +204,59 @@ fn thirds_that_link_and_unlink_leave_no_watcher_untold() {
     });
 }
 
+/// Undone and made again by its owner while the other ends: one link, heard once.
+#[test]
+fn a_link_made_again_by_its_owner_against_an_end_is_heard_once() {
+    loom::model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let to_b = b.line();
+        a.link(&b, LinkMode::Monitor);
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        a.unlink(&to_b, LinkMode::Monitor);
+        let before = heard(&mut a);
+        a.link(&to_b, LinkMode::Monitor);
+        ending.join().expect("it does not panic");
+        let after = heard(&mut a);
+        assert!(before.len() <= 1 && after.len() == 1, "{before:?}, then {after:?}");
+    });
+}
+
+/// The same through lines.
+#[test]
+fn a_link_made_again_through_lines_against_an_end_is_heard_once() {
+    loom::model(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let (to_a, to_b) = (a.line(), b.line());
+        a.link(&b, LinkMode::Monitor);
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        to_a.unlink(&to_b, LinkMode::Monitor);
+        let before = heard(&mut a);
+        to_a.link(&to_b, LinkMode::Monitor);
+        ending.join().expect("it does not panic");
+        let after = heard(&mut a);
+        assert!(before.len() <= 1 && after.len() == 1, "{before:?}, then {after:?}");
+    });
+}
+
+/// A third makes a link and finds the other gone, while the watcher's table is full and forgets.
+#[test]
+fn a_full_table_does_not_forget_a_link_that_is_being_made() {
+    loom::model(|| {
+        let (mut a, b, c, d) = (Device::new(), Device::new(), Device::new(), Device::new());
+        let (to_a, to_b, to_d) = (a.line(), b.line(), d.line());
+        a.link(&c, LinkMode::Monitor);
+        drop(b);
+        let linking = thread::spawn(move || to_a.link(&to_b, LinkMode::Monitor));
+        // Looks at what the third has left, and makes room for one more; twice, for there are two to forget.
+        a.link(&to_d, LinkMode::Monitor);
+        a.unlink(&to_d, LinkMode::Monitor);
+        a.link(&d, LinkMode::Monitor);
+        linking.join().expect("it does not panic");
+        assert_eq!(heard(&mut a), [Some(FaultKind::Gone)]);
+        drop((c, d));
+    });
+}
+
 /// A table that is full forgets whom nobody needs to hear of any more, and nobody else.
 #[test]
 fn a_full_table_does_not_forget_news_on_its_way() {

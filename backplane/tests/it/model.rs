@@ -21,7 +21,7 @@ enum By {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Link { from: usize, to: usize, mode: LinkMode, tag: u64, by: By },
+    Link { from: usize, to: usize, mode: LinkMode, tag: Option<u64>, by: By },
     Unlink { from: usize, to: usize, mode: LinkMode, by: By },
     Shutdown { from: usize, to: usize },
     End { who: usize, how: u8 },
@@ -35,7 +35,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let by =
         prop_oneof![Just(By::Devices), Just(By::DeviceAndLine), Just(By::LineAndDevice), Just(By::Lines)];
     let step = prop_oneof![
-        8 => (player.clone(), player.clone(), mode.clone(), 0..9u64, by.clone())
+        8 => (player.clone(), player.clone(), mode.clone(), prop::option::of(1..9u64), by.clone())
             .prop_map(|(from, to, mode, tag, by)| Step::Link { from, to, mode, tag, by }),
         4 => (player.clone(), player.clone(), mode, by)
             .prop_map(|(from, to, mode, by)| Step::Unlink { from, to, mode, by }),
@@ -63,12 +63,14 @@ enum News {
 }
 
 impl Model {
-    fn watch(&mut self, watcher: usize, of: usize, tag: u64) {
+    fn watch(&mut self, watcher: usize, of: usize, tag: Option<u64>) {
         if watcher == of || self.dead[watcher] {
         } else if self.dead[of] {
-            self.queues[watcher].push_back(News::Gone { who: of, tag });
+            self.queues[watcher].push_back(News::Gone { who: of, tag: tag.unwrap_or(0) });
         } else {
-            self.watches.insert((watcher, of), tag);
+            // A tag that is not named leaves the one that was.
+            let named = self.watches.entry((watcher, of)).or_insert(0);
+            *named = tag.unwrap_or(*named);
         }
     }
 
@@ -112,7 +114,7 @@ fn run(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Link { from, to, mode, tag, by } => {
-                let link = mode.tag(tag);
+                let link = tag.map_or(mode.into(), |tag| mode.tag(tag));
                 match (by, &devices[from], &devices[to]) {
                     (By::Devices, Some(a), Some(b)) => a.link(b, link),
                     (By::Devices | By::DeviceAndLine, Some(a), _) => a.link(&lines[to], link),
