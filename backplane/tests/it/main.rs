@@ -6,6 +6,7 @@ mod ends;
 mod links;
 mod many;
 mod model;
+mod odd;
 mod people;
 mod runs;
 mod support;
