@@ -125,10 +125,13 @@ pub(crate) enum State {
     },
 }
 
-/// A child: what a verdict depends on, and a body that the tree keeps and never looks at.
+/// What the tree asks a child's body: what it is found by. Children of one kind have no name.
+pub(crate) trait Named {
+    fn name(&self) -> Option<&Arc<str>>;
+}
+
+/// A child: what a verdict depends on, and a body that the tree keeps and asks for nothing but its name.
 pub(crate) struct Child<B> {
-    /// What it is found by; children of one kind have no name.
-    pub(crate) name: Option<Arc<str>>,
     pub(crate) restart: Restart,
     pub(crate) significant: bool,
     pub(crate) brutal: bool,
@@ -139,17 +142,8 @@ pub(crate) struct Child<B> {
 }
 
 impl<B> Child<B> {
-    pub(crate) fn new(name: Option<Arc<str>>, restart: Restart, body: B) -> Child<B> {
-        Child {
-            name,
-            restart,
-            significant: false,
-            brutal: false,
-            supervisor: false,
-            state: State::Down,
-            pace: None,
-            body,
-        }
+    pub(crate) fn new(restart: Restart, body: B) -> Child<B> {
+        Child { restart, significant: false, brutal: false, supervisor: false, state: State::Down, pace: None, body }
     }
 }
 
@@ -338,7 +332,7 @@ struct Group {
     everybody: bool,
 }
 
-impl<B> Tree<B> {
+impl<B: Named> Tree<B> {
     pub(crate) fn new(
         members: Members,
         strategy: RestartStrategy,
@@ -406,7 +400,7 @@ impl<B> Tree<B> {
 
     /// Adds a child to the initial list, without starting it.
     pub(crate) fn list(&mut self, child: Child<B>) -> Key {
-        let name = child.name.clone();
+        let name = child.body.name().cloned();
         self.supervisors += usize::from(child.supervisor);
         let key = self.children.push(child);
         if let (Some(name), Members::Listed) = (name, self.members) {
@@ -441,7 +435,7 @@ impl<B> Tree<B> {
 
     /// start_child.
     pub(crate) fn add(&mut self, child: Child<B>) -> Result<Key, (Child<B>, Taken)> {
-        if let Some(key) = child.name.as_deref().and_then(|name| self.find(name)) {
+        if let Some(key) = child.body.name().and_then(|name| self.find(name)) {
             let taken = match self.state(key) {
                 Some(State::Running) => Taken::Running(key),
                 _ => Taken::Present,
@@ -771,8 +765,8 @@ impl<B> Tree<B> {
         self.set_state(key, State::Down);
         let child = self.children.remove(key)?;
         self.supervisors -= usize::from(child.supervisor);
-        if let (Some(name), Members::Listed) = (&child.name, self.members) {
-            self.names.remove(name);
+        if let (Some(name), Members::Listed) = (child.body.name(), self.members) {
+            self.names.remove(name.as_ref());
         }
         Some(child)
     }

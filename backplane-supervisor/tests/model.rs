@@ -25,7 +25,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Refusal, Restart, RestartStrategy, State, Taken,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Refusal, Restart, RestartStrategy, State, Taken,
     Tree,
 };
 
@@ -43,8 +43,14 @@ enum Mail {
 #[derive(Clone)]
 struct Body {
     spec: Value,
-    name: String,
+    name: Arc<str>,
     proc: Option<ProcId>,
+}
+
+impl Named for Body {
+    fn name(&self) -> Option<&Arc<str>> {
+        Some(&self.name)
+    }
 }
 
 struct Sup {
@@ -110,8 +116,8 @@ fn child(spec: &Value, name: &str) -> Child<Body> {
         "transient" => Restart::Transient,
         _ => Restart::Temporary,
     };
-    let body = Body { spec: spec.clone(), name: name.to_owned(), proc: None };
-    let mut child = Child::new(Some(Arc::from(name)), restart, body);
+    let body = Body { spec: spec.clone(), name: Arc::from(name), proc: None };
+    let mut child = Child::new(restart, body);
     child.significant = is_significant(spec);
     child.brutal = shutdown_of(spec) == "brutal_kill";
     child.supervisor = type_of(spec) == "supervisor";
@@ -288,7 +294,7 @@ impl World {
                     if context == "start_error" {
                         self.sup(sup).start_error = reason.clone();
                     }
-                    self.book.report(sup, context, json!(name), &reason, None);
+                    self.book.report(sup, context, json!(*name), &reason, None);
                 }
                 Action::GaveUp(key) => {
                     let name = self.body(sup, key).name;
@@ -296,7 +302,7 @@ impl World {
                 }
                 Action::Finish(Ending::FailedToStart(key)) => {
                     let (name, reason) = (self.body(sup, key).name, self.sup(sup).start_error.clone());
-                    let error = json!({"shutdown": {"failed_to_start_child": {"id": name, "reason": reason}}});
+                    let error = json!({"shutdown": {"failed_to_start_child": {"id": *name, "reason": reason}}});
                     self.sup(sup).start_error = error;
                     return Ok(true);
                 }
@@ -604,7 +610,7 @@ impl World {
                 State::Restarting { .. } => json!("restarting"),
                 _ => json!("undefined"),
             };
-            let id = if simple { Value::Null } else { json!(body.name) };
+            let id = if simple { Value::Null } else { json!(*body.name) };
             let kind = if supervisor { "supervisor" } else { "worker" };
             rows.push((running, json!({ "id": id, "child": child, "type": kind })));
         }
