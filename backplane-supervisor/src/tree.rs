@@ -592,6 +592,8 @@ impl<B: Named> Tree<B> {
                         self.doing = Doing::StopGroup { at: Some(key), group, odd: false, pause };
                         return Some(Action::Report(Context::ShutdownError, key));
                     }
+                    // A retry of its own that waits is off: the group's start takes its place.
+                    self.set_state(key, State::Down);
                     let is_first = key == group.culprit && !group.everybody;
                     let at = if is_first { None } else { self.children.before(key) };
                     self.doing = Doing::StopGroup { at, group, odd: false, pause };

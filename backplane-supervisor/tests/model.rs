@@ -380,6 +380,7 @@ impl World {
             self.sup(sup).tree.stopped(key, end_of(&reason));
         }
         self.clock = last;
+        odd.sort_by_key(|(reason, _)| (reason.is_object(), reason.to_string()));
         for (reason, count) in odd {
             self.book.report(sup, "shutdown_error", Value::Null, &reason, Some(count));
         }

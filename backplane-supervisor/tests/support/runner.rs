@@ -86,6 +86,10 @@ struct Stage {
     last_attempt: HashMap<ProcId, ProcId>,
     /// Dynamic children that their supervisor was stopping, in its order.
     stopped: HashMap<ProcId, Vec<ProcId>>,
+    /// Reports of children stopped together, until all are there: OTP gives them in the order of terms.
+    together: Vec<(ProcId, Value, usize)>,
+    /// What went wrong in the runner itself.
+    broken: Option<String>,
     hold: Option<Hold>,
     held: Vec<Answer>,
 }
@@ -386,12 +390,25 @@ impl Script {
     /// Writes something down, after the deaths that came before it.
     fn note(&self, what: impl FnOnce(&mut Stage)) {
         let mut stage = self.lock();
+        stage.report_together();
         stage.hear_deaths();
         what(&mut stage);
     }
 
-    /// The hook of the whole tree.
+    /// The hook of the whole tree. What it does wrong must not be lost: a panic in a hook is nobody's.
+    fn hook(&self, report: &Report) {
+        let heard = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.hear(report)));
+        if let Err(panic) = heard {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+            self.lock().broken = Some(words.unwrap_or_default());
+        }
+    }
+
     fn hear(&self, report: &Report) {
+        if let Event::ShutdownError { exit, count: Some(count) } = &report.event {
+            return self.hear_together(report, exit, *count);
+        }
         self.note(|stage| {
             let sup = stage.procs[&report.supervisor_device];
             let last = stage.last_attempt.get(&sup).copied();
@@ -424,23 +441,6 @@ impl Script {
                     let (name, reason) = (name(stage, proc), stage.reasons[&proc.unwrap()].clone());
                     stage.book.report(sup, "shutdown_error", json!(name), &reason, None);
                 }
-                Event::ShutdownError { exit, count: Some(count) } => {
-                    // One exit can stand for several of OTP's reasons: {shutdown, X} and normal.
-                    let mut reasons: Vec<(Value, usize)> = Vec::new();
-                    for proc in stage.stopped.get(&sup).into_iter().flatten() {
-                        let reason = &stage.reasons[proc];
-                        if exit_of(reason) == *exit {
-                            match reasons.iter_mut().find(|(known, _)| known == reason) {
-                                Some((_, count)) => *count += 1,
-                                None => reasons.push((reason.clone(), 1)),
-                            }
-                        }
-                    }
-                    assert_eq!(reasons.iter().map(|(_, count)| count).sum::<usize>(), *count, "all are counted");
-                    for (reason, count) in reasons {
-                        stage.book.report(sup, "shutdown_error", Value::Null, &reason, Some(count));
-                    }
-                }
                 Event::GaveUp => {
                     let name = name(stage, proc);
                     stage.book.gave_up(sup, &name);
@@ -448,6 +448,25 @@ impl Script {
                 _ => {}
             }
         });
+    }
+
+    /// One exit can stand for several of OTP's reasons: {shutdown, X} and normal.
+    fn hear_together(&self, report: &Report, exit: &Exit, count: usize) {
+        let mut stage = self.lock();
+        stage.hear_deaths();
+        let sup = stage.procs[&report.supervisor_device];
+        let mut reasons: Vec<(Value, usize)> = Vec::new();
+        for proc in stage.stopped.get(&sup).into_iter().flatten() {
+            let reason = &stage.reasons[proc];
+            if exit_of(reason) == *exit {
+                match reasons.iter_mut().find(|(known, _)| known == reason) {
+                    Some((_, count)) => *count += 1,
+                    None => reasons.push((reason.clone(), 1)),
+                }
+            }
+        }
+        assert_eq!(reasons.iter().map(|(_, count)| count).sum::<usize>(), count, "all are counted");
+        stage.together.extend(reasons.into_iter().map(|(reason, count)| (sup, reason, count)));
     }
 
     // ---- holding a start attempt up ------------------------------------------------------------------------------
@@ -754,7 +773,10 @@ impl Script {
     fn settle(&self) {
         let world = self.lock().world.clone();
         world.settle();
-        self.note(|_| {});
+        self.note(|stage| stage.stopped.clear());
+        if let Some(words) = self.lock().broken.take() {
+            panic!("the runner's hook: {words}");
+        }
     }
 
     fn step(&self, step: &Value, tick: u64, holder: &Device) -> Value {
@@ -860,6 +882,14 @@ impl Script {
 }
 
 impl Stage {
+    fn report_together(&mut self) {
+        let mut reports = std::mem::take(&mut self.together);
+        reports.sort_by_key(|(_, reason, _)| (reason.is_object(), reason.to_string()));
+        for (sup, reason, count) in reports {
+            self.book.report(sup, "shutdown_error", Value::Null, &reason, Some(count));
+        }
+    }
+
     fn hear_deaths(&mut self) {
         while let Some(message) = self.recorder.try_receive() {
             let Message::Disconnect(news) = message else { continue };
@@ -1015,6 +1045,8 @@ pub fn run(scenario: &Value) -> Value {
         reasons: HashMap::new(),
         last_attempt: HashMap::new(),
         stopped: HashMap::new(),
+        together: Vec::new(),
+        broken: None,
         hold: None,
         held: Vec::new(),
     })));
@@ -1025,11 +1057,11 @@ pub fn run(scenario: &Value) -> Value {
     let hook = script.clone();
     let started = match script.init(root, spec) {
         Ok(Plan::Listed(plan)) => {
-            let plan = plan.listen(move |report| hook.hear(report));
+            let plan = plan.listen(move |report| hook.hook(report));
             Some(start(&script, root, plan.start_linked(world.clone(), &holder)))
         }
         Ok(Plan::Dynamic(plan)) => {
-            let plan = plan.listen(move |report| hook.hear(report));
+            let plan = plan.listen(move |report| hook.hook(report));
             Some(start(&script, root, plan.start_linked(world.clone(), &holder)))
         }
         Err(None) => None,
