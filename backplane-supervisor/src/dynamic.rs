@@ -8,12 +8,12 @@ use backplane::{Device, Runtime};
 
 use crate::backoff::Backoff;
 use crate::engine::Of;
-use crate::handle::{DynamicHandle, StartDynamicError};
+use crate::handle::{DynamicHandle, Gone, StartDynamicError};
 use crate::report::Report;
 use crate::shared::{Kind, Shared, StartRefusal, TreeOf};
 use crate::spec::{ChildId, ChildInfo, ChildKind, Facts, Init, Job, Shutdown, SpecError, StartError, What};
 use crate::starting::{Birth, Starting};
-use crate::supervisor::{Orphans, Plan, Settings, begin, run, settings};
+use crate::supervisor::{Greet, Orphans, Plan, Settings, begin, run, settings};
 use crate::tree::{AutoShutdown, Budget, Intensity, Members, Named, Restart, RestartStrategy, Tree};
 
 type RecipeFor<A> = Arc<dyn Fn(A, Birth) -> Job + Send + Sync>;
@@ -43,8 +43,7 @@ pub struct DynamicSupervisor<A: Clone + Send + 'static> {
     recipe: RecipeFor<A>,
     max: Option<usize>,
     common: Settings,
-    #[allow(clippy::type_complexity)]
-    greet: Option<Arc<dyn Fn(&DynamicHandle<A>) + Send + Sync>>,
+    greet: Option<Greet<DynamicHandle<A>>>,
 }
 
 impl<A: Clone + Send + 'static> Clone for DynamicSupervisor<A> {
@@ -267,7 +266,7 @@ impl<A: Clone + Send + 'static> Kind for OneKind<A> {
         match refusal {
             StartRefusal::Failed(error) => StartDynamicError::Failed(error),
             // Children without names do not take each other's.
-            StartRefusal::AlreadyStarted(_) | StartRefusal::AlreadyPresent => StartDynamicError::Gone,
+            StartRefusal::AlreadyStarted(_) | StartRefusal::AlreadyPresent => StartDynamicError::Gone(Gone(None)),
         }
     }
 

@@ -19,12 +19,22 @@ use crate::supervisor::Listed;
 use crate::tree::{Intensity, RestartStrategy};
 
 /// The supervisor has ended, or ended before it came to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone(pub(crate) Option<Exit>);
+
+impl Gone {
+    /// How it ended, if it did so before it came to answer; `None` if it was gone when it was called (OTP's `noproc`).
+    pub fn exit(&self) -> Option<&Exit> {
+        self.0.as_ref()
+    }
+}
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the supervisor has ended")
+        match &self.0 {
+            None => f.write_str("the supervisor had ended"),
+            Some(exit) => write!(f, "the supervisor ended before it answered: {exit}"),
+        }
     }
 }
 
@@ -42,7 +52,7 @@ pub enum StartChildError {
     /// The start attempt failed. The child is not listed.
     Failed(StartError),
     /// The supervisor has ended, or ended before it came to answer.
-    Gone,
+    Gone(Gone),
 }
 
 impl fmt::Display for StartChildError {
@@ -52,7 +62,7 @@ impl fmt::Display for StartChildError {
             StartChildError::AlreadyPresent => f.write_str("already listed"),
             StartChildError::Refused(error) => write!(f, "{error}"),
             StartChildError::Failed(error) => write!(f, "{error}"),
-            StartChildError::Gone => Gone.fmt(f),
+            StartChildError::Gone(gone) => gone.fmt(f),
         }
     }
 }
@@ -60,19 +70,19 @@ impl fmt::Display for StartChildError {
 impl Error for StartChildError {}
 
 /// A terminate_child that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TerminateChildError {
     /// There is no such child.
     NotFound,
     /// The supervisor has ended, or ended before it came to answer.
-    Gone,
+    Gone(Gone),
 }
 
 impl fmt::Display for TerminateChildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TerminateChildError::NotFound => f.write_str("no such child"),
-            TerminateChildError::Gone => Gone.fmt(f),
+            TerminateChildError::Gone(gone) => gone.fmt(f),
         }
     }
 }
@@ -91,7 +101,7 @@ pub enum RestartChildError {
     /// The start attempt failed. The child stays listed and not running.
     Failed(StartError),
     /// The supervisor has ended, or ended before it came to answer.
-    Gone,
+    Gone(Gone),
 }
 
 impl fmt::Display for RestartChildError {
@@ -101,7 +111,7 @@ impl fmt::Display for RestartChildError {
             RestartChildError::Restarting => f.write_str("the child is restarting"),
             RestartChildError::NotFound => f.write_str("no such child"),
             RestartChildError::Failed(error) => write!(f, "{error}"),
-            RestartChildError::Gone => Gone.fmt(f),
+            RestartChildError::Gone(gone) => gone.fmt(f),
         }
     }
 }
@@ -109,7 +119,7 @@ impl fmt::Display for RestartChildError {
 impl Error for RestartChildError {}
 
 /// A delete_child that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeleteChildError {
     /// The child runs.
     Running,
@@ -118,7 +128,7 @@ pub enum DeleteChildError {
     /// There is no such child.
     NotFound,
     /// The supervisor has ended, or ended before it came to answer.
-    Gone,
+    Gone(Gone),
 }
 
 impl fmt::Display for DeleteChildError {
@@ -127,7 +137,7 @@ impl fmt::Display for DeleteChildError {
             DeleteChildError::Running => f.write_str("the child is running"),
             DeleteChildError::Restarting => f.write_str("the child is restarting"),
             DeleteChildError::NotFound => f.write_str("no such child"),
-            DeleteChildError::Gone => Gone.fmt(f),
+            DeleteChildError::Gone(gone) => gone.fmt(f),
         }
     }
 }
@@ -142,7 +152,7 @@ pub enum StartDynamicError<A> {
     /// The start attempt failed.
     Failed(StartError),
     /// The supervisor has ended, or ended before it came to answer.
-    Gone,
+    Gone(Gone),
 }
 
 impl<A> fmt::Display for StartDynamicError<A> {
@@ -150,7 +160,7 @@ impl<A> fmt::Display for StartDynamicError<A> {
         match self {
             StartDynamicError::Full(_) => f.write_str("the supervisor has as many children as it may"),
             StartDynamicError::Failed(error) => write!(f, "{error}"),
-            StartDynamicError::Gone => Gone.fmt(f),
+            StartDynamicError::Gone(gone) => gone.fmt(f),
         }
     }
 }
@@ -303,7 +313,7 @@ macro_rules! common {
         ///
         /// If the supervisor has ended.
         pub fn snapshot(&self) -> Result<Snapshot, Gone> {
-            if self.shared.line.is_alive() { Ok(self.shared.snapshot()) } else { Err(Gone) }
+            if self.shared.line.is_alive() { Ok(self.shared.snapshot()) } else { Err(Gone(None)) }
         }
 
         /// From now on, the reports of the supervisor and all below it. At most `capacity` wait to be read.
@@ -339,7 +349,7 @@ impl SupervisorHandle {
         async move {
             match answer.await {
                 Ok(answer) => answer.map(|started| started.map(|child| child.line)),
-                Err(Gone) => Err(StartChildError::Gone),
+                Err(gone) => Err(StartChildError::Gone(gone)),
             }
         }
     }
@@ -355,7 +365,7 @@ impl SupervisorHandle {
         id: &str,
     ) -> impl Future<Output = Result<(), TerminateChildError>> + Send + use<> + 'static {
         let answer = self.ask(|reply| Call::Terminate(Target::Named(ChildId::from(id)), reply));
-        async move { answer.await.unwrap_or(Err(TerminateChildError::Gone)) }
+        async move { answer.await.unwrap_or_else(|gone| Err(TerminateChildError::Gone(gone))) }
     }
 
     /// Starts a listed child that does not run. Not counted as a restart.
@@ -369,7 +379,7 @@ impl SupervisorHandle {
     ) -> impl Future<Output = Result<Option<Line>, RestartChildError>> + Send + use<> + 'static {
         let answer = self.ask(|reply| Call::Restart(ChildId::from(id), reply));
         async move {
-            let answer = answer.await.unwrap_or(Err(RestartChildError::Gone));
+            let answer = answer.await.unwrap_or_else(|gone| Err(RestartChildError::Gone(gone)));
             answer.map(|started| started.map(|child| child.line))
         }
     }
@@ -381,7 +391,7 @@ impl SupervisorHandle {
     /// If it runs or is restarting, or there is none.
     pub fn delete_child(&self, id: &str) -> impl Future<Output = Result<(), DeleteChildError>> + Send + use<> + 'static {
         let answer = self.ask(|reply| Call::Delete(ChildId::from(id), reply));
-        async move { answer.await.unwrap_or(Err(DeleteChildError::Gone)) }
+        async move { answer.await.unwrap_or_else(|gone| Err(DeleteChildError::Gone(gone))) }
     }
 
     /// What the supervisor knows of a child; `None` if there is none of this name.
@@ -439,7 +449,7 @@ impl<A: Clone + Send + 'static> DynamicHandle<A> {
         argument: A,
     ) -> impl Future<Output = Result<Option<ChildRef>, StartDynamicError<A>>> + Send + use<A> + 'static {
         let answer = self.ask(|reply| Call::Start(argument, reply));
-        async move { answer.await.unwrap_or(Err(StartDynamicError::Gone)) }
+        async move { answer.await.unwrap_or_else(|gone| Err(StartDynamicError::Gone(gone))) }
     }
 
     /// Ends this incarnation of a child by its shutdown rule, and takes the child off the list. Of a child that is
@@ -454,7 +464,7 @@ impl<A: Clone + Send + 'static> DynamicHandle<A> {
         child: ChildRef,
     ) -> impl Future<Output = Result<(), TerminateChildError>> + Send + use<A> + 'static {
         let answer = self.ask(|reply| Call::Terminate(Target::Exactly(child), reply));
-        async move { answer.await.unwrap_or(Err(TerminateChildError::Gone)) }
+        async move { answer.await.unwrap_or_else(|gone| Err(TerminateChildError::Gone(gone))) }
     }
 
     /// Ends a child by its shutdown rule, in whichever incarnation it is by now, and takes it off the list.
@@ -467,13 +477,13 @@ impl<A: Clone + Send + 'static> DynamicHandle<A> {
         child: ChildRef,
     ) -> impl Future<Output = Result<(), TerminateChildError>> + Send + use<A> + 'static {
         let answer = self.ask(|reply| Call::Terminate(Target::Whichever(child.key), reply));
-        async move { answer.await.unwrap_or(Err(TerminateChildError::Gone)) }
+        async move { answer.await.unwrap_or_else(|gone| Err(TerminateChildError::Gone(gone))) }
     }
 
     /// What the supervisor knows of its children's common spec.
     pub fn get_child_spec(&self) -> impl Future<Output = Result<ChildInfo, Gone>> + Send + use<A> + 'static {
         let answer = self.ask(|reply| Call::Spec(ChildId::from(""), reply));
-        async move { answer.await?.ok_or(Gone) }
+        async move { answer.await?.ok_or(Gone(None)) }
     }
 
     /// Changes how many children there may be, from now on. Those that are there stay.

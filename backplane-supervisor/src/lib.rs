@@ -12,6 +12,8 @@ mod snapshot;
 mod spec;
 mod starting;
 mod supervisor;
+#[cfg(feature = "tracing")]
+mod trace;
 mod tree;
 
 pub use backoff::Backoff;

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use backplane::Exit;
+
 use crate::handle::Gone;
 
 struct Cell<T> {
@@ -14,7 +16,7 @@ struct Cell<T> {
 enum State<T> {
     Waiting(Option<Waker>),
     Answered(T),
-    Gone,
+    Gone(Option<Exit>),
 }
 
 impl<T> Cell<T> {
@@ -45,11 +47,16 @@ impl<T> Reply<T> {
     pub(crate) fn send(self, answer: T) {
         self.0.set(State::Answered(answer));
     }
+
+    /// Nobody will answer, for who was asked has ended like this.
+    pub(crate) fn gone(self, exit: &Exit) {
+        self.0.set(State::Gone(Some(exit.clone())));
+    }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        self.0.set(State::Gone);
+        self.0.set(State::Gone(None));
     }
 }
 
@@ -58,9 +65,9 @@ impl<T> Future for Answer<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Gone>> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *state, State::Gone) {
+        match std::mem::replace(&mut *state, State::Gone(None)) {
             State::Answered(answer) => Poll::Ready(Ok(answer)),
-            State::Gone => Poll::Ready(Err(Gone)),
+            State::Gone(exit) => Poll::Ready(Err(Gone(exit))),
             State::Waiting(before) => {
                 *state = State::Waiting(Some(cx.waker().clone()));
                 drop(state);

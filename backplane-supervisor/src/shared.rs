@@ -67,6 +67,28 @@ pub(crate) enum Call<K: Kind> {
     Stop(Exit, Reply<Stopped>),
 }
 
+impl<K: Kind> Call<K> {
+    /// Says to whoever waits that the supervisor has ended.
+    pub(crate) fn refuse(self, exit: &Exit) {
+        match self {
+            Call::Start(add, reply) => {
+                quietly(|| drop(add));
+                reply.gone(exit);
+            }
+            Call::Terminate(_, reply) => reply.gone(exit),
+            Call::Restart(_, reply) => reply.gone(exit),
+            Call::Delete(_, reply) => reply.gone(exit),
+            Call::Which(reply) => reply.gone(exit),
+            Call::Count(reply) => reply.gone(exit),
+            Call::Spec(_, reply) => reply.gone(exit),
+            Call::SetStrategy(_, reply) => reply.gone(exit),
+            Call::SetIntensity(_, reply) => reply.gone(exit),
+            Call::SetMax(_, reply) => reply.gone(exit),
+            Call::Stop(_, reply) => reply.gone(exit),
+        }
+    }
+}
+
 /// What comes through the doorbell.
 pub(crate) enum Command<K: Kind> {
     Said(DeviceId, Said),

@@ -24,8 +24,8 @@ use crate::spec::{
 };
 use crate::starting::{Birth, House, Pulse, Said, Starting};
 use crate::tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Pace, Refusal, RestartStrategy, State, Taken,
-    Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal, RestartStrategy, State,
+    Taken, Tree,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -59,8 +59,11 @@ pub struct Supervisor {
     pub(crate) auto_shutdown: AutoShutdown,
     children: Vec<ChildSpec>,
     pub(crate) common: Settings,
-    greet: Option<Arc<dyn Fn(&SupervisorHandle) + Send + Sync>>,
+    greet: Option<Greet<SupervisorHandle>>,
 }
+
+/// What is called with the handle of each incarnation.
+pub(crate) type Greet<H> = Arc<dyn Fn(&H) + Send + Sync>;
 
 /// What supervisors of both kinds can be told.
 #[derive(Clone)]
@@ -337,7 +340,7 @@ pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> Child<Body<K::Seed>> {
 }
 
 /// Makes replicas draw different jitter from one seed: a hash of the name (FNV).
-fn seed_salt(seed: &impl crate::tree::Named) -> u64 {
+fn seed_salt(seed: &impl Named) -> u64 {
     let name = seed.name().map_or("", |name| &**name);
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -394,7 +397,7 @@ pub(crate) fn begin<P: Plan>(
     parent: Option<Line>,
     plan: P,
 ) -> impl Future<Output = Result<P::Handle, StartError>> + Send + use<P> {
-    let mut device = Device::new();
+    let device = Device::new();
     if let Some(parent) = parent {
         device.link(&parent, LinkMode::Peer);
     }
@@ -407,8 +410,6 @@ pub(crate) fn begin<P: Plan>(
             said: Mutex::new((None, None)),
         });
         let starting = Starting::new(Arc::clone(&outside) as Arc<dyn House>, device.id());
-        // The device is the supervisor's own from here on; a plain future would have to be given one.
-        device.on_fault(backplane::OnFault::HandOver);
         let path = Arc::clone(&outside.path);
         let running = match Running::new(plan, device, starting, parent.map(|parent| parent.id()), path) {
             Ok(running) => running,
@@ -468,10 +469,10 @@ pub(crate) struct Running<K: Kind> {
     exit: Exit,
     /// Who waits for the end.
     stoppers: Vec<Reply<Stopped>>,
-    /// It is ending its children for good.
-    finishing: bool,
     /// A stop that has broken in on what was being done.
     broken: bool,
+    /// It does what somebody has called for.
+    called: bool,
     killed: Vec<Killed>,
     /// Why the last start attempt failed.
     start_error: Option<StartError>,
@@ -479,7 +480,7 @@ pub(crate) struct Running<K: Kind> {
     started: Option<ChildRef>,
     /// How the child that the tree has been told of last ended.
     end: Exit,
-    /// Dropped last: when others hear of the end, nothing of the above is left. The twin rings the bell in turn with it.
+    /// Rings the bell in turn with the device.
     _twin: Device,
     device: Option<Device>,
 }
@@ -519,11 +520,6 @@ impl Ord for Timer {
     fn cmp(&self, other: &Timer) -> std::cmp::Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
-}
-
-/// How a child that was to be stopped ended.
-struct End_ {
-    exit: Exit,
 }
 
 fn end_of(exit: &Exit) -> End {
@@ -574,8 +570,8 @@ impl<K: Kind> Running<K> {
             sleep: None,
             exit: Exit::Shutdown,
             stoppers: Vec::new(),
-            finishing: false,
             broken: false,
+            called: false,
             killed: Vec::new(),
             start_error: None,
             started: None,
@@ -603,11 +599,15 @@ impl<K: Kind> Running<K> {
                 Turn::Mail(Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
                     let now = self.now();
-                    self.count_restart(key);
                     self.shared.tree().retry(now, key);
                     self.drive().await
                 }
-                Turn::Mail(Mail::Command(Command::Call(call))) => self.answer(call).await,
+                Turn::Mail(Mail::Command(Command::Call(call))) => {
+                    self.called = true;
+                    let exit = self.answer(call).await;
+                    self.called = false;
+                    exit
+                }
                 Turn::Alarm(Alarm::Health { key, device, pulse, every }) => {
                     self.look_at(key, device, pulse, every);
                     None
@@ -621,7 +621,7 @@ impl<K: Kind> Running<K> {
     async fn depart(mut self, exit: Exit) {
         self.tell(None, None, 0, || Event::Finished(exit.clone()));
         self.shared.listeners().close();
-        let left = self.shared.close();
+        let left = self.unanswered();
         let empty = Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let tree = std::mem::replace(&mut *self.shared.tree(), empty);
         quietly(|| drop(tree));
@@ -636,10 +636,26 @@ impl<K: Kind> Running<K> {
         if let Some(device) = device {
             device.depart(exit.clone()).await;
         }
-        quietly(|| drop(left));
+        for call in left {
+            call.refuse(&exit);
+        }
         for stopper in stoppers {
             stopper.send(Stopped { exit: exit.clone(), killed: killed.clone() });
         }
+    }
+
+    /// The calls that will not be answered any more; from here on there are no others.
+    fn unanswered(&mut self) -> Vec<Call<K>> {
+        let came = std::mem::take(&mut self.mail).into_iter().filter_map(|mail| match mail {
+            Mail::Command(command) => Some(command),
+            Mail::Ended(..) | Mail::Stop(_) => None,
+        });
+        came.chain(self.shared.close())
+            .filter_map(|command| match command {
+                Command::Call(call) => Some(call),
+                Command::Said(..) | Command::Retry(_) => None,
+            })
+            .collect()
     }
 
     fn stop(&mut self, exit: Exit) {
@@ -787,7 +803,7 @@ impl<K: Kind> Running<K> {
         let (child, device, incarnation) = match tree.get(key) {
             Some(child) => {
                 let body = &child.body;
-                (crate::tree::Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation)
+                (Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation)
             }
             None => (None, None, 0),
         };
@@ -808,15 +824,8 @@ impl<K: Kind> Running<K> {
         self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
         let (now, end) = (self.now(), end_of(&exit));
         self.end = exit;
-        self.count_restart(key);
         self.shared.tree().ended(now, key, end);
         self.drive().await
-    }
-
-    /// A start that follows is a restart, and not somebody's call.
-    fn count_restart(&mut self, key: Key) {
-        let _ = key;
-        self.start_error = None;
     }
 
     /// Does what the tree says until it says nothing more; how to end, if it said so.
@@ -829,15 +838,12 @@ impl<K: Kind> Running<K> {
             match action? {
                 Action::Start(key) => self.start(key).await,
                 Action::Stop(key) => {
-                    let end = self.end_child(key).await;
-                    self.tell_of(key, || Event::Ended { exit: end.exit.clone(), stopped: true });
-                    self.shared.tree().stopped(key, end_of(&end.exit));
-                    self.end = end.exit;
+                    let exit = self.end_child(key).await;
+                    self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
+                    self.shared.tree().stopped(key, end_of(&exit));
+                    self.end = exit;
                 }
-                Action::StopTogether => {
-                    self.finishing = true;
-                    self.end_together().await;
-                }
+                Action::StopTogether => self.end_together().await,
                 Action::Booted => {
                     if let Some(starting) = self.starting.take() {
                         drop(starting.done());
@@ -853,16 +859,13 @@ impl<K: Kind> Running<K> {
                     Context::StartError => Event::StartError(self.start_error()),
                     Context::ShutdownError => Event::ShutdownError { exit: self.end.clone(), count: None },
                 }),
-                Action::GaveUp(key) => {
-                    self.finishing = true;
-                    self.tell_of(key, || Event::GaveUp);
-                }
+                Action::GaveUp(key) => self.tell_of(key, || Event::GaveUp),
                 Action::LeftDown(key) => self.tell_of(key, || Event::LeftDown),
                 Action::Forget(child) => quietly(|| drop(child)),
                 Action::Finish(Ending::Asked) => return Some(self.exit.clone()),
                 Action::Finish(Ending::GaveUp | Ending::Auto) => return Some(Exit::Shutdown),
                 Action::Finish(Ending::FailedToStart(key)) => {
-                    let id = self.shared.tree().get(key).and_then(|child| crate::tree::Named::name(&child.body).cloned());
+                    let id = self.shared.tree().get(key).and_then(|child| Named::name(&child.body).cloned());
                     let error = Box::new(self.start_error());
                     if let Some(starting) = self.starting.take() {
                         starting.fail_with(StartError::Child { id: id.unwrap_or_else(|| ChildId::from("?")), error });
@@ -937,10 +940,10 @@ impl<K: Kind> Running<K> {
             let mut tree = self.shared.tree();
             let Some(body) = tree.body_mut(key) else { return Attempt::Failed(StartError::Interrupted) };
             body.line = Some(line);
-            body.restarts += u32::from(body.incarnation > 0);
+            body.restarts += u32::from(body.incarnation > 0 && !self.called);
             body.incarnation += 1;
             body.ended = false;
-            let name = crate::tree::Named::name(body).cloned();
+            let name = Named::name(body).cloned();
             let facts = body.seed.as_ref().map(|seed| *self.kind.facts(seed));
             (K::lend(&mut body.seed), body.below.take(), facts, name)
         };
@@ -999,8 +1002,8 @@ impl<K: Kind> Running<K> {
                             return Attempt::Failed(error);
                         }
                         Said::Nothing => {
-                            let end = self.kill(key, begin).await;
-                            return Attempt::Failed(StartError::Ended(end.exit));
+                            let exit = self.kill(key, begin).await;
+                            return Attempt::Failed(StartError::Ended(exit));
                         }
                     }
                 }
@@ -1034,13 +1037,13 @@ impl<K: Kind> Running<K> {
     }
 
     /// Ends a child by its shutdown rule.
-    async fn end_child(&mut self, key: Key) -> End_ {
+    async fn end_child(&mut self, key: Key) -> Exit {
         let begin = self.now();
         self.take_in();
         if let Some(exit) = self.take_end(key) {
-            return End_ { exit };
+            return exit;
         }
-        let Some((facts, line)) = self.facts(key).zip(self.line(key)) else { return End_ { exit: Exit::Normal } };
+        let Some((facts, line)) = self.facts(key).zip(self.line(key)) else { return Exit::Normal };
         let until = match facts.shutdown() {
             Shutdown::BrutalKill => return self.kill(key, begin).await,
             Shutdown::Timeout(timeout) => begin.checked_add(timeout),
@@ -1048,16 +1051,16 @@ impl<K: Kind> Running<K> {
         };
         line.shutdown(self.shared.line.id());
         if let Some(exit) = self.await_end(key, until).await {
-            self.note_killed_below(key);
-            return End_ { exit };
+            self.note_killed_below();
+            return exit;
         }
-        let end = self.kill(key, begin).await;
-        self.note_killed_below(key);
-        end
+        let exit = self.kill(key, begin).await;
+        self.note_killed_below();
+        exit
     }
 
     /// Drops a child's task and waits for its end.
-    async fn kill(&mut self, key: Key, begin: Instant) -> End_ {
+    async fn kill(&mut self, key: Key, begin: Instant) -> Exit {
         let (line, task) = {
             let mut tree = self.shared.tree();
             match tree.body_mut(key) {
@@ -1072,11 +1075,13 @@ impl<K: Kind> Running<K> {
         let until = self.now().checked_add(self.settings.grace);
         if let Some(exit) = self.await_end(key, until).await {
             self.tell_killed(key, begin);
-            return End_ { exit };
+            return exit;
         }
         self.tell_stuck(key, begin);
-        let exit = if self.finishing || self.starting.is_some() { None } else { self.await_end_or_stop(key).await };
-        End_ { exit: exit.unwrap_or(Exit::Fault(Fault::killed())) }
+        // Who is ending goes on without it. Who is not has nobody to put in its place until it is gone.
+        let ending = self.starting.is_some() || self.shared.tree().is_ending();
+        let exit = if ending { None } else { self.await_end_or_stop(key).await };
+        exit.unwrap_or(Exit::Fault(Fault::killed()))
     }
 
     fn tell_killed(&mut self, key: Key, begin: Instant) {
@@ -1097,21 +1102,25 @@ impl<K: Kind> Running<K> {
         let tree = self.shared.tree();
         let Some(child) = tree.get(key) else { return };
         let device = child.body.line.map(|line| line.id());
-        let path = match (crate::tree::Named::name(&child.body), device) {
+        let path = match (Named::name(&child.body), device) {
             (Some(name), _) => format!("{}/{name}", self.shared.path()),
             (None, Some(device)) => format!("{}/{device}", self.shared.path()),
             (None, None) => self.shared.path().to_string(),
         };
+        let ending = tree.is_ending();
         drop(tree);
-        if stuck || self.facts(key).is_some_and(|facts| facts.shutdown() != Shutdown::BrutalKill) {
+        let asked = self.facts(key).is_some_and(|facts| facts.shutdown() != Shutdown::BrutalKill);
+        if ending && (stuck || asked) {
             self.killed.push(Killed { path, device, took, stuck });
         }
     }
 
     /// What a supervisor below had to kill is part of the answer to who stops this one.
-    fn note_killed_below(&mut self, _: Key) {
+    fn note_killed_below(&mut self) {
         let mut below = self.shared.take_killed();
-        self.killed.append(&mut below);
+        if self.shared.tree().is_ending() {
+            self.killed.append(&mut below);
+        }
     }
 
     async fn await_end(&mut self, key: Key, until: Option<Instant>) -> Option<Exit> {
@@ -1141,7 +1150,6 @@ impl<K: Kind> Running<K> {
                     }
                     _ => {}
                 }
-                self.finishing = true;
                 self.broken = true;
                 return None;
             }
@@ -1197,7 +1205,7 @@ impl<K: Kind> Running<K> {
             let stuck = self.shared.tree().get(key).is_some_and(|child| !child.body.ended);
             if stuck { self.tell_stuck(key, begin) } else { self.tell_killed(key, begin) }
         }
-        self.note_killed_below_all();
+        self.note_killed_below();
         let mut odd: Vec<(Exit, usize)> = Vec::new();
         for (key, _) in running {
             let exit = self.take_end(key).unwrap_or(Exit::Fault(Fault::killed()));
@@ -1217,11 +1225,6 @@ impl<K: Kind> Running<K> {
         for (exit, count) in odd {
             self.tell(None, None, 0, || Event::ShutdownError { exit, count: Some(count) });
         }
-    }
-
-    fn note_killed_below_all(&mut self) {
-        let mut below = self.shared.take_killed();
-        self.killed.append(&mut below);
     }
 
     /// Waits until so many children have ended, or it is `until`; how many are left.
@@ -1355,7 +1358,7 @@ impl<K: Kind> Running<K> {
                     let tree = self.shared.tree();
                     let child = tree.get(tree.find(id)?)?;
                     let seed = child.body.seed.as_ref()?;
-                    Some(self.kind.facts(seed).info(crate::tree::Named::name(seed)?))
+                    Some(self.kind.facts(seed).info(Named::name(seed)?))
                 };
                 reply.send(self.kind.info(&id, &find));
             }
@@ -1401,7 +1404,7 @@ impl<K: Kind> Running<K> {
         let tree = self.shared.tree();
         tree.iter_back()
             .map(|(key, child)| Row {
-                id: crate::tree::Named::name(&child.body).cloned(),
+                id: Named::name(&child.body).cloned(),
                 state: match (child.state, child.body.line) {
                     (State::Running, Some(line)) => RowState::Running(line),
                     (State::Restarting { .. }, _) => RowState::Restarting,
@@ -1443,7 +1446,7 @@ enum Attempt {
 impl<K: Kind> Drop for Running<K> {
     /// The supervisor's own task is dropped, or it has departed and nothing is left.
     fn drop(&mut self) {
-        let left = self.shared.close();
+        let left = self.unanswered();
         let empty = Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let mut tree = std::mem::replace(&mut *self.shared.tree(), empty);
         let keys: Vec<Key> = tree.iter().map(|(key, _)| key).collect();
@@ -1462,7 +1465,15 @@ impl<K: Kind> Drop for Running<K> {
             }
         }
         quietly(|| drop(tree));
-        quietly(|| drop(left));
+        // The children are told now, and so is the parent; and then whoever waits for an answer.
+        drop(self.device.take());
+        let killed = Exit::Fault(Fault::killed());
+        for call in left {
+            call.refuse(&killed);
+        }
+        for stopper in std::mem::take(&mut self.stoppers) {
+            stopper.gone(&killed);
+        }
         self.shared.listeners().close();
     }
 }

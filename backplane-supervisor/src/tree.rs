@@ -388,6 +388,11 @@ impl<B: Named> Tree<B> {
         self.auto_shutdown
     }
 
+    /// Whether it ends its children for good.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.doing, Doing::StopAll { .. } | Doing::StopTogether { .. } | Doing::Finish { .. })
+    }
+
     /// Whether a child that was being stopped has ended in a way that was not asked for.
     pub(crate) fn is_unexpected(&self, key: Key, end: End) -> bool {
         self.children.get(key).is_some_and(|child| {

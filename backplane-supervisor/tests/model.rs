@@ -2,7 +2,7 @@
 //!
 //! The world here is a toy: processes are entries in a list and time is a number. All decisions are `tree.rs`'s.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 #[path = "../src/backoff.rs"]
 mod backoff;

@@ -557,7 +557,7 @@ impl Script {
                         Err(StartChildError::AlreadyPresent) => json!({ "error": "already_present" }),
                         Err(StartChildError::Refused(error)) => json!({ "error": refusal(&error) }),
                         Err(StartChildError::Failed(error)) => json!({ "error": { "start": start_reason(&error) } }),
-                        Err(StartChildError::Gone) => gone(),
+                        Err(StartChildError::Gone(gone)) => exit(&gone),
                     }
                 })
             }
@@ -568,7 +568,7 @@ impl Script {
                         Ok(child) => json!({ "ok": script.reference(child.map(|child| child.line())) }),
                         Err(StartDynamicError::Failed(error)) => json!({ "error": { "start": start_reason(&error) } }),
                         Err(StartDynamicError::Full(_)) => json!({ "error": "full" }),
-                        Err(StartDynamicError::Gone) => gone(),
+                        Err(StartDynamicError::Gone(gone)) => exit(&gone),
                     }
                 })
             }
@@ -578,7 +578,7 @@ impl Script {
                 Box::pin(async move {
                     match answer.await {
                         Ok(rows) => script.rows(rows, simple),
-                        Err(Gone) => gone(),
+                        Err(gone) => exit(&gone),
                     }
                 })
             }
@@ -587,7 +587,7 @@ impl Script {
                 Box::pin(async move {
                     match answer.await {
                         Ok(counts) => counted(counts),
-                        Err(Gone) => gone(),
+                        Err(gone) => exit(&gone),
                     }
                 })
             }
@@ -597,7 +597,7 @@ impl Script {
                     match answer.await {
                         Ok(Some(info)) => told(&info),
                         Ok(None) => json!({ "error": "not_found" }),
-                        Err(Gone) => gone(),
+                        Err(gone) => exit(&gone),
                     }
                 })
             }
@@ -607,7 +607,7 @@ impl Script {
                     match answer.await {
                         Ok(info) if *info.id == *id => told(&info),
                         Ok(_) => json!({ "error": "not_found" }),
-                        Err(Gone) => gone(),
+                        Err(gone) => exit(&gone),
                     }
                 })
             }
@@ -636,7 +636,7 @@ impl Script {
                             match answer.await {
                                 Ok(_) if alive => json!({ "error": "not_found" }),
                                 Ok(_) => json!("ok"),
-                                Err(Gone) => gone(),
+                                Err(gone) => exit(&gone),
                             }
                         })
                     }
@@ -647,7 +647,7 @@ impl Script {
                 Box::pin(async move {
                     match answer.await {
                         Ok(_) => json!({ "error": "simple_one_for_one" }),
-                        Err(Gone) => gone(),
+                        Err(gone) => exit(&gone),
                     }
                 })
             }
@@ -660,7 +660,7 @@ impl Script {
                         Err(RestartChildError::Restarting) => json!({ "error": "restarting" }),
                         Err(RestartChildError::NotFound) => json!({ "error": "not_found" }),
                         Err(RestartChildError::Failed(error)) => json!({ "error": { "start": start_reason(&error) } }),
-                        Err(RestartChildError::Gone) => gone(),
+                        Err(RestartChildError::Gone(gone)) => exit(&gone),
                     }
                 })
             }
@@ -672,7 +672,7 @@ impl Script {
                         Err(DeleteChildError::Running) => json!({ "error": "running" }),
                         Err(DeleteChildError::Restarting) => json!({ "error": "restarting" }),
                         Err(DeleteChildError::NotFound) => json!({ "error": "not_found" }),
-                        Err(DeleteChildError::Gone) => gone(),
+                        Err(DeleteChildError::Gone(gone)) => exit(&gone),
                     }
                 })
             }
@@ -939,6 +939,11 @@ fn shutdown(child: &Value) -> Shutdown {
     }
 }
 
+/// The call failed, for the supervisor had ended or did so before it came to answer.
+fn exit(gone: &Gone) -> Value {
+    gone.exit().map_or_else(self::gone, |exit| json!({ "exit": reason_of(exit) }))
+}
+
 fn gone() -> Value {
     json!({ "exit": "noproc" })
 }
@@ -984,7 +989,7 @@ fn terminated(answer: Result<(), TerminateChildError>) -> Value {
     match answer {
         Ok(()) => json!("ok"),
         Err(TerminateChildError::NotFound) => json!({ "error": "not_found" }),
-        Err(TerminateChildError::Gone) => gone(),
+        Err(TerminateChildError::Gone(gone)) => exit(&gone),
     }
 }
 

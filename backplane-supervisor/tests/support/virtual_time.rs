@@ -175,6 +175,23 @@ impl World {
         }
     }
 
+    /// Lets time pass up to the next moment that somebody waits for, if anybody does.
+    pub fn tick(&self) -> bool {
+        match self.next_timer() {
+            Some(at) => {
+                self.move_to(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Starts a task that ends when what is returned is dropped.
+    pub fn spawned<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(World) -> F) -> Task {
+        let future = task(self.clone());
+        self.spawn(future)
+    }
+
     fn next_timer(&self) -> Option<Instant> {
         lock(&self.0.state).timers.first_key_value().map(|((at, _), _)| *at)
     }
