@@ -7,6 +7,7 @@ mod handle;
 mod order;
 mod reply;
 mod report;
+mod root;
 mod shared;
 mod snapshot;
 mod spec;
@@ -23,6 +24,7 @@ pub use handle::{
     StartDynamicError, Stopped, SupervisorHandle, TerminateChildError,
 };
 pub use report::{Event, Report, Reports};
+pub use root::{Root, RootEnd};
 pub use snapshot::{ChildSnapshot, ChildState, Snapshot};
 pub use spec::{
     ChildId, ChildInfo, ChildKind, ChildSpec, Init, Shutdown, SpecError, StartError, check_child_specs,

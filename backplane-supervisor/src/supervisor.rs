@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime};
 
-use crate::engine::{Engine, Of, Sleep, catch, quietly};
+use crate::engine::{Engine, Of, Sleep, Task, catch, quietly};
 use crate::handle::{
     ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, RowState, StartChildError, Stopped, SupervisorHandle,
     TerminateChildError,
@@ -59,7 +59,7 @@ pub struct Supervisor {
     pub(crate) auto_shutdown: AutoShutdown,
     children: Vec<ChildSpec>,
     pub(crate) common: Settings,
-    greet: Option<Greet<SupervisorHandle>>,
+    pub(crate) greet: Option<Greet<SupervisorHandle>>,
 }
 
 /// What is called with the handle of each incarnation.
@@ -392,11 +392,26 @@ impl House for Outside {
     fn note_killed(&self, _: Vec<Killed>) {}
 }
 
+/// Starts a root that runs until it ends.
 pub(crate) fn begin<P: Plan>(
     engine: Arc<dyn Engine>,
     parent: Option<Line>,
     plan: P,
 ) -> impl Future<Output = Result<P::Handle, StartError>> + Send + use<P> {
+    let starting = begin_owned(Arc::clone(&engine), parent, plan);
+    async move {
+        let (handle, task) = starting.await?;
+        engine.detach(task);
+        Ok(handle)
+    }
+}
+
+/// Starts a root that runs until it ends or its task is dropped.
+pub(crate) fn begin_owned<P: Plan>(
+    engine: Arc<dyn Engine>,
+    parent: Option<Line>,
+    plan: P,
+) -> impl Future<Output = Result<(P::Handle, Task), StartError>> + Send + use<P> {
     let device = Device::new();
     if let Some(parent) = parent {
         device.link(&parent, LinkMode::Peer);
@@ -411,10 +426,7 @@ pub(crate) fn begin<P: Plan>(
         });
         let starting = Starting::new(Arc::clone(&outside) as Arc<dyn House>, device.id());
         let path = Arc::clone(&outside.path);
-        let running = match Running::new(plan, device, starting, parent.map(|parent| parent.id()), path) {
-            Ok(running) => running,
-            Err(error) => return Err(error),
-        };
+        let running = Running::new(plan, device, starting, parent.map(|parent| parent.id()), path)?;
         let handle = P::handle(Arc::clone(&running.shared));
         let task = engine.spawn(Box::pin(running.live()));
         let said = poll_fn(|cx| {
@@ -428,10 +440,13 @@ pub(crate) fn begin<P: Plan>(
             }
         })
         .await;
-        engine.detach(task);
         match said {
-            Said::Started => Ok(handle),
-            Said::Failed(error) => Err(error),
+            Said::Started => Ok((handle, task)),
+            Said::Failed(error) => {
+                // It has ended its children, and is about to end.
+                engine.detach(task);
+                Err(error)
+            }
             Said::Ignored | Said::Nothing => Err(StartError::Ended(Exit::Fault(Fault::killed()))),
         }
     }

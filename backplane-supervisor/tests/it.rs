@@ -12,6 +12,8 @@ mod odd_places;
 mod reports;
 #[path = "it/restarts.rs"]
 mod restarts;
+#[path = "it/roots.rs"]
+mod roots;
 #[path = "it/shutdown.rs"]
 mod shutdown;
 #[path = "it/soak.rs"]

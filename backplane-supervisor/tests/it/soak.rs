@@ -102,7 +102,7 @@ async fn work(field: Arc<Field>, mut device: Device, starting: Option<Starting>,
 
 fn restart(nature: u64) -> Restart {
     match nature % 5 {
-        0 | 1 | 2 => Restart::Permanent,
+        0..=2 => Restart::Permanent,
         3 => Restart::Transient,
         _ => Restart::Temporary,
     }
@@ -137,7 +137,7 @@ fn tree(field: &Arc<Field>, random: &mut Random, depth: u32) -> Supervisor {
         };
         let child = child.restart(if depth == 0 { Restart::Permanent } else { restart(nature) });
         let child = if nature % 11 == 10 { child.shutdown(Shutdown::Timeout(SECOND)) } else { child };
-        let child = if nature % 7 == 0 { child.backoff(Backoff::linear(SECOND / 10).cap(SECOND)) } else { child };
+        let child = if nature.is_multiple_of(7) { child.backoff(Backoff::linear(SECOND / 10).cap(SECOND)) } else { child };
         let significant = auto && restart(nature) != Restart::Permanent && random.next(2) == 0;
         plan = plan.child(if significant { child.significant() } else { child });
     }
