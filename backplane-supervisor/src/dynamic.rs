@@ -12,7 +12,7 @@ use crate::handle::{DynamicHandle, Gone, StartDynamicError};
 use crate::report::Report;
 use crate::shared::{Kind, Shared, StartRefusal, TreeOf};
 use crate::spec::{ChildId, ChildInfo, ChildKind, Facts, Init, Job, Shutdown, SpecError, StartError, What};
-use crate::starting::{Birth, Starting};
+use crate::starting::{Birth, Life, Starting};
 use crate::supervisor::{Greet, Orphans, Plan, Settings, begin, run, settings};
 use crate::tree::{AutoShutdown, Budget, Intensity, Members, Named, Restart, RestartStrategy, Tree};
 
@@ -68,10 +68,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
         let recipe = move |argument: A, birth: Birth| -> Job {
             let (device, starting) = birth.split();
             let future = start(device, argument);
-            Box::pin(async move {
-                drop(starting.done());
-                drop(future.await);
-            })
+            Box::pin(Life::new(Some(starting), future))
         };
         DynamicSupervisor::with(ChildKind::Worker, Arc::new(recipe))
     }
@@ -84,7 +81,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
         let recipe = move |argument: A, birth: Birth| -> Job {
             let (device, starting) = birth.split();
             let future = start(device, starting, argument);
-            Box::pin(async move { drop(future.await) })
+            Box::pin(Life::new(None, future))
         };
         DynamicSupervisor::with(ChildKind::Worker, Arc::new(recipe))
     }

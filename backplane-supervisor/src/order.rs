@@ -30,11 +30,15 @@ impl fmt::Debug for Key {
 /// No index: the end of a chain.
 const NONE: u32 = u32::MAX;
 
+/// So many cells are made at a time, once there are so many: no push ever moves a million values.
+const CHUNK: usize = 1 << 10;
+
 /// A list whose values stay in the order in which they were pushed.
 ///
 /// A slab threaded by indices: push, get, remove and the step to a neighbour cost the same at any length.
 pub(crate) struct Order<T> {
-    cells: Vec<Cell<T>>,
+    chunks: Vec<Vec<Cell<T>>>,
+    made: u32,
     first: u32,
     last: u32,
     free: u32,
@@ -51,7 +55,7 @@ struct Cell<T> {
 
 impl<T> Order<T> {
     pub(crate) fn new() -> Order<T> {
-        Order { cells: Vec::new(), first: NONE, last: NONE, free: NONE, len: 0 }
+        Order { chunks: Vec::new(), made: 0, first: NONE, last: NONE, free: NONE, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -60,7 +64,38 @@ impl<T> Order<T> {
 
     /// Bytes set aside for the values and their threads.
     pub(crate) fn footprint(&self) -> usize {
-        self.cells.capacity() * size_of::<Cell<T>>()
+        self.chunks.iter().map(Vec::capacity).sum::<usize>() * size_of::<Cell<T>>()
+    }
+
+    fn cell(&self, index: u32) -> Option<&Cell<T>> {
+        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)
+    }
+
+    fn cell_mut(&mut self, index: u32) -> Option<&mut Cell<T>> {
+        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+    }
+
+    /// A cell without a value.
+    fn take_cell(&mut self) -> u32 {
+        let free = self.free;
+        if let Some(cell) = self.cell(free) {
+            self.free = cell.after;
+            return free;
+        }
+        let index = self.made;
+        assert!(index != NONE, "fewer than u32::MAX children");
+        self.made += 1;
+        let cell = Cell { value: None, generation: 0, before: NONE, after: NONE };
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK => chunk.push(cell),
+            _ => {
+                // The first chunk grows as it is filled: most supervisors have a handful of children.
+                let mut chunk = Vec::with_capacity(if self.chunks.is_empty() { 0 } else { CHUNK });
+                chunk.push(cell);
+                self.chunks.push(chunk);
+            }
+        }
+        index
     }
 
     /// Adds a value behind all others.
@@ -69,63 +104,53 @@ impl<T> Order<T> {
     ///
     /// At four thousand million values.
     pub(crate) fn push(&mut self, value: T) -> Key {
-        let index = if self.free != NONE {
-            let index = self.free;
-            self.free = self.cells[index as usize].after;
-            index
-        } else {
-            let index = u32::try_from(self.cells.len()).ok().filter(|&index| index != NONE);
-            let index = index.expect("fewer than u32::MAX children");
-            self.cells.push(Cell { value: None, generation: 0, before: NONE, after: NONE });
-            index
-        };
+        let index = self.take_cell();
         let before = self.last;
-        let cell = &mut self.cells[index as usize];
-        cell.value = Some(value);
-        cell.before = before;
-        cell.after = NONE;
-        let key = Key { index, generation: cell.generation };
-        match before {
-            NONE => self.first = index,
-            before => self.cells[before as usize].after = index,
+        let mut generation = 0;
+        if let Some(cell) = self.cell_mut(index) {
+            (cell.value, cell.before, cell.after) = (Some(value), before, NONE);
+            generation = cell.generation;
+        }
+        match self.cell_mut(before) {
+            None => self.first = index,
+            Some(cell) => cell.after = index,
         }
         self.last = index;
         self.len += 1;
-        key
+        Key { index, generation }
     }
 
     /// Takes a value out; its key finds nothing from now on.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let cell = self.cells.get_mut(key.index as usize).filter(|cell| cell.generation == key.generation)?;
+        let cell = self.cell_mut(key.index).filter(|cell| cell.generation == key.generation)?;
         let value = cell.value.take()?;
         let (before, after) = (cell.before, cell.after);
-        match before {
-            NONE => self.first = after,
-            before => self.cells[before as usize].after = after,
+        match self.cell_mut(before) {
+            None => self.first = after,
+            Some(cell) => cell.after = after,
         }
-        match after {
-            NONE => self.last = before,
-            after => self.cells[after as usize].before = before,
+        match self.cell_mut(after) {
+            None => self.last = before,
+            Some(cell) => cell.before = before,
         }
         self.len -= 1;
-        let cell = &mut self.cells[key.index as usize];
         // A cell whose generations are used up is never filled again.
-        if let Some(generation) = cell.generation.checked_add(1) {
-            cell.generation = generation;
-            cell.after = self.free;
+        let free = self.free;
+        if let Some(cell) = self.cell_mut(key.index)
+            && let Some(generation) = cell.generation.checked_add(1)
+        {
+            (cell.generation, cell.after) = (generation, free);
             self.free = key.index;
         }
         Some(value)
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        let cell = self.cells.get(key.index as usize)?;
-        if cell.generation == key.generation { cell.value.as_ref() } else { None }
+        self.cell(key.index).filter(|cell| cell.generation == key.generation)?.value.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let cell = self.cells.get_mut(key.index as usize)?;
-        if cell.generation == key.generation { cell.value.as_mut() } else { None }
+        self.cell_mut(key.index).filter(|cell| cell.generation == key.generation)?.value.as_mut()
     }
 
     pub(crate) fn first(&self) -> Option<Key> {
@@ -137,17 +162,15 @@ impl<T> Order<T> {
     }
 
     pub(crate) fn before(&self, key: Key) -> Option<Key> {
-        self.get(key)?;
-        self.key_at(self.cells[key.index as usize].before)
+        self.key_at(self.cell(key.index).filter(|cell| cell.generation == key.generation)?.before)
     }
 
     pub(crate) fn after(&self, key: Key) -> Option<Key> {
-        self.get(key)?;
-        self.key_at(self.cells[key.index as usize].after)
+        self.key_at(self.cell(key.index).filter(|cell| cell.generation == key.generation)?.after)
     }
 
     fn key_at(&self, index: u32) -> Option<Key> {
-        self.cells.get(index as usize).map(|cell| Key { index, generation: cell.generation })
+        self.cell(index).map(|cell| Key { index, generation: cell.generation })
     }
 
     /// From first to last.
@@ -186,6 +209,19 @@ mod tests {
         assert_eq!(order.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 3, 7]);
         assert_eq!(order.iter_back().map(|(_, n)| *n).collect::<Vec<_>>(), [7, 3, 1]);
         assert_eq!(order.len(), 3);
+    }
+
+    #[test]
+    fn many_values_fill_many_chunks() {
+        let mut order = Order::new();
+        let keys: Vec<Key> = (0..5 * CHUNK).map(|n| order.push(n)).collect();
+        keys.iter().step_by(2).for_each(|key| assert!(order.remove(*key).is_some()));
+        for n in 0..CHUNK {
+            order.push(n);
+        }
+        let odd = (0..5 * CHUNK).filter(|n| n % 2 == 1);
+        assert!(order.iter().map(|(_, n)| *n).eq(odd.chain(0..CHUNK)));
+        assert_eq!(order.footprint(), 5 * CHUNK * size_of::<Cell<usize>>());
     }
 
     #[test]

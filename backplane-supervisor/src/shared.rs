@@ -1,6 +1,6 @@
 //! What a supervisor and those who speak with it have in common.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,6 @@ pub(crate) struct Body<S> {
     pub(crate) restarts: u32,
     /// When it started, in milliseconds after the supervisor did.
     pub(crate) since: u64,
-    pub(crate) below: Option<Box<Weak<dyn House>>>,
 }
 
 impl<S> Body<S> {
@@ -124,7 +123,6 @@ impl<S> Body<S> {
             incarnation: 0,
             restarts: 0,
             since: 0,
-            below: None,
         }
     }
 }
@@ -149,6 +147,8 @@ pub(crate) struct Shared<K: Kind> {
     queue: Mutex<Queue<K>>,
     tree: Mutex<TreeOf<K>>,
     killed: Mutex<Vec<Killed>>,
+    /// The children that are supervisors and run.
+    below: Mutex<HashMap<Key, Weak<dyn House>>>,
 }
 
 struct Queue<K: Kind> {
@@ -177,6 +177,7 @@ impl<K: Kind> Shared<K> {
             queue: Mutex::new(Queue { commands: VecDeque::new(), rings: 0, open: true }),
             tree: Mutex::new(tree),
             killed: Mutex::new(Vec::new()),
+            below: Mutex::new(HashMap::new()),
         })
     }
 
@@ -255,9 +256,12 @@ impl<K: Kind> House for Shared<K> {
     }
 
     fn adopt(&self, child: Key, house: Weak<dyn House>) {
-        if let Some(body) = self.tree().body_mut(child) {
-            body.below = Some(Box::new(house));
+        let mut below = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of children that have been removed go when there are twice as many.
+        if below.len() == below.capacity() {
+            below.retain(|_, house| house.strong_count() > 0);
         }
+        below.insert(child, house);
     }
 
     fn note_killed(&self, mut killed: Vec<Killed>) {
@@ -266,11 +270,11 @@ impl<K: Kind> House for Shared<K> {
 
     fn snapshot(&self) -> Snapshot {
         let age = self.age();
-        let mut below: Vec<(usize, Weak<dyn House>)> = Vec::new();
+        let mut below: Vec<(usize, Key)> = Vec::new();
         let mut children = Vec::new();
         {
             let tree = self.tree();
-            for (_, child) in tree.iter() {
+            for (key, child) in tree.iter() {
                 let body = &child.body;
                 let state = match child.state {
                     State::Down => ChildState::Down,
@@ -279,8 +283,8 @@ impl<K: Kind> House for Shared<K> {
                     State::Restarting { .. } => ChildState::Restarting,
                 };
                 let running = state == ChildState::Running;
-                if let Some(house) = body.below.as_deref().filter(|_| running || state == ChildState::Starting) {
-                    below.push((children.len(), house.clone()));
+                if running || state == ChildState::Starting {
+                    below.push((children.len(), key));
                 }
                 children.push(ChildSnapshot {
                     id: body.name().cloned(),
@@ -299,8 +303,14 @@ impl<K: Kind> House for Shared<K> {
                 });
             }
         }
-        for (place, house) in below {
-            children[place].below = house.upgrade().map(|house| Box::new(house.snapshot()));
+        let houses = {
+            let known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = |(place, key)| Some((place, known.get(&key)?.upgrade()?));
+            below.into_iter().filter_map(known).collect::<Vec<(usize, Arc<dyn House>)>>()
+        };
+        for (place, house) in houses {
+            let child: &mut ChildSnapshot = &mut children[place];
+            child.below = Some(house).map(|house| Box::new(house.snapshot()));
         }
         Snapshot { path: self.path.to_string(), device: self.line.id(), children }
     }

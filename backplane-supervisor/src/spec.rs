@@ -10,7 +10,7 @@ use std::time::Duration;
 use backplane::{Device, Exit, Fault};
 
 use crate::backoff::Backoff;
-use crate::starting::{Birth, Starting};
+use crate::starting::{Birth, Life, Starting};
 use crate::tree::{AutoShutdown, Budget, Named, Restart};
 
 /// How a child is stopped.
@@ -153,10 +153,7 @@ impl ChildSpec {
         let recipe = move |birth: Birth| -> Job {
             let (device, starting) = birth.split();
             let future = start(device);
-            Box::pin(async move {
-                drop(starting.done());
-                drop(future.await);
-            })
+            Box::pin(Life::new(Some(starting), future))
         };
         ChildSpec::with(id.into(), ChildKind::Worker, Arc::new(recipe))
     }
@@ -184,7 +181,7 @@ impl ChildSpec {
         let recipe = move |birth: Birth| -> Job {
             let (device, starting) = birth.split();
             let future = start(device, starting);
-            Box::pin(async move { drop(future.await) })
+            Box::pin(Life::new(None, future))
         };
         ChildSpec::with(id.into(), ChildKind::Worker, Arc::new(recipe))
     }

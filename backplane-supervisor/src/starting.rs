@@ -1,8 +1,10 @@
 //! How a child comes to life, and says so.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use backplane::{Device, DeviceId, Exit, Fault};
@@ -144,6 +146,36 @@ impl Pulse {
 impl fmt::Debug for Pulse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Pulse" } else { "Pulse(nobody listens)" })
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A child's job: its future, whose value is nobody's. Says first that it is started, if it holds the token.
+    ///
+    /// By hand, for as an `async` block it would hold the future twice.
+    pub(crate) struct Life<F> {
+        // In a box, for it is gone after the first poll and the child may live long.
+        starting: Option<Box<Starting>>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F> Life<F> {
+    pub(crate) fn new(starting: Option<Starting>, future: F) -> Life<F> {
+        Life { starting: starting.map(Box::new), future }
+    }
+}
+
+impl<F: Future> Future for Life<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if let Some(starting) = this.starting.take() {
+            drop(starting.done());
+        }
+        this.future.poll(cx).map(drop)
     }
 }
 

@@ -951,7 +951,7 @@ impl<K: Kind> Running<K> {
         let device = Device::new();
         let (line, id) = (device.line(), device.id());
         me.link(&device, LinkMode::Peer.tag(key.to_bits()));
-        let (seed, before, facts, name) = {
+        let (seed, facts, name) = {
             let mut tree = self.shared.tree();
             let Some(body) = tree.body_mut(key) else { return Attempt::Failed(StartError::Interrupted) };
             body.line = Some(line);
@@ -960,9 +960,8 @@ impl<K: Kind> Running<K> {
             body.ended = false;
             let name = Named::name(body).cloned();
             let facts = body.seed.as_ref().map(|seed| *self.kind.facts(seed));
-            (K::lend(&mut body.seed), body.below.take(), facts, name)
+            (K::lend(&mut body.seed), facts, name)
         };
-        drop(before);
         let (Some(seed), Some(facts)) = (seed, facts) else { return Attempt::Failed(StartError::Interrupted) };
         let begin = self.now();
         let pulse = Pulse::new(facts.progress_within.map(|_| self.shared.engine()));

@@ -407,7 +407,12 @@ impl World {
             self.sup(parent).mailbox.push_back(Mail::Exit(proc, reason.clone()));
             self.ready.push_back(parent);
         }
-        if let Some(sup) = self.sups.get(&proc) {
+        if let Some(sup) = self.sups.get_mut(&proc) {
+            for mail in sup.mailbox.drain(..) {
+                if let Mail::Call(_, place) = mail {
+                    self.held[place] = json!({ "exit": reason });
+                }
+            }
             let left: Vec<ProcId> = sup
                 .tree
                 .iter()
