@@ -160,12 +160,14 @@ impl Root {
         let mut starting = Box::pin(begin_owned(Arc::clone(&engine), None, tree));
 
         let mut watcher = Device::new();
-        let (stopped, _task) = match race(starting.as_mut(), signal()).await {
+        // One future is one signal, so this one is kept until it comes.
+        let mut first = Box::pin(signal());
+        let (stopped, _task) = match race(starting.as_mut(), first.as_mut()).await {
             Race::First(Err(error)) => return RootEnd::FailedToStart(error),
             Race::First(Ok((handle, task))) => {
                 drop(starting);
                 watcher.link(&handle.line(), LinkMode::Monitor);
-                match race(watcher.receive(), signal()).await {
+                match race(watcher.receive(), first.as_mut()).await {
                     Race::First(message) => {
                         return match message {
                             _ if gave_up.load(Ordering::Relaxed) => RootEnd::GaveUp,

@@ -635,7 +635,6 @@ impl<K: Kind> Running<K> {
     /// The end: nothing is left, and then everybody hears.
     async fn depart(mut self, exit: Exit) {
         self.tell(None, None, 0, || Event::Finished(exit.clone()));
-        self.shared.listeners().close();
         let left = self.unanswered();
         let empty = Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let tree = std::mem::replace(&mut *self.shared.tree(), empty);
@@ -646,11 +645,13 @@ impl<K: Kind> Running<K> {
         }
         // A start that failed has been said before; one that has succeeded too.
         let stoppers = std::mem::take(&mut self.stoppers);
-        let device = self.device.take();
+        let (device, shared) = (self.device.take(), Arc::clone(&self.shared));
         drop(self);
         if let Some(device) = device {
             device.depart(exit.clone()).await;
         }
+        shared.listeners().close();
+        drop(shared);
         for call in left {
             call.refuse(&exit);
         }
@@ -931,7 +932,8 @@ impl<K: Kind> Running<K> {
             Attempt::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
                 self.start_error = Some(error);
-                let child = self.shared.tree().failed(key);
+                let now = self.now();
+                let child = self.shared.tree().failed(now, key);
                 quietly(|| drop(child));
             }
         }
@@ -1480,7 +1482,8 @@ impl<K: Kind> Drop for Running<K> {
         }
         quietly(|| drop(tree));
         // The children are told now, and so is the parent; and then whoever waits for an answer.
-        drop(self.device.take());
+        let Some(device) = self.device.take() else { return };
+        drop(device);
         let killed = Exit::Fault(Fault::killed());
         for call in left {
             call.refuse(&killed);

@@ -315,8 +315,8 @@ enum Doing {
     StartGroup { at: Option<Key> },
     StartOne { key: Key },
     /// A restart failed.
-    Failed { key: Key },
-    Again { key: Key },
+    Failed { now: Instant, key: Key },
+    Again { now: Instant, key: Key },
     /// start_child (of a child that is new to the list) or restart_child.
     StartCall { key: Key, new: bool },
     Terminate { key: Key, odd: bool },
@@ -514,7 +514,7 @@ impl<B: Named> Tree<B> {
     }
 
     /// The start attempt has failed. Returns the child if that makes it leave the list.
-    pub(crate) fn failed(&mut self, key: Key) -> Option<Child<B>> {
+    pub(crate) fn failed(&mut self, now: Instant, key: Key) -> Option<Child<B>> {
         self.set_state(key, State::Down);
         match self.doing {
             Doing::Boot { .. } => self.doing = Doing::BootFailed { key },
@@ -524,7 +524,7 @@ impl<B: Named> Tree<B> {
                     return self.remove(key);
                 }
             }
-            _ => self.doing = Doing::Failed { key },
+            _ => self.doing = Doing::Failed { now, key },
         }
         None
     }
@@ -614,14 +614,17 @@ impl<B: Named> Tree<B> {
 
                 Doing::StartGroup { at: None } => self.doing = Doing::Nothing,
                 Doing::StartOne { key } | Doing::StartCall { key, .. } => return Some(self.start(key)),
-                Doing::Failed { key } => {
+                Doing::Failed { now, key } => {
                     self.set_state(key, State::Restarting { counted: false });
-                    self.doing = Doing::Again { key };
+                    self.doing = Doing::Again { now, key };
                     return Some(Action::Report(Context::StartError, key));
                 }
-                Doing::Again { key } => {
+                Doing::Again { now, key } => {
                     self.doing = Doing::Nothing;
-                    return Some(Action::Retry(key));
+                    return Some(match self.pause(now, key) {
+                        None => Action::Retry(key),
+                        Some(wait) => Action::RetryAfter(key, wait),
+                    });
                 }
 
                 Doing::Terminate { key, odd } => {
@@ -666,26 +669,24 @@ impl<B: Named> Tree<B> {
     /// Restart type said yes; intensity and strategy are next.
     fn restart(&mut self, now: Instant, key: Key, count: bool, pause: bool) -> Option<Action<Child<B>>> {
         self.set_state(key, State::Down);
-        let mut wait = Duration::ZERO;
         let mut too_many = false;
-        if let Some(pace) = self.children.get_mut(key).and_then(|child| child.pace.as_mut()) {
-            if count && let Some((window, exceeded)) = &mut pace.budget && window.is_exceeded_by(now) {
-                if *exceeded == Exceeded::LeaveDown {
-                    self.doing = Doing::Nothing;
-                    return Some(Action::LeftDown(key));
-                }
-                too_many = true;
+        if count
+            && let Some(pace) = self.children.get_mut(key).and_then(|child| child.pace.as_mut())
+            && let Some((window, exceeded)) = &mut pace.budget
+            && window.is_exceeded_by(now)
+        {
+            if *exceeded == Exceeded::LeaveDown {
+                self.doing = Doing::Nothing;
+                return Some(Action::LeftDown(key));
             }
-            if pause {
-                wait = pace.strikes.strike(now);
-            }
+            too_many = true;
         }
         too_many |= count && self.window.is_exceeded_by(now);
         if too_many {
             self.stop_all(Ending::GaveUp);
             return Some(Action::GaveUp(key));
         }
-        let pause = (wait > Duration::ZERO).then_some(wait);
+        let pause = if pause { self.pause(now, key) } else { None };
         let everybody = match (self.members, self.strategy) {
             (Members::OfOneKind, _) | (_, RestartStrategy::OneForOne) => {
                 self.doing = Doing::StartOne { key };
@@ -697,6 +698,12 @@ impl<B: Named> Tree<B> {
         let group = Group { culprit: key, everybody };
         self.doing = Doing::StopGroup { at: self.children.last(), group, odd: false, pause };
         None
+    }
+
+    /// How long a child that is to be started again has to wait for it.
+    fn pause(&mut self, now: Instant, key: Key) -> Option<Duration> {
+        let pace = self.children.get_mut(key)?.pace.as_mut()?;
+        Some(pace.strikes.strike(now)).filter(|wait| *wait > Duration::ZERO)
     }
 
     /// Starts it later; until then it shows as restarting.

@@ -106,7 +106,7 @@ impl Run<'_> {
                     self.attempts += 1;
                     if self.case.failing >> (self.attempts - 1) & 1 == 1 && self.attempts <= 4 {
                         self.is[at] = Is::Retrying;
-                        assert!(self.tree.failed(key).is_none());
+                        assert!(self.tree.failed(self.now, key).is_none());
                     } else {
                         self.is[at] = Is::Running;
                         self.tree.started(self.now, key);

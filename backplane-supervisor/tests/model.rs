@@ -269,7 +269,7 @@ impl World {
                     match self.attempt(sup, key) {
                         Outcome::Ok => self.sup(sup).tree.started(now, key),
                         Outcome::Ignore => drop(self.sup(sup).tree.ignored(key)),
-                        _ => drop(self.sup(sup).tree.failed(key)),
+                        _ => drop(self.sup(sup).tree.failed(now, key)),
                     }
                 }
                 Action::Stop(key) => {

@@ -115,6 +115,37 @@ fn a_restart_that_waits_for_its_backoff_can_be_called_off() {
 }
 
 #[test]
+fn a_failed_restart_waits_for_its_backoff_too() {
+    let (world, log) = (World::new(), Log::default());
+    let (attempts, notes) = (Arc::new(Mutex::new(0)), log.clone());
+    let flaky = ChildSpec::starting("flaky", move |device, starting: Starting| {
+        *attempts.lock().unwrap() += 1;
+        let attempt = *attempts.lock().unwrap();
+        notes.note(format!("{attempt}"));
+        device.manage(async move {
+            if attempt > 1 {
+                starting.fail("no");
+            } else {
+                drop(starting.done());
+            }
+            Err::<(), _>("down")
+        })
+    })
+    .backoff(Backoff::linear(10 * SECOND));
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .intensity(Intensity { restarts: 3, period: 600 * SECOND })
+        .child(flaky);
+    let handle = start(&world, tree);
+    for (seconds, seen) in [(9, "1"), (1, "2"), (19, ""), (1, "3"), (29, ""), (1, "4"), (39, "")] {
+        world.advance(seconds * SECOND);
+        assert_eq!(log.take(), seen);
+    }
+    assert!(handle.line().is_alive());
+    world.advance(SECOND);
+    assert!(!handle.line().is_alive(), "each try is counted once: the fourth is one too many");
+}
+
+#[test]
 fn a_failed_restart_is_retried_through_the_inbox_until_it_is_enough() {
     let (world, log) = (World::new(), Log::default());
     let attempts = Arc::new(Mutex::new(0));

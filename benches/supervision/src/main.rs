@@ -318,7 +318,7 @@ mod with_ractor {
 
 mod with_hydra {
     use super::*;
-    use hydra::{ChildSpec, ExitReason, Process, Supervisor, SupervisorOptions};
+    use hydra::{ChildSpec, ExitReason, Process, ProcessFlags, Supervisor, SupervisorOptions};
 
     fn spec(stage: &Arc<Stage>, n: usize) -> ChildSpec {
         let stage = Arc::clone(stage);
@@ -362,6 +362,7 @@ mod with_hydra {
     pub(super) async fn many(count: usize) -> (Duration, Duration) {
         let stage = Arc::new(Stage::default());
         inside(async move {
+            Process::set_flags(ProcessFlags::TRAP_EXIT);
             let tree = Supervisor::with_children((0..count).map(|n| spec(&stage, n)));
             let begin = Instant::now();
             let Ok(parent) = tree.start_link(SupervisorOptions::new()).await else { panic!("it starts") };
@@ -384,10 +385,10 @@ mod with_hydra {
 }
 
 /// What OTP itself takes for the same, in nanoseconds, where `escript` is.
-fn otp() -> Option<[u64; 3]> {
+fn otp(many: usize) -> Option<[u64; 3]> {
     let script = std::env::temp_dir().join(format!("supervision-{}.escript", std::process::id()));
     std::fs::write(&script, include_str!("otp.escript")).ok()?;
-    let output = Command::new("escript").arg(&script).args([RESTARTS.to_string(), MANY.to_string()]).output();
+    let output = Command::new("escript").arg(&script).args([RESTARTS.to_string(), many.to_string()]).output();
     drop(std::fs::remove_file(&script));
     let output = output.ok().filter(|output| output.status.success())?;
     let mut numbers = String::from_utf8(output.stdout).ok()?.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>().ok()?;
@@ -408,7 +409,7 @@ fn median(mut values: Vec<Duration>) -> Duration {
 fn main() {
     let mut restarts: [Vec<Duration>; 5] = Default::default();
     for round in 0..=ROUNDS {
-        let otp = otp().map(|[restart, ..]| Duration::from_nanos(restart));
+        let otp = otp(1).map(|[restart, ..]| Duration::from_nanos(restart));
         let took = [
             on_one_thread(ours::restarts()),
             on_one_thread(with_kameo::restarts()),
@@ -436,7 +437,7 @@ fn main() {
     println!("{MANY} children under one supervisor: started, and stopped in order, each");
     let mut many: [Vec<(Duration, Duration)>; 5] = Default::default();
     for _ in 0..3 {
-        let otp = otp().map(|[_, start, stop]| (Duration::from_nanos(start), Duration::from_nanos(stop)));
+        let otp = otp(MANY).map(|[_, start, stop]| (Duration::from_nanos(start), Duration::from_nanos(stop)));
         let took = [
             on_one_thread(ours::many(MANY)),
             on_one_thread(with_kameo::many(MANY)),
