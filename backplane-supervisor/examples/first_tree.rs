@@ -21,7 +21,8 @@ fn main() {
 
     let asked = Arc::new(AtomicU32::new(0));
     let counter = ChildSpec::new("counter", move |device| device.manage(counter(Arc::clone(&asked))));
-    let logger = ChildSpec::new("logger", |device| device.manage(std::future::pending::<Result<(), Infallible>>()));
+    let logger =
+        ChildSpec::new("logger", |device| device.manage(std::future::pending::<Result<(), Infallible>>()));
 
     let tree = Supervisor::new(RestartStrategy::RestForOne)
         .intensity(Intensity { restarts: 7, period: Duration::from_secs(5) })

@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     let mut first = true;
     let clock = runtime.clone();
     let end = smol::block_on(root.run_with(runtime, move || {
-        let wait = if std::mem::take(&mut first) { Duration::from_millis(50) } else { Duration::from_secs(3600) };
+        let wait =
+            if std::mem::take(&mut first) { Duration::from_millis(50) } else { Duration::from_secs(3600) };
         clock.sleep_until(Instant::now() + wait)
     }));
     println!("{end}");

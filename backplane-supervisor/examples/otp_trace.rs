@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     }
     let mut failed = false;
     for file in files {
-        let ran = std::panic::catch_unwind(|| support::runner::run(&support::scenario::read(Path::new(&file))));
+        let ran =
+            std::panic::catch_unwind(|| support::runner::run(&support::scenario::read(Path::new(&file))));
         match ran {
             Ok(trace) => println!("{trace}"),
             Err(panic) => {

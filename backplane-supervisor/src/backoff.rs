@@ -113,7 +113,12 @@ pub(crate) struct Strikes {
 impl Strikes {
     /// `salt` makes children that share a seed draw different numbers.
     pub(crate) fn new(backoff: Backoff, salt: u64) -> Strikes {
-        Strikes { backoff, strikes: 0, started: None, random: backoff.seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+        Strikes {
+            backoff,
+            strikes: 0,
+            started: None,
+            random: backoff.seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        }
     }
 
     pub(crate) fn started(&mut self, now: Instant) {

@@ -9,6 +9,7 @@ use backplane::{Device, Runtime};
 use crate::backoff::Backoff;
 use crate::engine::Of;
 use crate::handle::{DynamicHandle, Gone, StartDynamicError};
+use crate::order::Key;
 use crate::report::Report;
 use crate::shared::{Kind, Shared, StartRefusal, TreeOf};
 use crate::spec::{ChildId, ChildInfo, ChildKind, Facts, Init, Job, Shutdown, SpecError, StartError, What};
@@ -74,7 +75,9 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     }
 
     /// Workers that say themselves when they are started; see [`ChildSpec::starting`](crate::ChildSpec::starting).
-    pub fn starting<F>(start: impl Fn(Device, Starting, A) -> F + Send + Sync + 'static) -> DynamicSupervisor<A>
+    pub fn starting<F>(
+        start: impl Fn(Device, Starting, A) -> F + Send + Sync + 'static,
+    ) -> DynamicSupervisor<A>
     where
         F: Future + Send + 'static,
     {
@@ -177,7 +180,10 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
 
     /// Calls `greet` with the handle of each incarnation, before anything else.
     #[must_use]
-    pub fn greet(mut self, greet: impl Fn(&DynamicHandle<A>) + Send + Sync + 'static) -> DynamicSupervisor<A> {
+    pub fn greet(
+        mut self,
+        greet: impl Fn(&DynamicHandle<A>) + Send + Sync + 'static,
+    ) -> DynamicSupervisor<A> {
         self.greet = Some(Arc::new(greet));
         self
     }
@@ -263,12 +269,21 @@ impl<A: Clone + Send + 'static> Kind for OneKind<A> {
         match refusal {
             StartRefusal::Failed(error) => StartDynamicError::Failed(error),
             // Children without names do not take each other's.
-            StartRefusal::AlreadyStarted(_) | StartRefusal::AlreadyPresent => StartDynamicError::Gone(Gone(None)),
+            StartRefusal::AlreadyStarted(_) | StartRefusal::AlreadyPresent => {
+                StartDynamicError::Gone(Gone(None))
+            }
         }
     }
 
     fn lend(seed: &mut Option<Argument<A>>) -> Option<Argument<A>> {
         seed.take()
+    }
+
+    fn give_back(shared: &Shared<OneKind<A>>, key: Key, seed: Argument<A>) {
+        let mut tree = shared.tree();
+        if let Some(body) = tree.body_mut(key) {
+            body.seed = Some(seed);
+        }
     }
 
     fn job(&self, seed: &Argument<A>, birth: Birth) -> Job {

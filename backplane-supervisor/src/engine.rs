@@ -3,11 +3,10 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::pin::Pin;
 use std::time::Instant;
 
-use backplane::{Device, Panic, Runtime, Watched};
+use backplane::Runtime;
 
 use crate::spec::Job;
 
@@ -43,25 +42,6 @@ impl<R: Runtime> Engine for Of<R> {
 
     fn now(&self) -> Instant {
         self.0.now()
-    }
-}
-
-/// Runs something of the user's; a panic in it is a value.
-pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
-    let mut device = Device::new();
-    let mut f = Some(f);
-    let mut called = pin!(std::future::poll_fn(move |_| match f.take() {
-        Some(f) => Poll::Ready(f()),
-        None => Poll::Pending,
-    }));
-    loop {
-        let watched = pin!(device.watch(called.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
-        match watched {
-            Poll::Ready(Watched::Value(value)) => return Ok(value),
-            Poll::Ready(Watched::Panic(panic)) => return Err(panic),
-            // Nobody knows the device, so there is no news for it.
-            Poll::Ready(Watched::Message(_)) | Poll::Pending => {}
-        }
     }
 }
 

@@ -389,7 +389,10 @@ impl SupervisorHandle {
     /// # Errors
     ///
     /// If it runs or is restarting, or there is none.
-    pub fn delete_child(&self, id: &str) -> impl Future<Output = Result<(), DeleteChildError>> + Send + use<> + 'static {
+    pub fn delete_child(
+        &self,
+        id: &str,
+    ) -> impl Future<Output = Result<(), DeleteChildError>> + Send + use<> + 'static {
         let answer = self.ask(|reply| Call::Delete(ChildId::from(id), reply));
         async move { answer.await.unwrap_or_else(|gone| Err(DeleteChildError::Gone(gone))) }
     }

@@ -110,12 +110,16 @@ impl fmt::Display for Event {
             Event::Ended { exit, stopped: true } => write!(f, "stopped: {exit}"),
             Event::ChildTerminated(exit) => write!(f, "terminated: {exit}"),
             Event::ShutdownError { exit, count: None } => write!(f, "shutdown error: {exit}"),
-            Event::ShutdownError { exit, count: Some(count) } => write!(f, "shutdown error: {count} ended: {exit}"),
+            Event::ShutdownError { exit, count: Some(count) } => {
+                write!(f, "shutdown error: {count} ended: {exit}")
+            }
             Event::GaveUp => f.write_str("one restart too many, giving up"),
             Event::LeftDown => f.write_str("restart budget exceeded, left down"),
             Event::Backoff(wait) => write!(f, "restart in {wait:?}"),
             Event::Killed { after } => write!(f, "killed after {after:?}"),
-            Event::Stuck { after } => write!(f, "does not end, {after:?} after it was asked to: it never yields"),
+            Event::Stuck { after } => {
+                write!(f, "does not end, {after:?} after it was asked to: it never yields")
+            }
             Event::NoProgress(deadline) => write!(f, "no progress for {deadline:?}, killed"),
             Event::Finished(exit) => write!(f, "finished: {exit}"),
         }
@@ -153,7 +157,12 @@ struct Ears {
 impl Listeners {
     pub(crate) fn new(own: Vec<Listener>, above: Option<&Listeners>) -> Listeners {
         let subscriptions = Mutex::new(Vec::new());
-        Listeners(Arc::new(Ears { own, above: above.cloned(), subscribed: AtomicBool::new(false), subscriptions }))
+        Listeners(Arc::new(Ears {
+            own,
+            above: above.cloned(),
+            subscribed: AtomicBool::new(false),
+            subscriptions,
+        }))
     }
 
     /// Whether anybody would hear.
@@ -205,7 +214,8 @@ impl Listeners {
 
     /// There will be no more.
     pub(crate) fn close(&self) {
-        let subscriptions = std::mem::take(&mut *self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner));
+        let subscriptions =
+            std::mem::take(&mut *self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner));
         for pipe in subscriptions.iter().filter_map(Weak::upgrade) {
             let mut flow = pipe.lock();
             flow.closed = true;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use backplane::{DeviceId, Exit, Line};
 
 use crate::engine::{Engine, Task, quietly};
-use crate::handle::{ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, Stopped, TerminateChildError};
+use crate::handle::{
+    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, Stopped, TerminateChildError,
+};
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::Listeners;
@@ -29,10 +31,17 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
     fn facts<'a>(&'a self, seed: &'a Self::Seed) -> &'a Facts;
     /// Whether it may be added, when there are `listed` children already.
-    fn admit(&self, add: Self::Add, listed: usize, auto_shutdown: AutoShutdown) -> Result<Self::Seed, Self::StartError>;
+    fn admit(
+        &self,
+        add: Self::Add,
+        listed: usize,
+        auto_shutdown: AutoShutdown,
+    ) -> Result<Self::Seed, Self::StartError>;
     fn refuse(refusal: StartRefusal) -> Self::StartError;
     /// The seed for a moment: a copy, or itself if to copy it would run something of the user's under a lock.
     fn lend(seed: &mut Option<Self::Seed>) -> Option<Self::Seed>;
+    /// What was lent.
+    fn give_back(shared: &Shared<Self>, key: Key, seed: Self::Seed);
     /// The job of a new incarnation. Runs the user's start function.
     fn job(&self, seed: &Self::Seed, birth: Birth) -> Job;
     fn set_max(&mut self, max: Option<usize>);
@@ -229,8 +238,8 @@ impl<K: Kind> Shared<K> {
     }
 
     /// Milliseconds since the supervisor began.
-    pub(crate) fn age(&self) -> u64 {
-        u64::try_from(self.engine.now().saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    pub(crate) fn age_at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -269,7 +278,7 @@ impl<K: Kind> House for Shared<K> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let age = self.age();
+        let age = self.age_at(self.engine.now());
         let mut below: Vec<(usize, Key)> = Vec::new();
         let mut children = Vec::new();
         {
@@ -321,8 +330,8 @@ impl<K: Kind> Drop for Shared<K> {
         // Seeds are the user's, and may panic.
         let tree = self.tree.get_mut().unwrap_or_else(PoisonError::into_inner);
         let strategy = RestartStrategy::OneForOne;
-        let old = std::mem::replace(tree, Tree::new(K::MEMBERS, strategy, Intensity::DEFAULT, AutoShutdown::Never));
+        let old =
+            std::mem::replace(tree, Tree::new(K::MEMBERS, strategy, Intensity::DEFAULT, AutoShutdown::Never));
         quietly(|| drop(old));
     }
 }
-

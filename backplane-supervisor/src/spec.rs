@@ -174,7 +174,10 @@ impl ChildSpec {
     /// });
     /// # drop(spec);
     /// ```
-    pub fn starting<F>(id: impl Into<ChildId>, start: impl Fn(Device, Starting) -> F + Send + Sync + 'static) -> ChildSpec
+    pub fn starting<F>(
+        id: impl Into<ChildId>,
+        start: impl Fn(Device, Starting) -> F + Send + Sync + 'static,
+    ) -> ChildSpec
     where
         F: Future + Send + 'static,
     {
@@ -315,7 +318,10 @@ impl ChildSpec {
 
 impl fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChildSpec").field("id", &self.id).field("facts", &self.common.facts).finish_non_exhaustive()
+        f.debug_struct("ChildSpec")
+            .field("id", &self.id)
+            .field("facts", &self.common.facts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -469,4 +475,3 @@ pub fn check_child_specs<'a>(
     }
     Ok(())
 }
-

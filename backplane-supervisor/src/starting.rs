@@ -7,9 +7,9 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use backplane::{Device, DeviceId, Exit, Fault};
+use backplane::{Device, DeviceId, Exit, Fault, catch};
 
-use crate::engine::{Engine, catch};
+use crate::engine::Engine;
 use crate::handle::Killed;
 use crate::order::Key;
 use crate::report::Listeners;

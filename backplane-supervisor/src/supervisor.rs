@@ -8,24 +8,25 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime};
+use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
 
-use crate::engine::{Engine, Of, Sleep, Task, catch, quietly};
+use crate::engine::{Engine, Of, Sleep, Task, quietly};
 use crate::handle::{
-    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, RowState, StartChildError, Stopped, SupervisorHandle,
-    TerminateChildError,
+    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, RowState, StartChildError, Stopped,
+    SupervisorHandle, TerminateChildError,
 };
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::{Event, Listener, Listeners, Report};
 use crate::shared::{Body, Call, Command, Kind, Shared, StartRefusal, Target, TreeOf};
 use crate::spec::{
-    ChildId, ChildInfo, ChildKind, ChildSpec, Facts, Init, Job, Shutdown, SpecError, StartError, What, check_child_specs,
+    ChildId, ChildInfo, ChildKind, ChildSpec, Facts, Init, Job, Shutdown, SpecError, StartError, What,
+    check_child_specs,
 };
 use crate::starting::{Birth, House, Pulse, Said, Starting};
 use crate::tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal, RestartStrategy, State,
-    Taken, Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
+    RestartStrategy, State, Taken, Tree,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -267,7 +268,12 @@ impl Kind for Listed {
         &seed.common.facts
     }
 
-    fn admit(&self, add: ChildSpec, _: usize, auto_shutdown: AutoShutdown) -> Result<ChildSpec, StartChildError> {
+    fn admit(
+        &self,
+        add: ChildSpec,
+        _: usize,
+        auto_shutdown: AutoShutdown,
+    ) -> Result<ChildSpec, StartChildError> {
         add.check(auto_shutdown).map_err(StartChildError::Refused)?;
         Ok(add)
     }
@@ -283,6 +289,8 @@ impl Kind for Listed {
     fn lend(seed: &mut Option<ChildSpec>) -> Option<ChildSpec> {
         seed.clone()
     }
+
+    fn give_back(_: &Shared<Listed>, _: Key, _: ChildSpec) {}
 
     fn job(&self, seed: &ChildSpec, birth: Birth) -> Job {
         (seed.common.recipe)(birth)
@@ -342,7 +350,8 @@ pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> Child<Body<K::Seed>> {
 /// Makes replicas draw different jitter from one seed: a hash of the name (FNV).
 fn seed_salt(seed: &impl Named) -> u64 {
     let name = seed.name().map_or("", |name| &**name);
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 // ---- roots -----------------------------------------------------------------------------------------------------------
@@ -480,6 +489,8 @@ pub(crate) struct Running<K: Kind> {
     timers: BinaryHeap<Reverse<Timer>>,
     timers_set: u64,
     sleep: Option<(Instant, Sleep)>,
+    /// When what it deals with happened, or a little later.
+    clock: Instant,
     /// How it ends if it is asked to.
     exit: Exit,
     /// Who waits for the end.
@@ -564,13 +575,14 @@ impl<K: Kind> Running<K> {
         let settings = plan.settings().clone();
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
         let twin = Device::new();
-        let empty = Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
+        let empty =
+            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let engine = Arc::clone(above.engine());
         let shared = Shared::new(device.line(), twin.id(), path, engine, listeners, empty);
         plan.greet(&shared);
         let (kind, tree) = plan.open();
         *shared.tree() = tree;
-        let house = Arc::clone(&shared) as Arc<dyn House>;
+        let (house, shared_born) = (Arc::clone(&shared) as Arc<dyn House>, shared.born);
         Ok(Running {
             shared,
             house,
@@ -583,6 +595,7 @@ impl<K: Kind> Running<K> {
             timers: BinaryHeap::new(),
             timers_set: 0,
             sleep: None,
+            clock: shared_born,
             exit: Exit::Shutdown,
             stoppers: Vec::new(),
             broken: false,
@@ -614,6 +627,7 @@ impl<K: Kind> Running<K> {
                 Turn::Mail(Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
                     let now = self.now();
+                    self.clock = now;
                     self.shared.tree().retry(now, key);
                     self.drive().await
                 }
@@ -636,7 +650,8 @@ impl<K: Kind> Running<K> {
     async fn depart(mut self, exit: Exit) {
         self.tell(None, None, 0, || Event::Finished(exit.clone()));
         let left = self.unanswered();
-        let empty = Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
+        let empty =
+            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let tree = std::mem::replace(&mut *self.shared.tree(), empty);
         quietly(|| drop(tree));
         let killed = std::mem::take(&mut self.killed);
@@ -767,10 +782,12 @@ impl<K: Kind> Running<K> {
                 if body.line?.id() != news.device {
                     return None;
                 }
-                let before = body.end.replace(Box::new(news.exit));
                 body.ended = true;
+                match &mut body.end {
+                    Some(end) => **end = news.exit,
+                    none => *none = Some(Box::new(news.exit)),
+                }
                 drop(tree);
-                drop(before);
                 Some(Mail::Ended(key, news.device))
             }
             Message::Shutdown(from) if self.shared.is_bell(from) => self.shared.pop().map(Mail::Command),
@@ -797,7 +814,13 @@ impl<K: Kind> Running<K> {
 
     // ---- telling -------------------------------------------------------------------------------------------------
 
-    fn tell(&self, child: Option<ChildId>, device: Option<DeviceId>, incarnation: u32, event: impl FnOnce() -> Event) {
+    fn tell(
+        &self,
+        child: Option<ChildId>,
+        device: Option<DeviceId>,
+        incarnation: u32,
+        event: impl FnOnce() -> Event,
+    ) {
         let listeners = self.shared.listeners();
         if listeners.anybody() {
             listeners.tell(&Report {
@@ -830,15 +853,12 @@ impl<K: Kind> Running<K> {
     // ---- doing what the tree says --------------------------------------------------------------------------------
 
     async fn ended(&mut self, key: Key, device: DeviceId) -> Option<Exit> {
-        let current = self.shared.tree().get(key).is_some_and(|child| {
-            child.body.ended && child.body.line.is_some_and(|line| line.id() == device)
-        });
-        if !current {
-            return None;
-        }
-        let exit = self.take_end(key)?;
+        // A line that is known by now is that of a later incarnation, or its end has been handled.
+        let current = self.line(key).is_some_and(|line| line.id() == device);
+        let exit = if current { self.take_end(key)? } else { return None };
         self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
         let (now, end) = (self.now(), end_of(&exit));
+        self.clock = now;
         self.end = exit;
         self.shared.tree().ended(now, key, end);
         self.drive().await
@@ -884,7 +904,10 @@ impl<K: Kind> Running<K> {
                     let id = self.shared.tree().get(key).and_then(|child| Named::name(&child.body).cloned());
                     let error = Box::new(self.start_error());
                     if let Some(starting) = self.starting.take() {
-                        starting.fail_with(StartError::Child { id: id.unwrap_or_else(|| ChildId::from("?")), error });
+                        starting.fail_with(StartError::Child {
+                            id: id.unwrap_or_else(|| ChildId::from("?")),
+                            error,
+                        });
                     }
                     return Some(Exit::Shutdown);
                 }
@@ -909,18 +932,19 @@ impl<K: Kind> Running<K> {
         self.start_error = None;
         self.started = None;
         match self.attempt(key).await {
-            Attempt::Started(pulse) => {
+            Attempt::Started(line, progress) => {
                 let now = self.now();
-                let (age, line) = (self.shared.age(), self.line(key));
+                self.clock = now;
+                let since = self.shared.age_at(now);
                 let mut tree = self.shared.tree();
                 tree.started(now, key);
                 if let Some(body) = tree.body_mut(key) {
-                    body.since = age;
+                    body.since = since;
                 }
                 drop(tree);
-                self.started = line.map(|line| ChildRef { key, line });
+                self.started = Some(ChildRef { key, line });
                 self.tell_of(key, || Event::Started);
-                if let (Some(line), Some(every)) = (line, self.facts(key).and_then(|facts| facts.progress_within)) {
+                if let Some((pulse, every)) = progress {
                     self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
                 }
             }
@@ -944,7 +968,10 @@ impl<K: Kind> Running<K> {
     }
 
     fn facts(&self, key: Key) -> Option<Facts> {
-        self.shared.tree().get(key).and_then(|child| child.body.seed.as_ref().map(|seed| *self.kind.facts(seed)))
+        self.shared
+            .tree()
+            .get(key)
+            .and_then(|child| child.body.seed.as_ref().map(|seed| *self.kind.facts(seed)))
     }
 
     /// One start attempt, to its end.
@@ -953,7 +980,7 @@ impl<K: Kind> Running<K> {
         let device = Device::new();
         let (line, id) = (device.line(), device.id());
         me.link(&device, LinkMode::Peer.tag(key.to_bits()));
-        let (seed, facts, name) = {
+        let (seed, limits, name) = {
             let mut tree = self.shared.tree();
             let Some(body) = tree.body_mut(key) else { return Attempt::Failed(StartError::Interrupted) };
             body.line = Some(line);
@@ -961,23 +988,19 @@ impl<K: Kind> Running<K> {
             body.incarnation += 1;
             body.ended = false;
             let name = Named::name(body).cloned();
-            let facts = body.seed.as_ref().map(|seed| *self.kind.facts(seed));
-            (K::lend(&mut body.seed), facts, name)
+            let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
+            let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
+            (K::lend(&mut body.seed), limits, name)
         };
-        let (Some(seed), Some(facts)) = (seed, facts) else { return Attempt::Failed(StartError::Interrupted) };
-        let begin = self.now();
-        let pulse = Pulse::new(facts.progress_within.map(|_| self.shared.engine()));
+        let (Some(seed), Some((within, progress))) = (seed, limits) else {
+            return Attempt::Failed(StartError::Interrupted);
+        };
+        // As new as it need be: the moment of the event that led here, or of the start before this one.
+        let begin = within.map_or(self.clock, |_| self.now());
+        let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
         let birth = Birth { device, house: Arc::clone(&self.house), key, name, pulse: pulse.clone() };
         let job = catch(|| self.kind.job(&seed, birth));
-        {
-            let mut tree = self.shared.tree();
-            if let Some(place @ None) = tree.body_mut(key).map(|body| &mut body.seed) {
-                *place = Some(seed);
-            } else {
-                drop(tree);
-                quietly(|| drop(seed));
-            }
-        }
+        K::give_back(&self.shared, key, seed);
         let job = match job {
             Ok(job) => job,
             Err(panic) => {
@@ -992,12 +1015,12 @@ impl<K: Kind> Running<K> {
         if let Some(body) = self.shared.tree().body_mut(key) {
             body.task = Some(task);
         }
-        let until = facts.start_within.and_then(|within| begin.checked_add(within));
+        let until = within.and_then(|within| begin.checked_add(within));
         loop {
             match self.receive(until).await {
                 None => {
                     self.kill(key, begin).await;
-                    return Attempt::Failed(StartError::TimedOut(facts.start_within.unwrap_or_default()));
+                    return Attempt::Failed(StartError::TimedOut(within.unwrap_or_default()));
                 }
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
                     let exit = self.take_end(key).unwrap_or(Exit::Normal);
@@ -1008,7 +1031,7 @@ impl<K: Kind> Running<K> {
                         continue;
                     }
                     match said {
-                        Said::Started => return Attempt::Started(pulse),
+                        Said::Started => return Attempt::Started(line, progress.map(|every| (pulse, every))),
                         Said::Ignored => {
                             self.end_child(key).await;
                             return Attempt::Ignored;
@@ -1029,7 +1052,9 @@ impl<K: Kind> Running<K> {
                     self.broken = true;
                     return Attempt::Failed(StartError::Interrupted);
                 }
-                Some(Mail::Command(Command::Call(Call::Stop(exit, reply)))) if self.settings.interruptible => {
+                Some(Mail::Command(Command::Call(Call::Stop(exit, reply))))
+                    if self.settings.interruptible =>
+                {
                     self.stoppers.push(reply);
                     self.kill(key, begin).await;
                     self.exit = exit;
@@ -1155,9 +1180,11 @@ impl<K: Kind> Running<K> {
             if let Some(exit) = self.take_end(key) {
                 return Some(exit);
             }
-            if let Some(at) = self.mail.iter().position(|mail| {
-                matches!(mail, Mail::Stop(_) | Mail::Command(Command::Call(Call::Stop(..))))
-            }) {
+            if let Some(at) = self
+                .mail
+                .iter()
+                .position(|mail| matches!(mail, Mail::Stop(_) | Mail::Command(Command::Call(Call::Stop(..)))))
+            {
                 match self.mail.remove(at) {
                     Some(Mail::Stop(exit)) => self.exit = exit,
                     Some(Mail::Command(Command::Call(Call::Stop(exit, reply)))) => {
@@ -1259,7 +1286,9 @@ impl<K: Kind> Running<K> {
 
     fn look_at(&mut self, key: Key, device: DeviceId, pulse: Pulse, every: Duration) {
         let current = self.shared.tree().get(key).is_some_and(|child| {
-            child.state == State::Running && !child.body.ended && child.body.line.is_some_and(|line| line.id() == device)
+            child.state == State::Running
+                && !child.body.ended
+                && child.body.line.is_some_and(|line| line.id() == device)
         });
         let (Some(last), true) = (pulse.last(), current) else { return };
         let quiet = self.now().saturating_duration_since(last);
@@ -1437,7 +1466,9 @@ impl<K: Kind> Running<K> {
         let tally = tree.tally();
         let active = tree
             .iter()
-            .filter(|(_, child)| child.state == State::Running && child.body.line.is_some_and(|line| line.is_alive()))
+            .filter(|(_, child)| {
+                child.state == State::Running && child.body.line.is_some_and(|line| line.is_alive())
+            })
             .count();
         Counts {
             specs: if K::MEMBERS == Members::OfOneKind { 1 } else { tally.listed },
@@ -1454,7 +1485,7 @@ enum Turn<K: Kind> {
 }
 
 enum Attempt {
-    Started(Pulse),
+    Started(Line, Option<(Pulse, Duration)>),
     Ignored,
     Failed(StartError),
 }
@@ -1463,7 +1494,8 @@ impl<K: Kind> Drop for Running<K> {
     /// The supervisor's own task is dropped, or it has departed and nothing is left.
     fn drop(&mut self) {
         let left = self.unanswered();
-        let empty = Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
+        let empty =
+            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let mut tree = std::mem::replace(&mut *self.shared.tree(), empty);
         let keys: Vec<Key> = tree.iter().map(|(key, _)| key).collect();
         for key in keys {

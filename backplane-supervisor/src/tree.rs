@@ -143,7 +143,15 @@ pub(crate) struct Child<B> {
 
 impl<B> Child<B> {
     pub(crate) fn new(restart: Restart, body: B) -> Child<B> {
-        Child { restart, significant: false, brutal: false, supervisor: false, state: State::Down, pace: None, body }
+        Child {
+            restart,
+            significant: false,
+            brutal: false,
+            supervisor: false,
+            state: State::Down,
+            pace: None,
+            body,
+        }
     }
 }
 
@@ -301,29 +309,75 @@ pub(crate) struct Tree<B> {
 enum Doing {
     Nothing,
     /// The initial start; `at` is next.
-    Boot { at: Option<Key> },
-    BootFailed { key: Key },
+    Boot {
+        at: Option<Key>,
+    },
+    BootFailed {
+        key: Key,
+    },
     /// A child has ended by itself.
-    Ended { now: Instant, key: Key, end: End },
+    Ended {
+        now: Instant,
+        key: Key,
+        end: End,
+    },
     /// The same, after the report.
-    Verdict { now: Instant, key: Key, end: End },
+    Verdict {
+        now: Instant,
+        key: Key,
+        end: End,
+    },
     /// A restart is due.
-    Restart { now: Instant, key: Key, count: bool, pause: bool },
+    Restart {
+        now: Instant,
+        key: Key,
+        count: bool,
+        pause: bool,
+    },
     /// The group that restarts with `culprit` is ended, from the last one down; `at` is next.
-    StopGroup { at: Option<Key>, group: Group, odd: bool, pause: Option<Duration> },
+    StopGroup {
+        at: Option<Key>,
+        group: Group,
+        odd: bool,
+        pause: Option<Duration>,
+    },
     /// The group is started, upwards; `at` is next.
-    StartGroup { at: Option<Key> },
-    StartOne { key: Key },
+    StartGroup {
+        at: Option<Key>,
+    },
+    StartOne {
+        key: Key,
+    },
     /// A restart failed.
-    Failed { now: Instant, key: Key },
-    Again { now: Instant, key: Key },
+    Failed {
+        now: Instant,
+        key: Key,
+    },
+    Again {
+        now: Instant,
+        key: Key,
+    },
     /// start_child (of a child that is new to the list) or restart_child.
-    StartCall { key: Key, new: bool },
-    Terminate { key: Key, odd: bool },
+    StartCall {
+        key: Key,
+        new: bool,
+    },
+    Terminate {
+        key: Key,
+        odd: bool,
+    },
     /// All are ended, from the last one down; `at` is next.
-    StopAll { at: Option<Key>, odd: bool, ending: Ending },
-    StopTogether { ending: Ending },
-    Finish { ending: Ending },
+    StopAll {
+        at: Option<Key>,
+        odd: bool,
+        ending: Ending,
+    },
+    StopTogether {
+        ending: Ending,
+    },
+    Finish {
+        ending: Ending,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -501,7 +555,9 @@ impl<B: Named> Tree<B> {
         let after = self.children.after(key);
         let temporary = self.children.get(key).is_some_and(|child| child.restart == Restart::Temporary);
         let leaves = match self.doing {
-            Doing::Boot { .. } | Doing::StartCall { new: true, .. } => temporary || self.members == Members::OfOneKind,
+            Doing::Boot { .. } | Doing::StartCall { new: true, .. } => {
+                temporary || self.members == Members::OfOneKind
+            }
             Doing::StartOne { .. } => self.members == Members::OfOneKind,
             _ => false,
         };
@@ -534,7 +590,9 @@ impl<B: Named> Tree<B> {
         let unexpected = self.is_unexpected(key, end);
         self.set_state(key, State::Down);
         match &mut self.doing {
-            Doing::StopGroup { odd, .. } | Doing::Terminate { odd, .. } | Doing::StopAll { odd, .. } => *odd = unexpected,
+            Doing::StopGroup { odd, .. } | Doing::Terminate { odd, .. } | Doing::StopAll { odd, .. } => {
+                *odd = unexpected
+            }
             _ => {}
         }
     }
@@ -551,7 +609,9 @@ impl<B: Named> Tree<B> {
                     self.doing = Doing::Nothing;
                     return Some(Action::Booted);
                 }
-                Doing::Boot { at: Some(key) } | Doing::StartGroup { at: Some(key) } => return Some(self.start(key)),
+                Doing::Boot { at: Some(key) } | Doing::StartGroup { at: Some(key) } => {
+                    return Some(self.start(key));
+                }
                 Doing::BootFailed { key } => {
                     self.stop_all(Ending::FailedToStart(key));
                     return Some(Action::Report(Context::StartError, key));
@@ -578,7 +638,8 @@ impl<B: Named> Tree<B> {
                         true => self.stop_all(Ending::Auto),
                         false => self.doing = Doing::Nothing,
                     }
-                    let leaves = self.restart_of(key) == Restart::Temporary || self.members == Members::OfOneKind;
+                    let leaves =
+                        self.restart_of(key) == Restart::Temporary || self.members == Members::OfOneKind;
                     if leaves && let Some(child) = self.forget(key) {
                         return Some(Action::Forget(child));
                     }
@@ -602,7 +663,9 @@ impl<B: Named> Tree<B> {
                     let is_first = key == group.culprit && !group.everybody;
                     let at = if is_first { None } else { self.children.before(key) };
                     self.doing = Doing::StopGroup { at, group, odd: false, pause };
-                    if self.restart_of(key) == Restart::Temporary && let Some(child) = self.remove(key) {
+                    if self.restart_of(key) == Restart::Temporary
+                        && let Some(child) = self.remove(key)
+                    {
                         return Some(Action::Forget(child));
                     }
                 }
@@ -610,7 +673,9 @@ impl<B: Named> Tree<B> {
                     let at = if group.everybody { self.children.first() } else { Some(group.culprit) };
                     self.doing = Doing::StartGroup { at };
                 }
-                Doing::StopGroup { at: None, group, pause: Some(wait), .. } => return Some(self.wait(group.culprit, wait)),
+                Doing::StopGroup { at: None, group, pause: Some(wait), .. } => {
+                    return Some(self.wait(group.culprit, wait));
+                }
 
                 Doing::StartGroup { at: None } => self.doing = Doing::Nothing,
                 Doing::StartOne { key } | Doing::StartCall { key, .. } => return Some(self.start(key)),
@@ -637,7 +702,8 @@ impl<B: Named> Tree<B> {
                     }
                     self.set_state(key, State::Down);
                     self.doing = Doing::Nothing;
-                    let leaves = self.restart_of(key) == Restart::Temporary || self.members == Members::OfOneKind;
+                    let leaves =
+                        self.restart_of(key) == Restart::Temporary || self.members == Members::OfOneKind;
                     if leaves && let Some(child) = self.remove(key) {
                         return Some(Action::Forget(child));
                     }

@@ -14,7 +14,8 @@ use order::Key;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Restart, RestartStrategy, State, Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Restart, RestartStrategy,
+    State, Tree,
 };
 
 const PERIOD: Duration = Duration::from_secs(10);
@@ -101,7 +102,11 @@ impl Run<'_> {
                     let at = self.at(key);
                     assert_ne!(self.is[at], Is::Running, "no two incarnations overlap");
                     assert!(!gave_up, "who gives up starts nothing");
-                    assert_ne!(self.case.restarts[at], Restart::Temporary, "a temporary child is never started again");
+                    assert_ne!(
+                        self.case.restarts[at],
+                        Restart::Temporary,
+                        "a temporary child is never started again"
+                    );
                     started.push(at);
                     self.attempts += 1;
                     if self.case.failing >> (self.attempts - 1) & 1 == 1 && self.attempts <= 4 {
@@ -114,7 +119,11 @@ impl Run<'_> {
                 }
                 Action::Retry(key) => {
                     let at = self.at(key);
-                    assert_eq!((self.is[at], started.last()), (Is::Retrying, Some(&at)), "a retry is for what failed");
+                    assert_eq!(
+                        (self.is[at], started.last()),
+                        (Is::Retrying, Some(&at)),
+                        "a retry is for what failed"
+                    );
                     self.retries.push(at);
                 }
                 Action::GaveUp(_) => gave_up = true,

@@ -25,8 +25,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Refusal, Restart, RestartStrategy, State, Taken,
-    Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Refusal, Restart,
+    RestartStrategy, State, Taken, Tree,
 };
 
 const NEVER: u64 = u64::MAX;
@@ -102,7 +102,8 @@ fn check(spec: &Value, auto: &str) -> Option<Value> {
 fn check_all(specs: &[Value], auto: &str) -> Option<Value> {
     let mut seen = std::collections::HashSet::new();
     specs.iter().find_map(|spec| {
-        check(spec, auto).or_else(|| (!seen.insert(id_of(spec))).then(|| json!({ "duplicate_child_name": id_of(spec) })))
+        check(spec, auto)
+            .or_else(|| (!seen.insert(id_of(spec))).then(|| json!({ "duplicate_child_name": id_of(spec) })))
     })
 }
 
@@ -302,7 +303,8 @@ impl World {
                 }
                 Action::Finish(Ending::FailedToStart(key)) => {
                     let (name, reason) = (self.body(sup, key).name, self.sup(sup).start_error.clone());
-                    let error = json!({"shutdown": {"failed_to_start_child": {"id": *name, "reason": reason}}});
+                    let error =
+                        json!({"shutdown": {"failed_to_start_child": {"id": *name, "reason": reason}}});
                     self.sup(sup).start_error = error;
                     return Ok(true);
                 }
@@ -345,8 +347,10 @@ impl World {
         }
         self.book.exit_signal(proc, &json!("shutdown"), "parent");
         let ignores = worker["on_shutdown"] == "ignore";
-        let mut ends = if ignores { NEVER } else { self.clock + worker["stop_delay_ms"].as_u64().unwrap_or(0) };
-        let mut why = if worker["stop_reason"].is_null() { json!("shutdown") } else { worker["stop_reason"].clone() };
+        let mut ends =
+            if ignores { NEVER } else { self.clock + worker["stop_delay_ms"].as_u64().unwrap_or(0) };
+        let mut why =
+            if worker["stop_reason"].is_null() { json!("shutdown") } else { worker["stop_reason"].clone() };
         if ends > limit {
             (ends, why) = (limit, json!("killed"));
         }
@@ -365,8 +369,13 @@ impl World {
         let begin = self.clock;
         let mut last = begin;
         let mut odd: Vec<(Value, usize)> = Vec::new();
-        let running: Vec<Key> =
-            self.sup(sup).tree.iter().filter(|(_, child)| child.state == State::Running).map(|(key, _)| key).collect();
+        let running: Vec<Key> = self
+            .sup(sup)
+            .tree
+            .iter()
+            .filter(|(_, child)| child.state == State::Running)
+            .map(|(key, _)| key)
+            .collect();
         for key in running {
             self.clock = begin;
             let reason = self.make_end(sup, key, deadline)?;
@@ -437,7 +446,11 @@ impl World {
             self.book.exit_signal(proc, reason, "parent");
             let worker = self.behave[&proc].clone();
             if worker["on_shutdown"] != "ignore" {
-                let why = if worker["stop_reason"].is_null() { reason.clone() } else { worker["stop_reason"].clone() };
+                let why = if worker["stop_reason"].is_null() {
+                    reason.clone()
+                } else {
+                    worker["stop_reason"].clone()
+                };
                 self.die(proc, &why, false);
             }
         }
@@ -495,7 +508,8 @@ impl World {
                     None => json!("no_process"),
                     Some(proc) if self.book.procs[proc].parent != Some(sup) => json!("refused"),
                     Some(proc) => {
-                        let reason = if step["reason"] == "kill" { json!("killed") } else { step["reason"].clone() };
+                        let reason =
+                            if step["reason"] == "kill" { json!("killed") } else { step["reason"].clone() };
                         self.die(proc, &reason, true);
                         json!("ok")
                     }
@@ -522,7 +536,12 @@ impl World {
         if !failed.is_null() {
             return json!({ "error": { "start": failed } });
         }
-        let running = self.sup(sup).tree.get(key).filter(|child| child.state == State::Running).and_then(|c| c.body.proc);
+        let running = self
+            .sup(sup)
+            .tree
+            .get(key)
+            .filter(|child| child.state == State::Running)
+            .and_then(|c| c.body.proc);
         json!({ "ok": self.reference(running) })
     }
 
@@ -566,7 +585,8 @@ impl World {
             }
             "terminate_child" if !step["pid_of"].is_null() => {
                 let proc = self.book.current[step["pid_of"].as_str().unwrap()];
-                let key = self.sup(sup).tree.iter().find(|(_, c)| c.body.proc == Some(proc)).map(|(key, _)| key);
+                let key =
+                    self.sup(sup).tree.iter().find(|(_, c)| c.body.proc == Some(proc)).map(|(key, _)| key);
                 match key.filter(|_| simple) {
                     None if simple && !self.book.procs[proc].alive => json!("ok"),
                     None => json!({ "error": "not_found" }),
@@ -622,7 +642,8 @@ impl World {
         }
         if simple {
             rows.sort_by_key(|(proc, _)| {
-                proc.map(|proc| (self.book.procs[proc].path.clone(), self.book.procs[proc].attempt)).unwrap_or_default()
+                proc.map(|proc| (self.book.procs[proc].path.clone(), self.book.procs[proc].attempt))
+                    .unwrap_or_default()
             });
         }
         Value::Array(rows.into_iter().map(|(_, row)| row).collect())
@@ -717,7 +738,8 @@ impl World {
             }
             "crash_many" => {
                 let deaths = step["deaths"].as_array().unwrap();
-                let procs: Option<Vec<ProcId>> = deaths.iter().map(|death| live(self, &death["path"])).collect();
+                let procs: Option<Vec<ProcId>> =
+                    deaths.iter().map(|death| live(self, &death["path"])).collect();
                 let Some(procs) = procs.filter(|_| live(self, &step["sup"]).is_some()) else {
                     return json!("no_process");
                 };
@@ -798,7 +820,6 @@ fn run(scenario: &Value) -> Value {
         "shutdown": { "result": result, "events": events, "orphans": orphans }, "leaked": world.book.leaked(),
     })
 }
-
 
 #[test]
 fn the_tree_decides_as_otp_decided() {

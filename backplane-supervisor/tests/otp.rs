@@ -22,7 +22,9 @@ fn every_recorded_scenario_leaves_the_trace_that_otp_left() {
             Ok(ours) => scenario::difference(trace, &ours),
             Err(panic) => {
                 let words = panic.downcast_ref::<String>().cloned();
-                Some(words.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default())
+                Some(
+                    words.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default(),
+                )
             }
         };
         if let Some(difference) = difference {

@@ -2,7 +2,8 @@ use crate::SECOND;
 use crate::support::virtual_time::World;
 use backplane::{Exit, Runtime};
 use backplane_supervisor::{
-    ChildRef, DynamicHandle, DynamicSupervisor, Intensity, Restart, Shutdown, StartDynamicError, TerminateChildError,
+    ChildRef, DynamicHandle, DynamicSupervisor, Intensity, Restart, Shutdown, StartDynamicError,
+    TerminateChildError,
 };
 
 /// Children that fail after so many seconds.

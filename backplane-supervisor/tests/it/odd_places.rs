@@ -1,8 +1,9 @@
-use crate::{How, Log, SECOND, quiet, start, stop};
 use crate::support::virtual_time::World;
+use crate::{How, Log, SECOND, quiet, start, stop};
 use backplane::{Exit, FaultKind};
 use backplane_supervisor::{
-    Backoff, ChildSpec, DynamicSupervisor, Event, Intensity, RestartStrategy, StartError, Starting, Supervisor,
+    Backoff, ChildSpec, DynamicSupervisor, Event, Intensity, RestartStrategy, StartError, Starting,
+    Supervisor,
 };
 use std::sync::{Arc, Mutex};
 
@@ -27,11 +28,12 @@ fn a_panic_in_a_childs_destructor_is_its_fault_and_nobody_elses() {
             crate::forever().await
         })
     });
-    let tree = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(bomb).listen(move |report| {
-        if let Event::ShutdownError { exit, .. } = &report.event {
-            seen.note(format!("[{exit}]"));
-        }
-    });
+    let tree =
+        Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(bomb).listen(move |report| {
+            if let Event::ShutdownError { exit, .. } = &report.event {
+                seen.note(format!("[{exit}]"));
+            }
+        });
     let handle = start(&world, tree);
     stop(&world, &handle);
     assert_eq!(log.take(), "+a [panicked: the destructor panicked] -a");
@@ -67,7 +69,9 @@ fn an_argument_whose_copy_panics_is_a_start_that_failed() {
     let plan = DynamicSupervisor::new(|device, _: Fussy| device.manage(crate::forever()));
     let handle = world.block_on(plan.start(world.clone())).unwrap();
     let error = world.block_on(handle.start_child(Fussy)).unwrap_err();
-    let backplane_supervisor::StartDynamicError::Failed(StartError::StartFunction(fault)) = error else { panic!() };
+    let backplane_supervisor::StartDynamicError::Failed(StartError::StartFunction(fault)) = error else {
+        panic!()
+    };
     assert_eq!(fault.kind(), FaultKind::Panic);
     assert_eq!(world.block_on(handle.count_children()).unwrap().workers, 0);
 }
@@ -75,9 +79,11 @@ fn an_argument_whose_copy_panics_is_a_start_that_failed() {
 #[test]
 fn a_stop_during_a_restart_of_the_group_comes_after_it() {
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForAll)
-        .child(log.child("a"))
-        .child(log.slow_child(&world, "slow", 5 * SECOND));
+    let tree = Supervisor::new(RestartStrategy::OneForAll).child(log.child("a")).child(log.slow_child(
+        &world,
+        "slow",
+        5 * SECOND,
+    ));
     let starting = world.ask(tree.start(world.clone()));
     world.settle();
     let handle = starting.lock().unwrap().take().unwrap().unwrap();
@@ -136,11 +142,12 @@ fn busy_tree(world: &World, log: &Log, lines: &Arc<Mutex<Vec<backplane::Line>>>)
         })
     });
     let (inner_log, inner_world) = (log.clone(), world.clone());
-    let nested = ChildSpec::supervisor("nested", move || {
-        Supervisor::new(RestartStrategy::RestForOne)
-            .child(inner_log.child("x"))
-            .child(inner_log.slow_child(&inner_world, "y", SECOND))
-    });
+    let nested =
+        ChildSpec::supervisor("nested", move || {
+            Supervisor::new(RestartStrategy::RestForOne)
+                .child(inner_log.child("x"))
+                .child(inner_log.slow_child(&inner_world, "y", SECOND))
+        });
     Supervisor::new(RestartStrategy::OneForAll)
         .intensity(Intensity { restarts: 6, period: 60 * SECOND })
         .child(log.child("a"))

@@ -1,5 +1,5 @@
-use crate::{How, Log, quiet, start, stop, words};
 use crate::support::virtual_time::World;
+use crate::{How, Log, quiet, start, stop, words};
 use backplane_supervisor::{Event, RestartStrategy, Supervisor};
 
 #[test]
@@ -29,7 +29,9 @@ fn hooks_hear_of_everything_once_and_in_order() {
 fn a_hook_that_panics_does_no_harm() {
     quiet();
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).listen(|_| panic!("the hook panicked"));
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .child(log.child("a"))
+        .listen(|_| panic!("the hook panicked"));
     let handle = start(&world, tree);
     log.end("a", How::Err);
     world.settle();
@@ -42,9 +44,11 @@ fn a_hook_that_panics_does_no_harm() {
 fn a_subscription_hears_of_the_whole_tree_below_and_never_holds_it_up() {
     let (world, log) = (World::new(), Log::default());
     let inner = log.clone();
-    let tree = Supervisor::new(RestartStrategy::OneForOne).child(backplane_supervisor::ChildSpec::supervisor("s", move || {
-        Supervisor::new(RestartStrategy::OneForOne).child(inner.child("x"))
-    }));
+    let tree =
+        Supervisor::new(RestartStrategy::OneForOne)
+            .child(backplane_supervisor::ChildSpec::supervisor("s", move || {
+                Supervisor::new(RestartStrategy::OneForOne).child(inner.child("x"))
+            }));
     let handle = start(&world, tree);
     let mut reports = handle.reports(4);
     log.end("x", How::Err);
@@ -62,7 +66,9 @@ fn a_subscription_hears_of_the_whole_tree_below_and_never_holds_it_up() {
 }
 
 /// Lends a subscription to a task.
-fn next(reports: &mut backplane_supervisor::Reports) -> impl Future<Output = Option<backplane_supervisor::Report>> + use<> {
+fn next(
+    reports: &mut backplane_supervisor::Reports,
+) -> impl Future<Output = Option<backplane_supervisor::Report>> + use<> {
     let report = reports.try_next();
     async move { report }
 }

@@ -1,9 +1,9 @@
-use crate::{How, Log, SECOND, quiet, start, stop};
 use crate::support::virtual_time::World;
+use crate::{How, Log, SECOND, quiet, start, stop};
 use backplane::Exit;
 use backplane_supervisor::{
-    Backoff, Budget, ChildSpec, ChildState, Event, Exceeded, Intensity, Restart, RestartChildError, RestartStrategy,
-    RowState, StartChildError, Starting, Supervisor, TerminateChildError,
+    Backoff, Budget, ChildSpec, ChildState, Event, Exceeded, Intensity, Restart, RestartChildError,
+    RestartStrategy, RowState, StartChildError, Starting, Supervisor, TerminateChildError,
 };
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,10 @@ fn a_supervisor_that_gives_up_ends_with_shutdown_and_its_parent_counts_it() {
     log.end("x", How::Err);
     world.settle();
     let snapshot = handle.snapshot().unwrap();
-    assert_eq!((snapshot.children[0].restarts, snapshot.children[0].last_end.as_deref()), (1, Some("shutdown")));
+    assert_eq!(
+        (snapshot.children[0].restarts, snapshot.children[0].last_end.as_deref()),
+        (1, Some("shutdown"))
+    );
     log.end("x", How::Err);
     world.settle();
     assert!(!handle.line().is_alive(), "the root gives up in turn");
@@ -100,7 +103,8 @@ fn a_backoff_of_a_group_ends_the_group_first_and_starts_it_after() {
 #[test]
 fn a_restart_that_waits_for_its_backoff_can_be_called_off() {
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a").backoff(Backoff::linear(10 * SECOND)));
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .child(log.child("a").backoff(Backoff::linear(10 * SECOND)));
     let handle = start(&world, tree);
     log.end("a", How::Err);
     world.run();
@@ -238,8 +242,13 @@ fn replicas_are_many_from_one_spec_and_fail_alone() {
     let tree = Supervisor::new(RestartStrategy::OneForOne).children(log.child("w").replicas(3));
     let handle = start(&world, tree);
     assert_eq!(log.take(), "+w +w +w");
-    let ids: Vec<String> =
-        handle.snapshot().unwrap().children.iter().map(|child| child.id.as_ref().unwrap().to_string()).collect();
+    let ids: Vec<String> = handle
+        .snapshot()
+        .unwrap()
+        .children
+        .iter()
+        .map(|child| child.id.as_ref().unwrap().to_string())
+        .collect();
     assert_eq!(ids, ["w-1", "w-2", "w-3"]);
     log.end("w", How::Err);
     world.settle();
@@ -274,7 +283,10 @@ fn calls_answer_as_otp_answers() {
     let (world, log) = (World::new(), Log::default());
     let handle = start(&world, Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")));
     let line = world.block_on(handle.start_child(log.child("b"))).unwrap().unwrap();
-    assert_eq!(world.block_on(handle.start_child(log.child("b"))), Err(StartChildError::AlreadyStarted(line)));
+    assert_eq!(
+        world.block_on(handle.start_child(log.child("b"))),
+        Err(StartChildError::AlreadyStarted(line))
+    );
     assert_eq!(world.block_on(handle.restart_child("b")), Err(RestartChildError::Running));
     assert_eq!(world.block_on(handle.terminate_child("b")), Ok(()));
     assert_eq!(world.block_on(handle.terminate_child("b")), Ok(()), "it is listed still");

@@ -52,7 +52,12 @@ fn the_first_signal_drains_the_tree_in_order() {
 fn the_second_signal_drops_what_is_left() {
     let (world, log) = (World::new(), Log::default());
     let mule = log.stubborn_child("mule").shutdown(Shutdown::Infinity);
-    let end = run(&world, Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(mule), &[5, 7], || {});
+    let end = run(
+        &world,
+        Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(mule),
+        &[5, 7],
+        || {},
+    );
     assert_eq!((&end, end.exit_code()), (&RootEnd::Aborted, 130));
 }
 
@@ -67,7 +72,8 @@ fn a_drain_has_a_deadline() {
 #[test]
 fn a_tree_that_gives_up_or_cannot_start_says_so_to_the_shell() {
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForOne).intensity(Intensity { restarts: 0, period: SECOND });
+    let tree =
+        Supervisor::new(RestartStrategy::OneForOne).intensity(Intensity { restarts: 0, period: SECOND });
     let end = run(&world, tree.child(log.child("a")), &[], || log.end("a", How::Err));
     assert_eq!((&end, end.exit_code()), (&RootEnd::GaveUp, 1));
     let twice = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(log.child("a"));
@@ -79,9 +85,11 @@ fn a_tree_that_gives_up_or_cannot_start_says_so_to_the_shell() {
 #[test]
 fn a_signal_during_a_slow_start_is_obeyed_after_it() {
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForOne)
-        .child(log.child("a"))
-        .child(log.slow_child(&world, "slow", 8 * SECOND));
+    let tree = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(log.slow_child(
+        &world,
+        "slow",
+        8 * SECOND,
+    ));
     let end = run(&world, tree, &[3], || {});
     assert!(matches!(end, RootEnd::Drained(_)));
     assert_eq!(log.take(), "+a +slow -slow -a");

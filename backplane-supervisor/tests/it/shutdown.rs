@@ -1,5 +1,5 @@
-use crate::{Log, SECOND, How, start, stop};
 use crate::support::virtual_time::World;
+use crate::{How, Log, SECOND, start, stop};
 use backplane::{Device, Exit};
 use backplane_supervisor::{ChildSpec, Event, Orphans, RestartStrategy, Shutdown, Supervisor};
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,8 @@ fn the_result_of_a_stop_names_who_had_to_be_killed_and_how_long_it_took() {
 #[test]
 fn a_brutal_kill_asks_nobody_and_is_no_news() {
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForOne).child(log.stubborn_child("a").shutdown(Shutdown::BrutalKill));
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .child(log.stubborn_child("a").shutdown(Shutdown::BrutalKill));
     let handle = start(&world, tree);
     assert_eq!(stop(&world, &handle).killed, []);
     assert_eq!(log.take(), "+a -a");
@@ -119,12 +120,11 @@ fn children_of_a_dropped_supervisor_end_by_their_links_or_with_it() {
     for orphans in [Orphans::Told, Orphans::Dropped] {
         let (world, log) = (World::new(), Log::default());
         let inner = log.clone();
-        let tree = Supervisor::new(RestartStrategy::OneForOne)
-            .orphans(orphans)
-            .child(log.child("a"))
-            .child(ChildSpec::supervisor("s", move || {
+        let tree = Supervisor::new(RestartStrategy::OneForOne).orphans(orphans).child(log.child("a")).child(
+            ChildSpec::supervisor("s", move || {
                 Supervisor::new(RestartStrategy::OneForOne).child(inner.child("x")).child(inner.child("y"))
-            }));
+            }),
+        );
         let starting = world.ask(tree.start(world.clone()));
         world.step();
         let root = world.last_spawned();

@@ -2,8 +2,8 @@ use crate::support::virtual_time::World;
 use crate::{SECOND, quiet};
 use backplane::{Device, Exit, Line, Message};
 use backplane_supervisor::{
-    AutoShutdown, Backoff, ChildSpec, DynamicHandle, DynamicSupervisor, Intensity, Restart, RestartStrategy, Shutdown,
-    Starting, Supervisor,
+    AutoShutdown, Backoff, ChildSpec, DynamicHandle, DynamicSupervisor, Intensity, Restart, RestartStrategy,
+    Shutdown, Starting, Supervisor,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -137,7 +137,11 @@ fn tree(field: &Arc<Field>, random: &mut Random, depth: u32) -> Supervisor {
         };
         let child = child.restart(if depth == 0 { Restart::Permanent } else { restart(nature) });
         let child = if nature % 11 == 10 { child.shutdown(Shutdown::Timeout(SECOND)) } else { child };
-        let child = if nature.is_multiple_of(7) { child.backoff(Backoff::linear(SECOND / 10).cap(SECOND)) } else { child };
+        let child = if nature.is_multiple_of(7) {
+            child.backoff(Backoff::linear(SECOND / 10).cap(SECOND))
+        } else {
+            child
+        };
         let significant = auto && restart(nature) != Restart::Permanent && random.next(2) == 0;
         plan = plan.child(if significant { child.significant() } else { child });
     }
@@ -234,7 +238,10 @@ fn one_tree(seed: u64, most: usize) -> usize {
     field.pools.lock().unwrap().clear();
     assert_eq!(world.tasks(), 0, "tree {seed}: no task is left");
     assert_eq!(field.held.load(Ordering::SeqCst), 0, "tree {seed}: nothing is held");
-    assert!(field.lines.lock().unwrap().iter().all(|line| !line.is_alive()), "tree {seed}: no device is left");
+    assert!(
+        field.lines.lock().unwrap().iter().all(|line| !line.is_alive()),
+        "tree {seed}: no device is left"
+    );
     assert_eq!(Arc::strong_count(&field), 1, "tree {seed}: no start function is left");
     ends.max(1)
 }

@@ -1,9 +1,9 @@
-use crate::{How, Log, SECOND, forever, quiet, start, stop};
 use crate::support::virtual_time::World;
+use crate::{How, Log, SECOND, forever, quiet, start, stop};
 use backplane::{Exit, Fault, FaultKind};
 use backplane_supervisor::{
-    AutoShutdown, ChildSpec, ChildState, Init, Restart, RestartStrategy, RowState, SpecError, StartChildError, StartError,
-    Starting, Supervisor,
+    AutoShutdown, ChildSpec, ChildState, Init, Restart, RestartStrategy, RowState, SpecError,
+    StartChildError, StartError, Starting, Supervisor,
 };
 
 #[test]
@@ -24,7 +24,8 @@ fn a_sibling_waits_until_the_one_before_it_says_that_it_is_started() {
 fn a_child_that_says_nothing_is_started_when_it_is_first_polled() {
     let (world, log) = (World::new(), Log::default());
     let never = ChildSpec::new("never", |device| device.manage(forever()));
-    let handle = start(&world, Supervisor::new(RestartStrategy::OneForOne).child(never).child(log.child("next")));
+    let handle =
+        start(&world, Supervisor::new(RestartStrategy::OneForOne).child(never).child(log.child("next")));
     assert_eq!(log.take(), "+next");
     stop(&world, &handle);
 }
@@ -91,7 +92,8 @@ fn a_child_that_ends_before_it_is_started_has_failed_to_start() {
 fn a_child_that_drops_its_token_unused_has_failed_to_start() {
     let world = World::new();
     let silent = ChildSpec::starting("silent", |device, _| device.manage(forever()));
-    let error = world.block_on(Supervisor::new(RestartStrategy::OneForOne).child(silent).start(world.clone()));
+    let error =
+        world.block_on(Supervisor::new(RestartStrategy::OneForOne).child(silent).start(world.clone()));
     let StartError::Child { error, .. } = error.unwrap_err() else { panic!() };
     assert_eq!(*error, StartError::Ended(Exit::Fault(Fault::killed())));
     assert_eq!(world.tasks(), 0);
@@ -108,7 +110,8 @@ fn a_list_that_cannot_be_supervised_is_refused_before_anything_starts() {
         .auto_shutdown(AutoShutdown::AnySignificant)
         .child(log.child("a").significant());
     assert_eq!(permanent.check(), Err(SpecError::SignificantPermanent("a".into())));
-    let never = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a").restart(Restart::Transient).significant());
+    let never = Supervisor::new(RestartStrategy::OneForOne)
+        .child(log.child("a").restart(Restart::Transient).significant());
     assert_eq!(never.check(), Err(SpecError::SignificantNeverShutsDown("a".into())));
     assert_eq!(log.take(), "");
 }
@@ -128,7 +131,11 @@ fn the_tree_can_be_looked_at_while_a_start_is_slow() {
     let inner_log = log.clone();
     let inner_world = world.clone();
     let inner = ChildSpec::supervisor("inner", move || {
-        Supervisor::new(RestartStrategy::OneForOne).child(inner_log.slow_child(&inner_world, "deep", 9 * SECOND))
+        Supervisor::new(RestartStrategy::OneForOne).child(inner_log.slow_child(
+            &inner_world,
+            "deep",
+            9 * SECOND,
+        ))
     });
     let handle = start(&world, Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")));
     let added = world.ask(handle.start_child(inner));
@@ -169,9 +176,11 @@ fn a_stop_waits_for_a_slow_start_unless_it_may_interrupt() {
 #[test]
 fn dropping_the_start_of_a_tree_drops_the_tree() {
     let (world, log) = (World::new(), Log::default());
-    let tree = Supervisor::new(RestartStrategy::OneForOne)
-        .child(log.child("a"))
-        .child(log.slow_child(&world, "slow", 9 * SECOND));
+    let tree = Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(log.slow_child(
+        &world,
+        "slow",
+        9 * SECOND,
+    ));
     let starting = world.spawned(async move |world: World| drop(tree.start(world).await));
     world.run();
     assert_eq!(log.take(), "+a +slow");

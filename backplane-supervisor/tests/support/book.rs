@@ -139,9 +139,12 @@ impl Book {
     /// The events since the last time, and those of orphans.
     pub fn take(&mut self, targets: &[ProcId]) -> (Vec<Value>, Vec<Value>) {
         let events = std::mem::take(&mut self.events);
-        let (mut orphans, rest): (Vec<Event>, Vec<Event>) = events.into_iter().partition(|event| self.is_orphans(event));
+        let (mut orphans, rest): (Vec<Event>, Vec<Event>) =
+            events.into_iter().partition(|event| self.is_orphans(event));
         orphans.sort_by(|a, b| {
-            let key = |event: &Event| (self.procs[event.proc].path.clone(), self.procs[event.proc].attempt, event.number);
+            let key = |event: &Event| {
+                (self.procs[event.proc].path.clone(), self.procs[event.proc].attempt, event.number)
+            };
             key(a).cmp(&key(b))
         });
         let mut shown = Vec::new();
@@ -171,7 +174,10 @@ impl Book {
                 at += 1;
                 continue;
             };
-            let run = events[at..].iter().take_while(|event| self.pool_above(event, targets, under) == Some(pool)).count();
+            let run = events[at..]
+                .iter()
+                .take_while(|event| self.pool_above(event, targets, under) == Some(pool))
+                .count();
             let mut parts: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
             for event in &events[at..at + run] {
                 let below = &self.procs[event.proc].path[pool.len() + 1..];

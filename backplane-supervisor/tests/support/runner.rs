@@ -9,14 +9,16 @@
 //!   a static one) is answered by the runner, in OTP's words.
 
 use super::book::{Book, ProcId};
-use super::scenario::{Outcome, children, id_of, is_significant, is_simple, restart_of, shutdown_of, type_of};
+use super::scenario::{
+    Outcome, children, id_of, is_significant, is_simple, restart_of, shutdown_of, type_of,
+};
 use super::virtual_time::{TaskId, World};
 use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime};
 use backplane_supervisor::{
-    AutoShutdown, ChildInfo, ChildKind, ChildRef, ChildSpec, Counts, DeleteChildError, DynamicHandle, DynamicSupervisor,
-    Event, Gone, Init, Intensity, Report, Restart, RestartChildError, RestartStrategy, Row, RowState, Shutdown, SpecError,
-    StartChildError, StartDynamicError, StartError, Starting, Supervisor, SupervisorHandle, TerminateChildError,
-    check_child_specs,
+    AutoShutdown, ChildInfo, ChildKind, ChildRef, ChildSpec, Counts, DeleteChildError, DynamicHandle,
+    DynamicSupervisor, Event, Gone, Init, Intensity, Report, Restart, RestartChildError, RestartStrategy,
+    Row, RowState, Shutdown, SpecError, StartChildError, StartDynamicError, StartError, Starting, Supervisor,
+    SupervisorHandle, TerminateChildError, check_child_specs,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -255,10 +257,8 @@ impl Script {
                 script.supervisor(&path(&name), parent, &node["supervisor"])
             })
         };
-        let plan = plan
-            .child_id(id_of(template))
-            .kind(kind_of(template))
-            .restart(match restart_of(template) {
+        let plan =
+            plan.child_id(id_of(template)).kind(kind_of(template)).restart(match restart_of(template) {
                 "permanent" => Restart::Permanent,
                 "transient" => Restart::Transient,
                 _ => Restart::Temporary,
@@ -368,7 +368,8 @@ impl Script {
                 Next::Message(Message::Disconnect(news)) if Some(news.device) == supervisor => {
                     let mut stage = self.lock();
                     stage.hear_deaths();
-                    let parent = stage.procs.get(&news.device).and_then(|proc| stage.reasons.get(proc)).cloned();
+                    let parent =
+                        stage.procs.get(&news.device).and_then(|proc| stage.reasons.get(proc)).cloned();
                     parent.unwrap_or_else(|| reason_of(&news.exit))
                 }
                 Next::Message(_) => continue,
@@ -473,8 +474,11 @@ impl Script {
 
     fn attempt_made(&self, proc: ProcId) {
         let mut stage = self.lock();
-        let (path, attempt) = (stage.book.procs[proc].path.clone(), u64::from(stage.book.procs[proc].attempt));
-        let Some(hold) = stage.hold.take_if(|hold| hold.path == path && hold.attempt == attempt) else { return };
+        let (path, attempt) =
+            (stage.book.procs[proc].path.clone(), u64::from(stage.book.procs[proc].attempt));
+        let Some(hold) = stage.hold.take_if(|hold| hold.path == path && hold.attempt == attempt) else {
+            return;
+        };
         let Some(sup) = stage.book.procs[proc].parent else { return };
         drop(stage);
         for call in hold.calls {
@@ -545,139 +549,147 @@ impl Script {
         let handle = self.lock().handles[&sup].clone();
         let script = self.clone();
         let id = step["id"].as_str().unwrap_or_default();
-        let answer: Pin<Box<dyn Future<Output = Value> + Send>> = match (&handle, step["op"].as_str().unwrap()) {
-            (Handle::Listed(handle), "start_child") => {
-                let answer = handle.start_child(self.child_spec(sup, &step["child"]));
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(line) => json!({ "ok": script.reference(line) }),
-                        Err(StartChildError::AlreadyStarted(line)) => {
-                            json!({ "error": { "already_started": script.reference(Some(line)) } })
-                        }
-                        Err(StartChildError::AlreadyPresent) => json!({ "error": "already_present" }),
-                        Err(StartChildError::Refused(error)) => json!({ "error": refusal(&error) }),
-                        Err(StartChildError::Failed(error)) => json!({ "error": { "start": start_reason(&error) } }),
-                        Err(StartChildError::Gone(gone)) => exit(&gone),
-                    }
-                })
-            }
-            (Handle::Dynamic(handle), "start_child") => {
-                let answer = handle.start_child(Name::from(step["name"].as_str().unwrap()));
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(child) => json!({ "ok": script.reference(child.map(|child| child.line())) }),
-                        Err(StartDynamicError::Failed(error)) => json!({ "error": { "start": start_reason(&error) } }),
-                        Err(StartDynamicError::Full(_)) => json!({ "error": "full" }),
-                        Err(StartDynamicError::Gone(gone)) => exit(&gone),
-                    }
-                })
-            }
-            (_, "which_children") => {
-                let simple = matches!(handle, Handle::Dynamic(_));
-                let answer = which(&handle);
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(rows) => script.rows(rows, simple),
-                        Err(gone) => exit(&gone),
-                    }
-                })
-            }
-            (_, "count_children") => {
-                let answer = count(&handle);
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(counts) => counted(counts),
-                        Err(gone) => exit(&gone),
-                    }
-                })
-            }
-            (Handle::Listed(handle), "get_childspec") => {
-                let answer = handle.get_child_spec(id);
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(Some(info)) => told(&info),
-                        Ok(None) => json!({ "error": "not_found" }),
-                        Err(gone) => exit(&gone),
-                    }
-                })
-            }
-            (Handle::Dynamic(handle), "get_childspec") => {
-                let (answer, id) = (handle.get_child_spec(), id.to_owned());
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(info) if *info.id == *id => told(&info),
-                        Ok(_) => json!({ "error": "not_found" }),
-                        Err(gone) => exit(&gone),
-                    }
-                })
-            }
-            (Handle::Listed(handle), "terminate_child") => {
-                // To a supervisor of listed children a pid is only an unknown id.
-                let answer = handle.terminate_child(if step["pid_of"].is_null() { id } else { "<0.1.0>" });
-                Box::pin(async move { terminated(answer.await) })
-            }
-            (Handle::Dynamic(handle), "terminate_child") if !step["pid_of"].is_null() => {
-                let child = {
-                    let stage = self.lock();
-                    let proc = stage.book.current[step["pid_of"].as_str().unwrap()];
-                    stage.refs.get(&proc).copied()
-                };
-                match child {
-                    Some(child) => {
-                        let answer = handle.terminate_child(child);
-                        Box::pin(async move { terminated(answer.await) })
-                    }
-                    // A child of a static supervisor: a stranger.
-                    None => {
-                        let proc = self.lock().book.current[step["pid_of"].as_str().unwrap()];
-                        let alive = self.lock().book.procs[proc].alive;
-                        let answer = handle.count_children();
-                        Box::pin(async move {
-                            match answer.await {
-                                Ok(_) if alive => json!({ "error": "not_found" }),
-                                Ok(_) => json!("ok"),
-                                Err(gone) => exit(&gone),
+        let answer: Pin<Box<dyn Future<Output = Value> + Send>> =
+            match (&handle, step["op"].as_str().unwrap()) {
+                (Handle::Listed(handle), "start_child") => {
+                    let answer = handle.start_child(self.child_spec(sup, &step["child"]));
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(line) => json!({ "ok": script.reference(line) }),
+                            Err(StartChildError::AlreadyStarted(line)) => {
+                                json!({ "error": { "already_started": script.reference(Some(line)) } })
                             }
-                        })
+                            Err(StartChildError::AlreadyPresent) => json!({ "error": "already_present" }),
+                            Err(StartChildError::Refused(error)) => json!({ "error": refusal(&error) }),
+                            Err(StartChildError::Failed(error)) => {
+                                json!({ "error": { "start": start_reason(&error) } })
+                            }
+                            Err(StartChildError::Gone(gone)) => exit(&gone),
+                        }
+                    })
+                }
+                (Handle::Dynamic(handle), "start_child") => {
+                    let answer = handle.start_child(Name::from(step["name"].as_str().unwrap()));
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(child) => json!({ "ok": script.reference(child.map(|child| child.line())) }),
+                            Err(StartDynamicError::Failed(error)) => {
+                                json!({ "error": { "start": start_reason(&error) } })
+                            }
+                            Err(StartDynamicError::Full(_)) => json!({ "error": "full" }),
+                            Err(StartDynamicError::Gone(gone)) => exit(&gone),
+                        }
+                    })
+                }
+                (_, "which_children") => {
+                    let simple = matches!(handle, Handle::Dynamic(_));
+                    let answer = which(&handle);
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(rows) => script.rows(rows, simple),
+                            Err(gone) => exit(&gone),
+                        }
+                    })
+                }
+                (_, "count_children") => {
+                    let answer = count(&handle);
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(counts) => counted(counts),
+                            Err(gone) => exit(&gone),
+                        }
+                    })
+                }
+                (Handle::Listed(handle), "get_childspec") => {
+                    let answer = handle.get_child_spec(id);
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(Some(info)) => told(&info),
+                            Ok(None) => json!({ "error": "not_found" }),
+                            Err(gone) => exit(&gone),
+                        }
+                    })
+                }
+                (Handle::Dynamic(handle), "get_childspec") => {
+                    let (answer, id) = (handle.get_child_spec(), id.to_owned());
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(info) if *info.id == *id => told(&info),
+                            Ok(_) => json!({ "error": "not_found" }),
+                            Err(gone) => exit(&gone),
+                        }
+                    })
+                }
+                (Handle::Listed(handle), "terminate_child") => {
+                    // To a supervisor of listed children a pid is only an unknown id.
+                    let answer =
+                        handle.terminate_child(if step["pid_of"].is_null() { id } else { "<0.1.0>" });
+                    Box::pin(async move { terminated(answer.await) })
+                }
+                (Handle::Dynamic(handle), "terminate_child") if !step["pid_of"].is_null() => {
+                    let child = {
+                        let stage = self.lock();
+                        let proc = stage.book.current[step["pid_of"].as_str().unwrap()];
+                        stage.refs.get(&proc).copied()
+                    };
+                    match child {
+                        Some(child) => {
+                            let answer = handle.terminate_child(child);
+                            Box::pin(async move { terminated(answer.await) })
+                        }
+                        // A child of a static supervisor: a stranger.
+                        None => {
+                            let proc = self.lock().book.current[step["pid_of"].as_str().unwrap()];
+                            let alive = self.lock().book.procs[proc].alive;
+                            let answer = handle.count_children();
+                            Box::pin(async move {
+                                match answer.await {
+                                    Ok(_) if alive => json!({ "error": "not_found" }),
+                                    Ok(_) => json!("ok"),
+                                    Err(gone) => exit(&gone),
+                                }
+                            })
+                        }
                     }
                 }
-            }
-            (Handle::Dynamic(handle), _) => {
-                let answer = handle.count_children();
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(_) => json!({ "error": "simple_one_for_one" }),
-                        Err(gone) => exit(&gone),
-                    }
-                })
-            }
-            (Handle::Listed(handle), "restart_child") => {
-                let answer = handle.restart_child(id);
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(line) => json!({ "ok": script.reference(line) }),
-                        Err(RestartChildError::Running) => json!({ "error": "running" }),
-                        Err(RestartChildError::Restarting) => json!({ "error": "restarting" }),
-                        Err(RestartChildError::NotFound) => json!({ "error": "not_found" }),
-                        Err(RestartChildError::Failed(error)) => json!({ "error": { "start": start_reason(&error) } }),
-                        Err(RestartChildError::Gone(gone)) => exit(&gone),
-                    }
-                })
-            }
-            (Handle::Listed(handle), "delete_child") => {
-                let answer = handle.delete_child(id);
-                Box::pin(async move {
-                    match answer.await {
-                        Ok(()) => json!("ok"),
-                        Err(DeleteChildError::Running) => json!({ "error": "running" }),
-                        Err(DeleteChildError::Restarting) => json!({ "error": "restarting" }),
-                        Err(DeleteChildError::NotFound) => json!({ "error": "not_found" }),
-                        Err(DeleteChildError::Gone(gone)) => exit(&gone),
-                    }
-                })
-            }
-            (_, op) => panic!("unknown op {op}"),
-        };
+                (Handle::Dynamic(handle), _) => {
+                    let answer = handle.count_children();
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(_) => json!({ "error": "simple_one_for_one" }),
+                            Err(gone) => exit(&gone),
+                        }
+                    })
+                }
+                (Handle::Listed(handle), "restart_child") => {
+                    let answer = handle.restart_child(id);
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(line) => json!({ "ok": script.reference(line) }),
+                            Err(RestartChildError::Running) => json!({ "error": "running" }),
+                            Err(RestartChildError::Restarting) => json!({ "error": "restarting" }),
+                            Err(RestartChildError::NotFound) => json!({ "error": "not_found" }),
+                            Err(RestartChildError::Failed(error)) => {
+                                json!({ "error": { "start": start_reason(&error) } })
+                            }
+                            Err(RestartChildError::Gone(gone)) => exit(&gone),
+                        }
+                    })
+                }
+                (Handle::Listed(handle), "delete_child") => {
+                    let answer = handle.delete_child(id);
+                    Box::pin(async move {
+                        match answer.await {
+                            Ok(()) => json!("ok"),
+                            Err(DeleteChildError::Running) => json!({ "error": "running" }),
+                            Err(DeleteChildError::Restarting) => json!({ "error": "restarting" }),
+                            Err(DeleteChildError::NotFound) => json!({ "error": "not_found" }),
+                            Err(DeleteChildError::Gone(gone)) => exit(&gone),
+                        }
+                    })
+                }
+                (_, op) => panic!("unknown op {op}"),
+            };
         let world = self.lock().world.clone();
         world.ask(answer)
     }
@@ -837,7 +849,9 @@ impl Script {
             "crash_many" => {
                 let deaths = step["deaths"].as_array().unwrap();
                 let procs: Option<Vec<ProcId>> = deaths.iter().map(|death| live(&death["path"])).collect();
-                let Some(procs) = procs.filter(|_| live(&step["sup"]).is_some()) else { return json!("no_process") };
+                let Some(procs) = procs.filter(|_| live(&step["sup"]).is_some()) else {
+                    return json!("no_process");
+                };
                 // The executor runs the dying only, so the supervisor stands still.
                 for (proc, death) in procs.into_iter().zip(deaths) {
                     self.end(proc, &death["reason"]);

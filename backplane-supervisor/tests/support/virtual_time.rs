@@ -237,7 +237,10 @@ impl World {
     }
 
     /// Starts a future whose result can be picked up later.
-    pub fn ask<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Arc<Mutex<Option<T>>> {
+    pub fn ask<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Arc<Mutex<Option<T>>> {
         let answer = Arc::new(Mutex::new(None));
         let place = Arc::clone(&answer);
         let task = self.spawn(async move {

@@ -111,7 +111,8 @@ mod ours {
     }
 
     pub(super) async fn one_more(already: usize) -> Duration {
-        let plan = DynamicSupervisor::new(|device, ()| device.manage(std::future::pending::<Result<(), ()>>()));
+        let plan =
+            DynamicSupervisor::new(|device, ()| device.manage(std::future::pending::<Result<(), ()>>()));
         let Ok(handle) = plan.start(runtime()).await else { panic!("it starts") };
         for _ in 0..already {
             drop(handle.start_child(()).await);
@@ -256,7 +257,12 @@ mod with_ractor {
         }
     }
 
-    async fn spawn(stage: Arc<Stage>, watched: bool, above: ActorCell, id: String) -> Result<ActorCell, SpawnErr> {
+    async fn spawn(
+        stage: Arc<Stage>,
+        watched: bool,
+        above: ActorCell,
+        id: String,
+    ) -> Result<ActorCell, SpawnErr> {
         if watched {
             let (child, _) = Supervisor::spawn_linked(id, Child(stage), (), above).await?;
             Ok(child.get_cell())
@@ -272,7 +278,9 @@ mod with_ractor {
             ChildSpec {
                 id: format!("child-{n}"),
                 restart: Restart::Permanent,
-                spawn_fn: SpawnFn::new(move |above, id| spawn(Arc::clone(&stage), watched, above, id).boxed()),
+                spawn_fn: SpawnFn::new(move |above, id| {
+                    spawn(Arc::clone(&stage), watched, above, id).boxed()
+                }),
                 backoff_fn: None,
                 reset_after: None,
             }
@@ -303,7 +311,8 @@ mod with_ractor {
     pub(super) async fn many(count: usize) -> (Duration, Duration) {
         let stage = Arc::new(Stage::default());
         let begin = Instant::now();
-        let Ok((parent, task)) = Supervisor::spawn("parent".into(), arguments(&stage, count, false)).await else {
+        let Ok((parent, task)) = Supervisor::spawn("parent".into(), arguments(&stage, count, false)).await
+        else {
             panic!("it starts")
         };
         wait_for(&stage, count).await;
@@ -391,13 +400,20 @@ fn otp(many: usize) -> Option<[u64; 3]> {
     let output = Command::new("escript").arg(&script).args([RESTARTS.to_string(), many.to_string()]).output();
     drop(std::fs::remove_file(&script));
     let output = output.ok().filter(|output| output.status.success())?;
-    let mut numbers = String::from_utf8(output.stdout).ok()?.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>().ok()?;
+    let mut numbers = String::from_utf8(output.stdout)
+        .ok()?
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()?;
     numbers.truncate(3);
     numbers.try_into().ok()
 }
 
 fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
-    let Ok(tokio) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { panic!("tokio starts") };
+    let Ok(tokio) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+        panic!("tokio starts")
+    };
     tokio.block_on(work)
 }
 

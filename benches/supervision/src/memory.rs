@@ -14,7 +14,9 @@ fn child(device: Device) -> impl Future<Output = ()> + Send + 'static {
 }
 
 fn main() {
-    let Ok(tokio) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { panic!("tokio starts") };
+    let Ok(tokio) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+        panic!("tokio starts")
+    };
     let runtime = Tokio::new(tokio.handle().clone());
 
     // Slots of devices are never given back: they are made beforehand, and are the core's.
