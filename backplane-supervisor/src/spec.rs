@@ -277,7 +277,7 @@ impl ChildSpec {
         self
     }
 
-    /// How often this child may be restarted, beside the supervisor's own [`Intensity`].
+    /// How often this child may be restarted, beside the supervisor's own [`Intensity`](crate::Intensity).
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> ChildSpec {
         self.facts().budget = Some(budget);
