@@ -1,3 +1,5 @@
+//! Children of one kind.
+
 use crate::SECOND;
 use crate::support::virtual_time::World;
 use backplane::{Exit, Runtime};

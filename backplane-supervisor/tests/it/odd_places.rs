@@ -1,3 +1,5 @@
+//! Faults in odd places.
+
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, quiet, start, stop};
 use backplane::{Exit, FaultKind};

@@ -1,3 +1,5 @@
+//! What a tree tells of itself.
+
 use crate::support::virtual_time::World;
 use crate::{How, Log, quiet, start, stop, words};
 use backplane_supervisor::{Event, RestartStrategy, Supervisor};

@@ -1,3 +1,5 @@
+//! Restarts: when, how often, and when it is enough.
+
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, quiet, start, stop};
 use backplane::Exit;

@@ -1,3 +1,5 @@
+//! A tree from `main` to its end.
+
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND};
 use backplane::Exit;

@@ -1,3 +1,5 @@
+//! Stopping: in order, in time, and what could not be stopped.
+
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, start, stop};
 use backplane::{Device, Exit};

@@ -1,3 +1,5 @@
+//! A million random ends.
+
 use crate::support::virtual_time::World;
 use crate::{SECOND, quiet};
 use backplane::{Device, Exit, Line, Message};

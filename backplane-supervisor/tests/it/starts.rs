@@ -1,3 +1,5 @@
+//! Starting: in order, in time, or not at all.
+
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, forever, quiet, start, stop};
 use backplane::{Exit, Fault, FaultKind};
