@@ -25,6 +25,9 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
         "backplane-supervisor",
         &[
             ("backplane", "the mesh"),
+            ("pin-project-lite", "pins a child's future without unsafe code of ours"),
+            ("async-signal", "Ctrl-C and SIGTERM; feature `signals`"),
+            ("futures-core", "the trait `Stream`, which signals are; feature `signals`"),
             ("serde", "a tree as a document; feature `serde`"),
             ("tracing", "what a tree tells, for whoever collects it; feature `tracing`"),
         ],
@@ -58,7 +61,7 @@ const NEVER: &[(&str, &[&str])] = &[
 ];
 
 /// They import everything, and nothing imports them.
-const FREE: [&str; 2] = ["backplane-tests", "backplane-benches"];
+const FREE: [&str; 3] = ["backplane-tests", "backplane-benches", "backplane-benches-supervision"];
 
 /// Collects what is wrong, so that one run shows all of it.
 #[derive(Default)]

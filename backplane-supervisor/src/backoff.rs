@@ -1,0 +1,192 @@
+//! How long to wait before a restart.
+
+use std::time::{Duration, Instant};
+
+/// How long a child waits before it is started again, growing with each restart in a row.
+///
+/// OTP restarts at once, always; so does [`Backoff::immediate`], which is the default. The wait never blocks the
+/// supervisor: meanwhile it answers, hears of other ends, and obeys a stop.
+///
+/// ```
+/// use backplane_supervisor::Backoff;
+/// use std::time::Duration;
+///
+/// let backoff = Backoff::exponential(Duration::from_millis(100))
+///     .cap(Duration::from_secs(1))
+///     .reset_after(Duration::from_secs(60));
+/// let waits: Vec<u128> = (1..=6).map(|strike| backoff.wait(strike).as_millis()).collect();
+/// assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    growth: Growth,
+    cap: Duration,
+    jitter: f64,
+    seed: u64,
+    reset_after: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    Immediate,
+    Linear(Duration),
+    Exponential(Duration),
+}
+
+impl Backoff {
+    fn new(growth: Growth) -> Backoff {
+        Backoff { growth, cap: Duration::MAX, jitter: 0.0, seed: 0, reset_after: Duration::from_secs(60) }
+    }
+
+    /// No wait at all.
+    pub fn immediate() -> Backoff {
+        Backoff::new(Growth::Immediate)
+    }
+
+    /// `step` before the first restart in a row, twice `step` before the second, and so on.
+    pub fn linear(step: Duration) -> Backoff {
+        Backoff::new(Growth::Linear(step))
+    }
+
+    /// `first` before the first restart in a row, and twice as long before each one after it.
+    pub fn exponential(first: Duration) -> Backoff {
+        Backoff::new(Growth::Exponential(first))
+    }
+
+    /// Never waits longer than `cap`.
+    #[must_use]
+    pub fn cap(mut self, cap: Duration) -> Backoff {
+        self.cap = cap;
+        self
+    }
+
+    /// Shortens every wait by a random part of itself, at most `share` of it (from 0 to 1), so that children which
+    /// failed together do not come back together. The same `seed` gives the same waits.
+    #[must_use]
+    pub fn jitter(mut self, share: f64, seed: u64) -> Backoff {
+        self.jitter = share.clamp(0.0, 1.0);
+        self.seed = seed;
+        self
+    }
+
+    /// A child that has run this long has recovered: its next restart is the first in a row again. A minute, unless
+    /// said otherwise.
+    #[must_use]
+    pub fn reset_after(mut self, stable: Duration) -> Backoff {
+        self.reset_after = stable;
+        self
+    }
+
+    /// The wait before restart number `strike` in a row (from 1), before jitter.
+    pub fn wait(&self, strike: u32) -> Duration {
+        let strike = strike.max(1);
+        let wait = match self.growth {
+            Growth::Immediate => Duration::ZERO,
+            Growth::Linear(step) => step.saturating_mul(strike),
+            Growth::Exponential(first) => {
+                2u32.checked_pow(strike - 1).map_or(Duration::MAX, |times| first.saturating_mul(times))
+            }
+        };
+        wait.min(self.cap)
+    }
+
+    pub(crate) fn is_immediate(&self) -> bool {
+        self.growth == Growth::Immediate
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff::immediate()
+    }
+}
+
+/// The restarts in a row of one child.
+#[derive(Debug)]
+pub(crate) struct Strikes {
+    backoff: Backoff,
+    strikes: u32,
+    started: Option<Instant>,
+    random: u64,
+}
+
+impl Strikes {
+    /// `salt` makes children that share a seed draw different numbers.
+    pub(crate) fn new(backoff: Backoff, salt: u64) -> Strikes {
+        Strikes {
+            backoff,
+            strikes: 0,
+            started: None,
+            random: backoff.seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        }
+    }
+
+    pub(crate) fn started(&mut self, now: Instant) {
+        self.started = Some(now);
+    }
+
+    /// One more restart is due; how long to wait for it.
+    pub(crate) fn strike(&mut self, now: Instant) -> Duration {
+        let ran = self.started.take().map(|started| now.saturating_duration_since(started));
+        if ran.is_some_and(|ran| ran >= self.backoff.reset_after) {
+            self.strikes = 0;
+        }
+        self.strikes = self.strikes.saturating_add(1);
+        let wait = self.backoff.wait(self.strikes);
+        if self.backoff.jitter == 0.0 {
+            return wait;
+        }
+        let share = self.backoff.jitter * self.draw();
+        wait.saturating_sub(Duration::try_from_secs_f64(wait.as_secs_f64() * share).unwrap_or(Duration::ZERO))
+    }
+
+    /// A number from 0 to 1 (splitmix64).
+    fn draw(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_stable_run_starts_the_row_afresh() {
+        let backoff = Backoff::linear(SECOND).reset_after(10 * SECOND);
+        let mut strikes = Strikes::new(backoff, 0);
+        let start = Instant::now();
+        strikes.started(start);
+        assert_eq!(strikes.strike(start + 5 * SECOND), SECOND);
+        strikes.started(start + 6 * SECOND);
+        assert_eq!(strikes.strike(start + 7 * SECOND), 2 * SECOND);
+        assert_eq!(strikes.strike(start + 99 * SECOND), 3 * SECOND, "a failed start is no stable run");
+        strikes.started(start + 100 * SECOND);
+        assert_eq!(strikes.strike(start + 110 * SECOND), SECOND);
+    }
+
+    #[test]
+    fn jitter_shortens_and_is_repeatable() {
+        let backoff = Backoff::linear(SECOND).jitter(0.5, 42);
+        let start = Instant::now();
+        let waits = |salt| {
+            let mut strikes = Strikes::new(backoff.cap(SECOND), salt);
+            (0..100).map(|_| strikes.strike(start)).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(1), waits(1));
+        assert_ne!(waits(1), waits(2));
+        assert!(waits(1).iter().all(|wait| *wait >= SECOND / 2 && *wait <= SECOND));
+    }
+
+    #[test]
+    fn no_strike_overflows() {
+        assert_eq!(Backoff::exponential(SECOND).wait(u32::MAX), Duration::MAX);
+        assert_eq!(Backoff::linear(Duration::MAX).wait(7), Duration::MAX);
+        assert_eq!(Backoff::immediate().wait(7), Duration::ZERO);
+    }
+}

@@ -1,0 +1,330 @@
+//! Children of one kind, added while it runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backplane::{Device, Runtime};
+
+use crate::backoff::Backoff;
+use crate::engine::Of;
+use crate::handle::{DynamicHandle, Gone, StartDynamicError};
+use crate::order::Key;
+use crate::report::Report;
+use crate::shared::{Kind, Shared, StartRefusal, TreeOf};
+use crate::spec::{ChildId, ChildInfo, ChildKind, Facts, Init, Job, Shutdown, SpecError, StartError, What};
+use crate::starting::{Birth, Life, Starting};
+use crate::supervisor::{Greet, Orphans, Plan, Settings, begin, run, settings};
+use crate::tree::{AutoShutdown, Budget, Intensity, Members, Named, Restart, RestartStrategy, Tree};
+
+type RecipeFor<A> = Arc<dyn Fn(A, Birth) -> Job + Send + Sync>;
+
+/// A supervisor whose children are all of one kind, each started with an argument: OTP's `simple_one_for_one`.
+///
+/// It starts without children. Starting, ending and removing one costs the same at ten and at a million. A child that ends
+/// and is not started again is forgotten. At its end it stops all children at the same time.
+///
+/// ```
+/// use backplane_supervisor::{DynamicSupervisor, Restart};
+/// use std::convert::Infallible;
+///
+/// async fn serve(client: u32) -> Result<(), Infallible> {
+///     println!("client {client}");
+///     Ok(())
+/// }
+///
+/// let clients = DynamicSupervisor::new(|device, client: u32| device.manage(serve(client)))
+///     .restart(Restart::Temporary)
+///     .max_children(10_000);
+/// # drop(clients);
+/// ```
+pub struct DynamicSupervisor<A: Clone + Send + 'static> {
+    id: ChildId,
+    facts: Facts,
+    recipe: RecipeFor<A>,
+    max: Option<usize>,
+    common: Settings,
+    greet: Option<Greet<DynamicHandle<A>>>,
+}
+
+impl<A: Clone + Send + 'static> Clone for DynamicSupervisor<A> {
+    fn clone(&self) -> DynamicSupervisor<A> {
+        DynamicSupervisor {
+            id: Arc::clone(&self.id),
+            facts: self.facts,
+            recipe: Arc::clone(&self.recipe),
+            max: self.max,
+            common: self.common.clone(),
+            greet: self.greet.clone(),
+        }
+    }
+}
+
+impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
+    /// Workers that are started as soon as their future is polled for the first time.
+    pub fn new<F>(start: impl Fn(Device, A) -> F + Send + Sync + 'static) -> DynamicSupervisor<A>
+    where
+        F: Future + Send + 'static,
+    {
+        let recipe = move |argument: A, birth: Birth| -> Job {
+            let (device, starting) = birth.split();
+            let future = start(device, argument);
+            Box::pin(Life::new(Some(starting), future))
+        };
+        DynamicSupervisor::with(ChildKind::Worker, Arc::new(recipe))
+    }
+
+    /// Workers that say themselves when they are started; see [`ChildSpec::starting`](crate::ChildSpec::starting).
+    pub fn starting<F>(
+        start: impl Fn(Device, Starting, A) -> F + Send + Sync + 'static,
+    ) -> DynamicSupervisor<A>
+    where
+        F: Future + Send + 'static,
+    {
+        let recipe = move |argument: A, birth: Birth| -> Job {
+            let (device, starting) = birth.split();
+            let future = start(device, starting, argument);
+            Box::pin(Life::new(None, future))
+        };
+        DynamicSupervisor::with(ChildKind::Worker, Arc::new(recipe))
+    }
+
+    /// Supervisors, one for each argument.
+    pub fn supervisors<I>(init: impl Fn(A) -> I + Send + Sync + 'static) -> DynamicSupervisor<A>
+    where
+        I: Into<Init>,
+    {
+        let init = Arc::new(init);
+        let recipe = move |argument: A, birth: Birth| -> Job {
+            let init = Arc::clone(&init);
+            Box::pin(birth.found(move || init(argument).into()))
+        };
+        DynamicSupervisor::with(ChildKind::Supervisor, Arc::new(recipe))
+    }
+
+    fn with(kind: ChildKind, recipe: RecipeFor<A>) -> DynamicSupervisor<A> {
+        DynamicSupervisor {
+            id: ChildId::from("child"),
+            facts: Facts::new(kind),
+            recipe,
+            max: None,
+            common: Settings::default(),
+            greet: None,
+        }
+    }
+
+    settings!();
+
+    /// What the children's common spec is called: `child`, unless said otherwise.
+    #[must_use]
+    pub fn child_id(mut self, id: impl Into<ChildId>) -> DynamicSupervisor<A> {
+        self.id = id.into();
+        self
+    }
+
+    /// When a child is started again: [`Restart::Permanent`], unless said otherwise.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> DynamicSupervisor<A> {
+        self.facts.restart = restart;
+        self
+    }
+
+    /// How a child is stopped: workers get five seconds and supervisors all the time they need, unless said otherwise.
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: Shutdown) -> DynamicSupervisor<A> {
+        self.facts.shutdown = Some(shutdown);
+        self
+    }
+
+    /// Lists and counts the children as this kind, whatever they are.
+    #[must_use]
+    pub fn kind(mut self, kind: ChildKind) -> DynamicSupervisor<A> {
+        self.facts.kind = kind;
+        self
+    }
+
+    /// A start attempt that takes longer than this has failed, and its task is dropped.
+    #[must_use]
+    pub fn start_within(mut self, deadline: Duration) -> DynamicSupervisor<A> {
+        self.facts.start_within = Some(deadline);
+        self
+    }
+
+    /// Each child promises a [`beat`](crate::Pulse::beat) at least this often.
+    #[must_use]
+    pub fn progress_within(mut self, deadline: Duration) -> DynamicSupervisor<A> {
+        self.facts.progress_within = Some(deadline);
+        self
+    }
+
+    /// How long to wait before a child is started again.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> DynamicSupervisor<A> {
+        self.facts.backoff = backoff;
+        self
+    }
+
+    /// How often each child may be restarted, beside the supervisor's own [`Intensity`].
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> DynamicSupervisor<A> {
+        self.facts.budget = Some(budget);
+        self
+    }
+
+    /// Refuses to start more children than this.
+    #[must_use]
+    pub fn max_children(mut self, max: usize) -> DynamicSupervisor<A> {
+        self.max = Some(max);
+        self
+    }
+
+    /// Calls `greet` with the handle of each incarnation, before anything else.
+    #[must_use]
+    pub fn greet(
+        mut self,
+        greet: impl Fn(&DynamicHandle<A>) + Send + Sync + 'static,
+    ) -> DynamicSupervisor<A> {
+        self.greet = Some(Arc::new(greet));
+        self
+    }
+
+    /// Starts it as a root. Anybody who has its line may ask it to stop.
+    ///
+    /// # Errors
+    ///
+    /// None that are known: it has no children yet.
+    pub fn start<R: Runtime>(
+        self,
+        runtime: R,
+    ) -> impl Future<Output = Result<DynamicHandle<A>, StartError>> + Send + use<R, A> {
+        begin(Arc::new(Of(runtime)), None, self)
+    }
+
+    /// Starts it as a child of `parent`: they are linked, and only the parent's shutdown requests are obeyed.
+    ///
+    /// # Errors
+    ///
+    /// None that are known: it has no children yet.
+    pub fn start_linked<R: Runtime>(
+        self,
+        runtime: R,
+        parent: &Device,
+    ) -> impl Future<Output = Result<DynamicHandle<A>, StartError>> + Send + use<R, A> {
+        begin(Arc::new(Of(runtime)), Some(parent.line()), self)
+    }
+}
+
+impl<A: Clone + Send + 'static> fmt::Debug for DynamicSupervisor<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamicSupervisor")
+            .field("facts", &self.facts)
+            .field("max_children", &self.max)
+            .field("intensity", &self.common.intensity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A: Clone + Send + 'static> From<DynamicSupervisor<A>> for Init {
+    fn from(plan: DynamicSupervisor<A>) -> Init {
+        Init(What::Run(Box::new(move |birth| -> Job { Box::pin(run(plan, birth)) })))
+    }
+}
+
+/// The kind of supervisor whose children are of one kind.
+pub(crate) struct OneKind<A> {
+    id: ChildId,
+    facts: Facts,
+    recipe: RecipeFor<A>,
+    max: Option<usize>,
+}
+
+/// An argument, which has no name.
+pub(crate) struct Argument<A>(A);
+
+impl<A> Named for Argument<A> {
+    fn name(&self) -> Option<&Arc<str>> {
+        None
+    }
+}
+
+impl<A: Clone + Send + 'static> Kind for OneKind<A> {
+    type Add = A;
+    type Seed = Argument<A>;
+    type StartError = StartDynamicError<A>;
+
+    const MEMBERS: Members = Members::OfOneKind;
+
+    fn facts<'a>(&'a self, _: &'a Argument<A>) -> &'a Facts {
+        &self.facts
+    }
+
+    fn admit(&self, add: A, listed: usize, _: AutoShutdown) -> Result<Argument<A>, StartDynamicError<A>> {
+        match self.max {
+            Some(max) if listed >= max => Err(StartDynamicError::Full(add)),
+            _ => Ok(Argument(add)),
+        }
+    }
+
+    fn refuse(refusal: StartRefusal) -> StartDynamicError<A> {
+        match refusal {
+            StartRefusal::Failed(error) => StartDynamicError::Failed(error),
+            // Children without names do not take each other's.
+            StartRefusal::AlreadyStarted(_) | StartRefusal::AlreadyPresent => {
+                StartDynamicError::Gone(Gone(None))
+            }
+        }
+    }
+
+    fn lend(seed: &mut Option<Argument<A>>) -> Option<Argument<A>> {
+        seed.take()
+    }
+
+    fn give_back(shared: &Shared<OneKind<A>>, key: Key, seed: Argument<A>) {
+        let mut tree = shared.tree();
+        if let Some(body) = tree.body_mut(key) {
+            body.seed = Some(seed);
+        }
+    }
+
+    fn job(&self, seed: &Argument<A>, birth: Birth) -> Job {
+        (self.recipe)(seed.0.clone(), birth)
+    }
+
+    fn set_max(&mut self, max: Option<usize>) {
+        self.max = max;
+    }
+
+    fn info(&self, _: &ChildId, _: &dyn Fn(&str) -> Option<ChildInfo>) -> Option<ChildInfo> {
+        Some(self.facts.info(&self.id))
+    }
+}
+
+impl<A: Clone + Send + 'static> Plan for DynamicSupervisor<A> {
+    type Kind = OneKind<A>;
+    type Handle = DynamicHandle<A>;
+
+    fn settings(&self) -> &Settings {
+        &self.common
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
+        Ok(())
+    }
+
+    fn handle(shared: Arc<Shared<OneKind<A>>>) -> DynamicHandle<A> {
+        DynamicHandle { shared }
+    }
+
+    fn greet(&self, shared: &Arc<Shared<OneKind<A>>>) {
+        if let Some(greet) = &self.greet {
+            let handle = DynamicHandle { shared: Arc::clone(shared) };
+            crate::engine::quietly(|| greet(&handle));
+        }
+    }
+
+    fn open(self) -> (OneKind<A>, TreeOf<OneKind<A>>) {
+        let kind = OneKind { id: self.id, facts: self.facts, recipe: self.recipe, max: self.max };
+        let strategy = RestartStrategy::OneForOne;
+        (kind, Tree::new(Members::OfOneKind, strategy, self.common.intensity, AutoShutdown::Never))
+    }
+}

@@ -1,0 +1,337 @@
+//! What a supervisor and those who speak with it have in common.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use backplane::{DeviceId, Exit, Line};
+
+use crate::engine::{Engine, Task, quietly};
+use crate::handle::{
+    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, Stopped, TerminateChildError,
+};
+use crate::order::Key;
+use crate::reply::Reply;
+use crate::report::Listeners;
+use crate::snapshot::{ChildSnapshot, ChildState, Snapshot};
+use crate::spec::{ChildId, ChildInfo, Facts, Job};
+use crate::starting::{Birth, House, Said};
+use crate::tree::{AutoShutdown, Intensity, Members, Named, RestartStrategy, State, Tree};
+
+/// What tells a supervisor of listed children from one whose children are of one kind.
+pub(crate) trait Kind: Send + Sync + Sized + 'static {
+    /// What start_child brings.
+    type Add: Send + 'static;
+    /// What is kept for each child, to start it again.
+    type Seed: Named + Send + 'static;
+    /// What start_child answers when it cannot.
+    type StartError: Send + 'static;
+
+    const MEMBERS: Members;
+
+    fn facts<'a>(&'a self, seed: &'a Self::Seed) -> &'a Facts;
+    /// Whether it may be added, when there are `listed` children already.
+    fn admit(
+        &self,
+        add: Self::Add,
+        listed: usize,
+        auto_shutdown: AutoShutdown,
+    ) -> Result<Self::Seed, Self::StartError>;
+    fn refuse(refusal: StartRefusal) -> Self::StartError;
+    /// The seed for a moment: a copy, or itself if to copy it would run something of the user's under a lock.
+    fn lend(seed: &mut Option<Self::Seed>) -> Option<Self::Seed>;
+    /// What was lent.
+    fn give_back(shared: &Shared<Self>, key: Key, seed: Self::Seed);
+    /// The job of a new incarnation. Runs the user's start function.
+    fn job(&self, seed: &Self::Seed, birth: Birth) -> Job;
+    fn set_max(&mut self, max: Option<usize>);
+    fn info(&self, id: &ChildId, find: &dyn Fn(&str) -> Option<ChildInfo>) -> Option<ChildInfo>;
+}
+
+pub(crate) enum StartRefusal {
+    AlreadyStarted(Line),
+    AlreadyPresent,
+    Failed(crate::spec::StartError),
+}
+
+/// Which child a call means.
+pub(crate) enum Target {
+    Named(ChildId),
+    /// This incarnation.
+    Exactly(ChildRef),
+    Whichever(Key),
+}
+
+pub(crate) enum Call<K: Kind> {
+    Start(K::Add, Reply<Result<Option<ChildRef>, K::StartError>>),
+    Terminate(Target, Reply<Result<(), TerminateChildError>>),
+    Restart(ChildId, Reply<Result<Option<ChildRef>, RestartChildError>>),
+    Delete(ChildId, Reply<Result<(), DeleteChildError>>),
+    Which(Reply<Vec<Row>>),
+    Count(Reply<Counts>),
+    Spec(ChildId, Reply<Option<ChildInfo>>),
+    SetStrategy(RestartStrategy, Reply<()>),
+    SetIntensity(Intensity, Reply<()>),
+    SetMax(Option<usize>, Reply<()>),
+    Stop(Exit, Reply<Stopped>),
+}
+
+impl<K: Kind> Call<K> {
+    /// Says to whoever waits that the supervisor has ended.
+    pub(crate) fn refuse(self, exit: &Exit) {
+        match self {
+            Call::Start(add, reply) => {
+                quietly(|| drop(add));
+                reply.gone(exit);
+            }
+            Call::Terminate(_, reply) => reply.gone(exit),
+            Call::Restart(_, reply) => reply.gone(exit),
+            Call::Delete(_, reply) => reply.gone(exit),
+            Call::Which(reply) => reply.gone(exit),
+            Call::Count(reply) => reply.gone(exit),
+            Call::Spec(_, reply) => reply.gone(exit),
+            Call::SetStrategy(_, reply) => reply.gone(exit),
+            Call::SetIntensity(_, reply) => reply.gone(exit),
+            Call::SetMax(_, reply) => reply.gone(exit),
+            Call::Stop(_, reply) => reply.gone(exit),
+        }
+    }
+}
+
+/// What comes through the doorbell.
+pub(crate) enum Command<K: Kind> {
+    Said(DeviceId, Said),
+    Retry(Key),
+    Call(Call<K>),
+}
+
+/// What a supervisor keeps of a child.
+pub(crate) struct Body<S> {
+    /// Absent only while it is lent.
+    pub(crate) seed: Option<S>,
+    /// Of the incarnation that runs, or ran last.
+    pub(crate) line: Option<Line>,
+    pub(crate) task: Option<Task>,
+    /// The end of the incarnation: still to be handled if `ended`, else the last one.
+    pub(crate) end: Option<Box<Exit>>,
+    pub(crate) ended: bool,
+    pub(crate) incarnation: u32,
+    pub(crate) restarts: u32,
+    /// When it started, in milliseconds after the supervisor did.
+    pub(crate) since: u64,
+}
+
+impl<S> Body<S> {
+    pub(crate) fn new(seed: S) -> Body<S> {
+        Body {
+            seed: Some(seed),
+            line: None,
+            task: None,
+            end: None,
+            ended: false,
+            incarnation: 0,
+            restarts: 0,
+            since: 0,
+        }
+    }
+}
+
+impl<S: Named> Named for Body<S> {
+    fn name(&self) -> Option<&Arc<str>> {
+        self.seed.as_ref()?.name()
+    }
+}
+
+pub(crate) type TreeOf<K> = Tree<Body<<K as Kind>::Seed>>;
+
+/// The half of a supervisor that others can reach.
+pub(crate) struct Shared<K: Kind> {
+    pub(crate) line: Line,
+    /// Two names with which the bell is rung in turn, so that two rings are never taken for one.
+    bells: [DeviceId; 2],
+    path: Arc<str>,
+    engine: Arc<dyn Engine>,
+    listeners: Listeners,
+    pub(crate) born: Instant,
+    queue: Mutex<Queue<K>>,
+    tree: Mutex<TreeOf<K>>,
+    killed: Mutex<Vec<Killed>>,
+    /// The children that are supervisors and run.
+    below: Mutex<HashMap<Key, Weak<dyn House>>>,
+}
+
+struct Queue<K: Kind> {
+    commands: VecDeque<Command<K>>,
+    rings: usize,
+    open: bool,
+}
+
+impl<K: Kind> Shared<K> {
+    pub(crate) fn new(
+        line: Line,
+        twin: DeviceId,
+        path: Arc<str>,
+        engine: Arc<dyn Engine>,
+        listeners: Listeners,
+        tree: TreeOf<K>,
+    ) -> Arc<Shared<K>> {
+        let born = engine.now();
+        Arc::new(Shared {
+            line,
+            bells: [line.id(), twin],
+            path,
+            engine,
+            listeners,
+            born,
+            queue: Mutex::new(Queue { commands: VecDeque::new(), rings: 0, open: true }),
+            tree: Mutex::new(tree),
+            killed: Mutex::new(Vec::new()),
+            below: Mutex::new(HashMap::new()),
+        })
+    }
+
+    pub(crate) fn tree(&self) -> MutexGuard<'_, TreeOf<K>> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<K>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is the doorbell, and not somebody's wish.
+    pub(crate) fn is_bell(&self, from: DeviceId) -> bool {
+        self.bells.contains(&from)
+    }
+
+    pub(crate) fn call(&self, call: Call<K>) {
+        self.put(Command::Call(call));
+    }
+
+    pub(crate) fn put(&self, command: Command<K>) {
+        let mut queue = self.queue();
+        if !queue.open {
+            // Dropped outside the lock: whoever waits for an answer hears that nobody is there.
+            drop(queue);
+            drop(command);
+            return;
+        }
+        queue.commands.push_back(command);
+        queue.rings = queue.rings.wrapping_add(1);
+        let bell = self.bells[queue.rings % 2];
+        drop(queue);
+        self.line.shutdown(bell);
+    }
+
+    pub(crate) fn pop(&self) -> Option<Command<K>> {
+        self.queue().commands.pop_front()
+    }
+
+    /// No commands any more. What is left is returned, to be dropped outside.
+    pub(crate) fn close(&self) -> VecDeque<Command<K>> {
+        let mut queue = self.queue();
+        queue.open = false;
+        std::mem::take(&mut queue.commands)
+    }
+
+    pub(crate) fn take_killed(&self) -> Vec<Killed> {
+        std::mem::take(&mut *self.killed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Milliseconds since the supervisor began.
+    pub(crate) fn age_at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl<K: Kind> House for Shared<K> {
+    fn id(&self) -> DeviceId {
+        self.line.id()
+    }
+
+    fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    fn say(&self, child: DeviceId, said: Said) {
+        self.put(Command::Said(child, said));
+    }
+
+    fn adopt(&self, child: Key, house: Weak<dyn House>) {
+        let mut below = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of children that have been removed go when there are twice as many.
+        if below.len() == below.capacity() {
+            below.retain(|_, house| house.strong_count() > 0);
+        }
+        below.insert(child, house);
+    }
+
+    fn note_killed(&self, mut killed: Vec<Killed>) {
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner).append(&mut killed);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let age = self.age_at(self.engine.now());
+        let mut below: Vec<(usize, Key)> = Vec::new();
+        let mut children = Vec::new();
+        {
+            let tree = self.tree();
+            for (key, child) in tree.iter() {
+                let body = &child.body;
+                let state = match child.state {
+                    State::Down => ChildState::Down,
+                    State::Starting => ChildState::Starting,
+                    State::Running => ChildState::Running,
+                    State::Restarting { .. } => ChildState::Restarting,
+                };
+                let running = state == ChildState::Running;
+                if running || state == ChildState::Starting {
+                    below.push((children.len(), key));
+                }
+                children.push(ChildSnapshot {
+                    id: body.name().cloned(),
+                    kind: if child.supervisor {
+                        crate::spec::ChildKind::Supervisor
+                    } else {
+                        crate::spec::ChildKind::Worker
+                    },
+                    state,
+                    device: body.line.map(|line| line.id()),
+                    incarnation: body.incarnation,
+                    restarts: body.restarts,
+                    uptime: running.then(|| Duration::from_millis(age.saturating_sub(body.since))),
+                    last_end: body.end.as_ref().map(|exit| exit.to_string()),
+                    below: None,
+                });
+            }
+        }
+        let houses = {
+            let known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = |(place, key)| Some((place, known.get(&key)?.upgrade()?));
+            below.into_iter().filter_map(known).collect::<Vec<(usize, Arc<dyn House>)>>()
+        };
+        for (place, house) in houses {
+            let child: &mut ChildSnapshot = &mut children[place];
+            child.below = Some(house).map(|house| Box::new(house.snapshot()));
+        }
+        Snapshot { path: self.path.to_string(), device: self.line.id(), children }
+    }
+}
+
+impl<K: Kind> Drop for Shared<K> {
+    fn drop(&mut self) {
+        // Seeds are the user's, and may panic.
+        let tree = self.tree.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let strategy = RestartStrategy::OneForOne;
+        let old =
+            std::mem::replace(tree, Tree::new(K::MEMBERS, strategy, Intensity::DEFAULT, AutoShutdown::Never));
+        quietly(|| drop(old));
+    }
+}

@@ -1,0 +1,1528 @@
+//! Does what the tree says: messages in, actions out.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
+
+use crate::engine::{Engine, Of, Sleep, Task, quietly};
+use crate::handle::{
+    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, RowState, StartChildError, Stopped,
+    SupervisorHandle, TerminateChildError,
+};
+use crate::order::Key;
+use crate::reply::Reply;
+use crate::report::{Event, Listener, Listeners, Report};
+use crate::shared::{Body, Call, Command, Kind, Shared, StartRefusal, Target, TreeOf};
+use crate::spec::{
+    ChildId, ChildInfo, ChildKind, ChildSpec, Facts, Init, Job, Shutdown, SpecError, StartError, What,
+    check_child_specs,
+};
+use crate::starting::{Birth, House, Pulse, Said, Starting};
+use crate::tree::{
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
+    RestartStrategy, State, Taken, Tree,
+};
+
+/// What becomes of the children of a supervisor whose own task is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Orphans {
+    /// They hear of it by their links, as in OTP: futures under `manage` end at once, supervisors end their own children in
+    /// order, and who has the news handed over decides for itself.
+    #[default]
+    Told,
+    /// Their tasks are dropped with it.
+    Dropped,
+}
+
+/// A tree of children that are listed beforehand.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, Intensity, RestartStrategy, Supervisor};
+/// use std::time::Duration;
+/// # let listener = ChildSpec::new("listener", |device| device.manage(std::future::pending::<Result<(), ()>>()));
+/// # let logger = ChildSpec::new("logger", |device| device.manage(std::future::pending::<Result<(), ()>>()));
+///
+/// let tree = Supervisor::new(RestartStrategy::RestForOne)
+///     .intensity(Intensity { restarts: 3, period: Duration::from_secs(5) })
+///     .child(logger)
+///     .child(listener);
+/// assert_eq!(tree.check(), Ok(()));
+/// ```
+#[derive(Clone)]
+pub struct Supervisor {
+    pub(crate) strategy: RestartStrategy,
+    pub(crate) auto_shutdown: AutoShutdown,
+    children: Vec<ChildSpec>,
+    pub(crate) common: Settings,
+    pub(crate) greet: Option<Greet<SupervisorHandle>>,
+}
+
+/// What is called with the handle of each incarnation.
+pub(crate) type Greet<H> = Arc<dyn Fn(&H) + Send + Sync>;
+
+/// What supervisors of both kinds can be told.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) intensity: Intensity,
+    pub(crate) grace: Duration,
+    pub(crate) interruptible: bool,
+    pub(crate) orphans: Orphans,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            intensity: Intensity::DEFAULT,
+            grace: Duration::from_secs(5),
+            interruptible: false,
+            orphans: Orphans::Told,
+            name: None,
+            listeners: Vec::new(),
+        }
+    }
+}
+
+/// The settings that both kinds of supervisors share.
+macro_rules! settings {
+    () => {
+        /// How many restarts are too many: more than one in five seconds, unless said otherwise.
+        #[must_use]
+        pub fn intensity(mut self, intensity: Intensity) -> Self {
+            self.common.intensity = intensity;
+            self
+        }
+
+        /// What it is called in paths, where it is the root: `root`, unless said otherwise.
+        #[must_use]
+        pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+            self.common.name = Some(name.into());
+            self
+        }
+
+        /// How long a child may take to be gone once its task has been dropped. After that it is reported as stuck: it
+        /// never yields, and nothing can end it. Five seconds, unless said otherwise.
+        ///
+        /// A supervisor that is stopping goes on without it, and its end says so. One that is restarting waits on, for no
+        /// two incarnations of a child ever overlap; but it obeys a stop.
+        #[must_use]
+        pub fn kill_grace(mut self, grace: Duration) -> Self {
+            self.common.grace = grace;
+            self
+        }
+
+        /// A stop that comes during a start attempt ends the attempt, instead of waiting for it as in OTP.
+        #[must_use]
+        pub fn interruptible_starts(mut self) -> Self {
+            self.common.interruptible = true;
+            self
+        }
+
+        /// What becomes of its children if its own task is dropped: they are told, unless said otherwise.
+        #[must_use]
+        pub fn orphans(mut self, orphans: Orphans) -> Self {
+            self.common.orphans = orphans;
+            self
+        }
+
+        /// Calls `hook` with every report of this supervisor and all below it, in order, while it happens. Keep it short:
+        /// the supervisor waits for it. A panic in it is nobody's.
+        #[must_use]
+        pub fn listen(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+            self.common.listeners.push(Arc::new(hook));
+            self
+        }
+    };
+}
+pub(crate) use settings;
+
+impl Supervisor {
+    /// A supervisor without children.
+    pub fn new(strategy: RestartStrategy) -> Supervisor {
+        Supervisor {
+            strategy,
+            auto_shutdown: AutoShutdown::Never,
+            children: Vec::new(),
+            common: Settings::default(),
+            greet: None,
+        }
+    }
+
+    settings!();
+
+    /// Adds a child behind the others.
+    #[must_use]
+    pub fn child(mut self, child: ChildSpec) -> Supervisor {
+        self.children.push(child);
+        self
+    }
+
+    /// Adds children behind the others.
+    #[must_use]
+    pub fn children(mut self, children: impl IntoIterator<Item = ChildSpec>) -> Supervisor {
+        self.children.extend(children);
+        self
+    }
+
+    /// Whether it stops by itself when significant children have ended: never, unless said otherwise.
+    #[must_use]
+    pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Supervisor {
+        self.auto_shutdown = auto_shutdown;
+        self
+    }
+
+    /// Calls `greet` with the handle of each incarnation, before its first child is started.
+    #[must_use]
+    pub fn greet(mut self, greet: impl Fn(&SupervisorHandle) + Send + Sync + 'static) -> Supervisor {
+        self.greet = Some(Arc::new(greet));
+        self
+    }
+
+    /// Checks the list of children without starting anything. Starting does the same first.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with it.
+    pub fn check(&self) -> Result<(), SpecError> {
+        check_child_specs(&self.children, Some(self.auto_shutdown))
+    }
+
+    /// Starts the tree as a root: resolves when all initial children are started. Anybody who has its line may ask it to
+    /// stop.
+    ///
+    /// Dropping what is returned before it resolves drops the tree; afterwards the tree runs until it ends.
+    ///
+    /// # Errors
+    ///
+    /// If the list is wrong or a child could not be started; those that were started have been ended again.
+    pub fn start<R: Runtime>(
+        self,
+        runtime: R,
+    ) -> impl Future<Output = Result<SupervisorHandle, StartError>> + Send + use<R> {
+        begin(Arc::new(Of(runtime)), None, self)
+    }
+
+    /// Starts the tree as a child of `parent`, as OTP's start_link: they are linked, and only the parent's shutdown
+    /// requests are obeyed. When the parent ends, however, so does the tree, in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Supervisor::start).
+    pub fn start_linked<R: Runtime>(
+        self,
+        runtime: R,
+        parent: &Device,
+    ) -> impl Future<Output = Result<SupervisorHandle, StartError>> + Send + use<R> {
+        begin(Arc::new(Of(runtime)), Some(parent.line()), self)
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("strategy", &self.strategy)
+            .field("intensity", &self.common.intensity)
+            .field("auto_shutdown", &self.auto_shutdown)
+            .field("children", &self.children)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<Supervisor> for Init {
+    fn from(plan: Supervisor) -> Init {
+        Init(What::Run(Box::new(move |birth| -> Job { Box::pin(run(plan, birth)) })))
+    }
+}
+
+/// A supervisor that has not begun: what both kinds of plan come to.
+pub(crate) trait Plan: Send + 'static {
+    type Kind: Kind;
+    type Handle: Send + 'static;
+
+    fn settings(&self) -> &Settings;
+    fn check(&self) -> Result<(), SpecError>;
+    fn handle(shared: Arc<Shared<Self::Kind>>) -> Self::Handle;
+    fn greet(&self, shared: &Arc<Shared<Self::Kind>>);
+    /// The kind, and the tree with the initial children listed.
+    fn open(self) -> (Self::Kind, TreeOf<Self::Kind>);
+}
+
+/// The kind of supervisor whose children are listed.
+pub(crate) struct Listed;
+
+impl Kind for Listed {
+    type Add = ChildSpec;
+    type Seed = ChildSpec;
+    type StartError = StartChildError;
+
+    const MEMBERS: Members = Members::Listed;
+
+    fn facts<'a>(&'a self, seed: &'a ChildSpec) -> &'a Facts {
+        &seed.common.facts
+    }
+
+    fn admit(
+        &self,
+        add: ChildSpec,
+        _: usize,
+        auto_shutdown: AutoShutdown,
+    ) -> Result<ChildSpec, StartChildError> {
+        add.check(auto_shutdown).map_err(StartChildError::Refused)?;
+        Ok(add)
+    }
+
+    fn refuse(refusal: StartRefusal) -> StartChildError {
+        match refusal {
+            StartRefusal::AlreadyStarted(line) => StartChildError::AlreadyStarted(line),
+            StartRefusal::AlreadyPresent => StartChildError::AlreadyPresent,
+            StartRefusal::Failed(error) => StartChildError::Failed(error),
+        }
+    }
+
+    fn lend(seed: &mut Option<ChildSpec>) -> Option<ChildSpec> {
+        seed.clone()
+    }
+
+    fn give_back(_: &Shared<Listed>, _: Key, _: ChildSpec) {}
+
+    fn job(&self, seed: &ChildSpec, birth: Birth) -> Job {
+        (seed.common.recipe)(birth)
+    }
+
+    fn set_max(&mut self, _: Option<usize>) {}
+
+    fn info(&self, id: &ChildId, find: &dyn Fn(&str) -> Option<ChildInfo>) -> Option<ChildInfo> {
+        find(id)
+    }
+}
+
+impl Plan for Supervisor {
+    type Kind = Listed;
+    type Handle = SupervisorHandle;
+
+    fn settings(&self) -> &Settings {
+        &self.common
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
+        Supervisor::check(self)
+    }
+
+    fn handle(shared: Arc<Shared<Listed>>) -> SupervisorHandle {
+        SupervisorHandle { shared }
+    }
+
+    fn greet(&self, shared: &Arc<Shared<Listed>>) {
+        if let Some(greet) = &self.greet {
+            let handle = SupervisorHandle { shared: Arc::clone(shared) };
+            quietly(|| greet(&handle));
+        }
+    }
+
+    fn open(self) -> (Listed, TreeOf<Listed>) {
+        let mut tree = Tree::new(Members::Listed, self.strategy, self.common.intensity, self.auto_shutdown);
+        for spec in self.children {
+            tree.list(child(&Listed, spec));
+        }
+        (Listed, tree)
+    }
+}
+
+/// A child that is not running yet.
+pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> Child<Body<K::Seed>> {
+    let facts = *kind.facts(&seed);
+    let salt = seed_salt(&seed);
+    let mut child = Child::new(facts.restart, Body::new(seed));
+    child.significant = facts.significant;
+    child.brutal = facts.shutdown() == Shutdown::BrutalKill;
+    child.supervisor = facts.kind == ChildKind::Supervisor;
+    child.pace = Pace::new(facts.backoff, facts.budget, salt);
+    child
+}
+
+/// Makes replicas draw different jitter from one seed: a hash of the name (FNV).
+fn seed_salt(seed: &impl Named) -> u64 {
+    let name = seed.name().map_or("", |name| &**name);
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+// ---- roots -----------------------------------------------------------------------------------------------------------
+
+/// What stands in for a supervisor above a root.
+struct Outside {
+    id: DeviceId,
+    path: Arc<str>,
+    engine: Arc<dyn Engine>,
+    listeners: Listeners,
+    said: Mutex<(Option<Said>, Option<Waker>)>,
+}
+
+impl House for Outside {
+    fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    fn path(&self) -> &Arc<str> {
+        &self.path
+    }
+
+    fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    fn say(&self, _: DeviceId, said: Said) {
+        let mut state = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = Some(said);
+        let waker = state.1.take();
+        drop(state);
+        if let Some(waker) = waker {
+            quietly(|| waker.wake());
+        }
+    }
+
+    fn adopt(&self, _: Key, _: Weak<dyn House>) {}
+
+    fn snapshot(&self) -> crate::snapshot::Snapshot {
+        crate::snapshot::Snapshot { path: self.path.to_string(), device: self.id, children: Vec::new() }
+    }
+
+    fn note_killed(&self, _: Vec<Killed>) {}
+}
+
+/// Starts a root that runs until it ends.
+pub(crate) fn begin<P: Plan>(
+    engine: Arc<dyn Engine>,
+    parent: Option<Line>,
+    plan: P,
+) -> impl Future<Output = Result<P::Handle, StartError>> + Send + use<P> {
+    let starting = begin_owned(Arc::clone(&engine), parent, plan);
+    async move {
+        let (handle, task) = starting.await?;
+        engine.detach(task);
+        Ok(handle)
+    }
+}
+
+/// Starts a root that runs until it ends or its task is dropped.
+pub(crate) fn begin_owned<P: Plan>(
+    engine: Arc<dyn Engine>,
+    parent: Option<Line>,
+    plan: P,
+) -> impl Future<Output = Result<(P::Handle, Task), StartError>> + Send + use<P> {
+    let device = Device::new();
+    if let Some(parent) = parent {
+        device.link(&parent, LinkMode::Peer);
+    }
+    async move {
+        let outside = Arc::new(Outside {
+            id: parent.map_or(device.id(), |parent| parent.id()),
+            path: plan.settings().name.clone().unwrap_or_else(|| Arc::from("root")),
+            engine: Arc::clone(&engine),
+            listeners: Listeners::new(Vec::new(), None),
+            said: Mutex::new((None, None)),
+        });
+        let starting = Starting::new(Arc::clone(&outside) as Arc<dyn House>, device.id());
+        let path = Arc::clone(&outside.path);
+        let running = Running::new(plan, device, starting, parent.map(|parent| parent.id()), path)?;
+        let handle = P::handle(Arc::clone(&running.shared));
+        let task = engine.spawn(Box::pin(running.live()));
+        let said = poll_fn(|cx| {
+            let mut state = outside.said.lock().unwrap_or_else(PoisonError::into_inner);
+            match state.0.take() {
+                Some(said) => Poll::Ready(said),
+                None => {
+                    state.1 = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        match said {
+            Said::Started => Ok((handle, task)),
+            Said::Failed(error) => {
+                // It has ended its children, and is about to end.
+                engine.detach(task);
+                Err(error)
+            }
+            Said::Ignored | Said::Nothing => Err(StartError::Ended(Exit::Fault(Fault::killed()))),
+        }
+    }
+}
+
+/// The job of a supervisor that is a child.
+pub(crate) async fn run<P: Plan>(plan: P, birth: Birth) {
+    let (path, house, key) = (birth.path(), Arc::clone(&birth.house), birth.key);
+    let (device, starting) = birth.split();
+    if let Ok(running) = Running::new(plan, device, starting, Some(house.id()), path) {
+        let below: Arc<dyn House> = Arc::clone(&running.shared) as Arc<dyn House>;
+        house.adopt(key, Arc::downgrade(&below));
+        drop((below, house));
+        running.live().await;
+    }
+}
+
+// ---- running ---------------------------------------------------------------------------------------------------------
+
+/// A supervisor that runs.
+pub(crate) struct Running<K: Kind> {
+    pub(crate) shared: Arc<Shared<K>>,
+    house: Arc<dyn House>,
+    above: Arc<dyn House>,
+    kind: K,
+    settings: Settings,
+    parent: Option<DeviceId>,
+    starting: Option<Starting>,
+    /// What has come and waits for its turn, in order.
+    mail: VecDeque<Mail<K>>,
+    timers: BinaryHeap<Reverse<Timer>>,
+    timers_set: u64,
+    sleep: Option<(Instant, Sleep)>,
+    /// When what it deals with happened, or a little later.
+    clock: Instant,
+    /// How it ends if it is asked to.
+    exit: Exit,
+    /// Who waits for the end.
+    stoppers: Vec<Reply<Stopped>>,
+    /// A stop that has broken in on what was being done.
+    broken: bool,
+    /// It does what somebody has called for.
+    called: bool,
+    killed: Vec<Killed>,
+    /// Why the last start attempt failed.
+    start_error: Option<StartError>,
+    /// What the last start attempt has started.
+    started: Option<ChildRef>,
+    /// How the child that the tree has been told of last ended.
+    end: Exit,
+    /// Rings the bell in turn with the device.
+    _twin: Device,
+    device: Option<Device>,
+}
+
+enum Mail<K: Kind> {
+    Ended(Key, DeviceId),
+    Stop(Exit),
+    Command(Command<K>),
+}
+
+struct Timer {
+    at: Instant,
+    number: u64,
+    what: Alarm,
+}
+
+enum Alarm {
+    Retry(Key),
+    Health { key: Key, device: DeviceId, pulse: Pulse, every: Duration },
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Timer) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Timer) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Timer) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+fn end_of(exit: &Exit) -> End {
+    match exit {
+        Exit::Normal => End::Normal,
+        Exit::Shutdown => End::Shutdown,
+        Exit::Fault(fault) if fault.kind() == FaultKind::Killed => End::Killed,
+        Exit::Fault(_) => End::Fault,
+    }
+}
+
+impl<K: Kind> Running<K> {
+    fn new<P: Plan<Kind = K>>(
+        plan: P,
+        device: Device,
+        starting: Starting,
+        parent: Option<DeviceId>,
+        path: Arc<str>,
+    ) -> Result<Running<K>, StartError> {
+        if let Err(error) = plan.check() {
+            let error = StartError::Spec(error);
+            starting.fail_with(error.clone());
+            device.disconnect(Exit::Shutdown);
+            return Err(error);
+        }
+        let Some(above) = starting.house().cloned() else { return Err(StartError::Interrupted) };
+        let settings = plan.settings().clone();
+        let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
+        let twin = Device::new();
+        let empty =
+            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
+        let engine = Arc::clone(above.engine());
+        let shared = Shared::new(device.line(), twin.id(), path, engine, listeners, empty);
+        plan.greet(&shared);
+        let (kind, tree) = plan.open();
+        *shared.tree() = tree;
+        let (house, shared_born) = (Arc::clone(&shared) as Arc<dyn House>, shared.born);
+        Ok(Running {
+            shared,
+            house,
+            above,
+            kind,
+            settings,
+            parent,
+            starting: Some(starting),
+            mail: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            timers_set: 0,
+            sleep: None,
+            clock: shared_born,
+            exit: Exit::Shutdown,
+            stoppers: Vec::new(),
+            broken: false,
+            called: false,
+            killed: Vec::new(),
+            start_error: None,
+            started: None,
+            end: Exit::Normal,
+            _twin: twin,
+            device: Some(device),
+        })
+    }
+
+    fn now(&self) -> Instant {
+        self.shared.engine().now()
+    }
+
+    /// From the initial start to the end.
+    async fn live(mut self) {
+        self.shared.tree().boot();
+        let mut exit = self.drive().await;
+        while exit.is_none() {
+            exit = match self.next_mail().await {
+                Turn::Mail(Mail::Ended(key, device)) => self.ended(key, device).await,
+                Turn::Mail(Mail::Stop(exit)) => {
+                    self.stop(exit);
+                    self.drive().await
+                }
+                Turn::Mail(Mail::Command(Command::Said(..))) => None,
+                Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
+                    let now = self.now();
+                    self.clock = now;
+                    self.shared.tree().retry(now, key);
+                    self.drive().await
+                }
+                Turn::Mail(Mail::Command(Command::Call(call))) => {
+                    self.called = true;
+                    let exit = self.answer(call).await;
+                    self.called = false;
+                    exit
+                }
+                Turn::Alarm(Alarm::Health { key, device, pulse, every }) => {
+                    self.look_at(key, device, pulse, every);
+                    None
+                }
+            };
+        }
+        self.depart(exit.unwrap_or(Exit::Shutdown)).await;
+    }
+
+    /// The end: nothing is left, and then everybody hears.
+    async fn depart(mut self, exit: Exit) {
+        self.tell(None, None, 0, || Event::Finished(exit.clone()));
+        let left = self.unanswered();
+        let empty =
+            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
+        let tree = std::mem::replace(&mut *self.shared.tree(), empty);
+        quietly(|| drop(tree));
+        let killed = std::mem::take(&mut self.killed);
+        if !killed.is_empty() {
+            self.above.note_killed(killed.clone());
+        }
+        // A start that failed has been said before; one that has succeeded too.
+        let stoppers = std::mem::take(&mut self.stoppers);
+        let (device, shared) = (self.device.take(), Arc::clone(&self.shared));
+        drop(self);
+        if let Some(device) = device {
+            device.depart(exit.clone()).await;
+        }
+        shared.listeners().close();
+        drop(shared);
+        for call in left {
+            call.refuse(&exit);
+        }
+        for stopper in stoppers {
+            stopper.send(Stopped { exit: exit.clone(), killed: killed.clone() });
+        }
+    }
+
+    /// The calls that will not be answered any more; from here on there are no others.
+    fn unanswered(&mut self) -> Vec<Call<K>> {
+        let came = std::mem::take(&mut self.mail).into_iter().filter_map(|mail| match mail {
+            Mail::Command(command) => Some(command),
+            Mail::Ended(..) | Mail::Stop(_) => None,
+        });
+        came.chain(self.shared.close())
+            .filter_map(|command| match command {
+                Command::Call(call) => Some(call),
+                Command::Said(..) | Command::Retry(_) => None,
+            })
+            .collect()
+    }
+
+    fn stop(&mut self, exit: Exit) {
+        self.exit = exit;
+        self.shared.tree().shut_down();
+    }
+
+    // ---- mail ----------------------------------------------------------------------------------------------------
+
+    /// What there is to do next.
+    async fn next_mail(&mut self) -> Turn<K> {
+        loop {
+            if let Some(Reverse(timer)) = self.timers.peek()
+                && timer.at <= self.now()
+                && let Some(Reverse(timer)) = self.timers.pop()
+            {
+                return Turn::Alarm(timer.what);
+            }
+            if let Some(mail) = self.mail.pop_front().or_else(|| self.read()) {
+                return Turn::Mail(mail);
+            }
+            let until = self.timers.peek().map(|Reverse(timer)| timer.at);
+            if let Some(mail) = self.wait(until).await {
+                return Turn::Mail(mail);
+            }
+        }
+    }
+
+    /// What has come, if anything has.
+    fn read(&mut self) -> Option<Mail<K>> {
+        while let Some(message) = self.device.as_mut().and_then(Device::try_receive) {
+            if let Some(mail) = self.sort(message) {
+                return Some(mail);
+            }
+        }
+        // A command whose bell was lost in the crowd.
+        self.shared.pop().map(Mail::Command)
+    }
+
+    /// What comes next, or nothing when it is `until`.
+    async fn receive(&mut self, until: Option<Instant>) -> Option<Mail<K>> {
+        loop {
+            if let Some(mail) = self.read() {
+                return Some(mail);
+            }
+            if let Some(until) = until
+                && self.now() >= until
+            {
+                return None;
+            }
+            if let Some(mail) = self.wait(until).await {
+                return Some(mail);
+            }
+        }
+    }
+
+    /// Waits for news or for `until`; either may come to nothing.
+    async fn wait(&mut self, until: Option<Instant>) -> Option<Mail<K>> {
+        if self.sleep.as_ref().map(|(at, _)| *at) != until {
+            self.sleep = until.map(|until| (until, self.shared.engine().sleep_until(until)));
+        }
+        let (device, sleep) = (&mut self.device, &mut self.sleep);
+        let message = poll_fn(|cx| {
+            if let Some(device) = device
+                && let Poll::Ready(message) = device.poll_receive(cx)
+            {
+                return Poll::Ready(Some(message));
+            }
+            if let Some((_, timer)) = sleep
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await;
+        match message {
+            Some(message) => self.sort(message),
+            None => {
+                self.sleep = None;
+                None
+            }
+        }
+    }
+
+    fn sort(&mut self, message: Message) -> Option<Mail<K>> {
+        match message {
+            Message::Disconnect(news) if Some(news.device) == self.parent => Some(Mail::Stop(news.exit)),
+            Message::Disconnect(news) => {
+                let key = Key::from_bits(news.tag);
+                let mut tree = self.shared.tree();
+                let body = tree.body_mut(key)?;
+                if body.line?.id() != news.device {
+                    return None;
+                }
+                body.ended = true;
+                match &mut body.end {
+                    Some(end) => **end = news.exit,
+                    none => *none = Some(Box::new(news.exit)),
+                }
+                drop(tree);
+                Some(Mail::Ended(key, news.device))
+            }
+            Message::Shutdown(from) if self.shared.is_bell(from) => self.shared.pop().map(Mail::Command),
+            Message::Shutdown(from) => {
+                self.parent.is_none_or(|parent| parent == from).then_some(Mail::Stop(Exit::Shutdown))
+            }
+        }
+    }
+
+    /// The end of a child, if it has come and has not been handled yet.
+    fn take_end(&mut self, key: Key) -> Option<Exit> {
+        let mut tree = self.shared.tree();
+        let body = tree.body_mut(key)?;
+        if !std::mem::take(&mut body.ended) {
+            return None;
+        }
+        let exit = body.end.as_deref().cloned()?;
+        let task = body.task.take();
+        drop(tree);
+        // The task has ended; its handle is ours, what it drops may not be.
+        quietly(|| drop(task));
+        Some(exit)
+    }
+
+    // ---- telling -------------------------------------------------------------------------------------------------
+
+    fn tell(
+        &self,
+        child: Option<ChildId>,
+        device: Option<DeviceId>,
+        incarnation: u32,
+        event: impl FnOnce() -> Event,
+    ) {
+        let listeners = self.shared.listeners();
+        if listeners.anybody() {
+            listeners.tell(&Report {
+                supervisor: Arc::clone(self.shared.path()),
+                supervisor_device: self.shared.line.id(),
+                child,
+                device,
+                incarnation,
+                event: event(),
+            });
+        }
+    }
+
+    fn tell_of(&self, key: Key, event: impl FnOnce() -> Event) {
+        if !self.shared.listeners().anybody() {
+            return;
+        }
+        let tree = self.shared.tree();
+        let (child, device, incarnation) = match tree.get(key) {
+            Some(child) => {
+                let body = &child.body;
+                (Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation)
+            }
+            None => (None, None, 0),
+        };
+        drop(tree);
+        self.tell(child, device, incarnation, event);
+    }
+
+    // ---- doing what the tree says --------------------------------------------------------------------------------
+
+    async fn ended(&mut self, key: Key, device: DeviceId) -> Option<Exit> {
+        // A line that is known by now is that of a later incarnation, or its end has been handled.
+        let current = self.line(key).is_some_and(|line| line.id() == device);
+        let exit = if current { self.take_end(key)? } else { return None };
+        self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
+        let (now, end) = (self.now(), end_of(&exit));
+        self.clock = now;
+        self.end = exit;
+        self.shared.tree().ended(now, key, end);
+        self.drive().await
+    }
+
+    /// Does what the tree says until it says nothing more; how to end, if it said so.
+    async fn drive(&mut self) -> Option<Exit> {
+        loop {
+            if std::mem::take(&mut self.broken) {
+                self.shared.tree().shut_down();
+            }
+            let action = self.shared.tree().next();
+            match action? {
+                Action::Start(key) => self.start(key).await,
+                Action::Stop(key) => {
+                    let exit = self.end_child(key).await;
+                    self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
+                    self.shared.tree().stopped(key, end_of(&exit));
+                    self.end = exit;
+                }
+                Action::StopTogether => self.end_together().await,
+                Action::Booted => {
+                    if let Some(starting) = self.starting.take() {
+                        drop(starting.done());
+                    }
+                }
+                Action::Retry(key) => self.shared.put(Command::Retry(key)),
+                Action::RetryAfter(key, wait) => {
+                    self.tell_of(key, || Event::Backoff(wait));
+                    self.set_timer(wait, Alarm::Retry(key));
+                }
+                Action::Report(context, key) => self.tell_of(key, || match context {
+                    Context::ChildTerminated => Event::ChildTerminated(self.end.clone()),
+                    Context::StartError => Event::StartError(self.start_error()),
+                    Context::ShutdownError => Event::ShutdownError { exit: self.end.clone(), count: None },
+                }),
+                Action::GaveUp(key) => self.tell_of(key, || Event::GaveUp),
+                Action::LeftDown(key) => self.tell_of(key, || Event::LeftDown),
+                Action::Forget(child) => quietly(|| drop(child)),
+                Action::Finish(Ending::Asked) => return Some(self.exit.clone()),
+                Action::Finish(Ending::GaveUp | Ending::Auto) => return Some(Exit::Shutdown),
+                Action::Finish(Ending::FailedToStart(key)) => {
+                    let id = self.shared.tree().get(key).and_then(|child| Named::name(&child.body).cloned());
+                    let error = Box::new(self.start_error());
+                    if let Some(starting) = self.starting.take() {
+                        starting.fail_with(StartError::Child {
+                            id: id.unwrap_or_else(|| ChildId::from("?")),
+                            error,
+                        });
+                    }
+                    return Some(Exit::Shutdown);
+                }
+            }
+        }
+    }
+
+    fn start_error(&self) -> StartError {
+        self.start_error.clone().unwrap_or(StartError::Interrupted)
+    }
+
+    fn set_timer(&mut self, wait: Duration, what: Alarm) {
+        let now = self.now();
+        let at = now.checked_add(wait).unwrap_or(now + Duration::from_secs(1 << 32));
+        self.timers_set += 1;
+        self.timers.push(Reverse(Timer { at, number: self.timers_set, what }));
+    }
+
+    // ---- starting ------------------------------------------------------------------------------------------------
+
+    async fn start(&mut self, key: Key) {
+        self.start_error = None;
+        self.started = None;
+        match self.attempt(key).await {
+            Attempt::Started(line, progress) => {
+                let now = self.now();
+                self.clock = now;
+                let since = self.shared.age_at(now);
+                let mut tree = self.shared.tree();
+                tree.started(now, key);
+                if let Some(body) = tree.body_mut(key) {
+                    body.since = since;
+                }
+                drop(tree);
+                self.started = Some(ChildRef { key, line });
+                self.tell_of(key, || Event::Started);
+                if let Some((pulse, every)) = progress {
+                    self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
+                }
+            }
+            Attempt::Ignored => {
+                self.tell_of(key, || Event::Ignored);
+                let child = self.shared.tree().ignored(key);
+                quietly(|| drop(child));
+            }
+            Attempt::Failed(error) => {
+                self.tell_of(key, || Event::StartFailed(error.clone()));
+                self.start_error = Some(error);
+                let now = self.now();
+                let child = self.shared.tree().failed(now, key);
+                quietly(|| drop(child));
+            }
+        }
+    }
+
+    fn line(&self, key: Key) -> Option<Line> {
+        self.shared.tree().get(key).and_then(|child| child.body.line)
+    }
+
+    fn facts(&self, key: Key) -> Option<Facts> {
+        self.shared
+            .tree()
+            .get(key)
+            .and_then(|child| child.body.seed.as_ref().map(|seed| *self.kind.facts(seed)))
+    }
+
+    /// One start attempt, to its end.
+    async fn attempt(&mut self, key: Key) -> Attempt {
+        let Some(me) = self.device.as_ref() else { return Attempt::Failed(StartError::Interrupted) };
+        let device = Device::new();
+        let (line, id) = (device.line(), device.id());
+        me.link(&device, LinkMode::Peer.tag(key.to_bits()));
+        let (seed, limits, name) = {
+            let mut tree = self.shared.tree();
+            let Some(body) = tree.body_mut(key) else { return Attempt::Failed(StartError::Interrupted) };
+            body.line = Some(line);
+            body.restarts += u32::from(body.incarnation > 0 && !self.called);
+            body.incarnation += 1;
+            body.ended = false;
+            let name = Named::name(body).cloned();
+            let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
+            let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
+            (K::lend(&mut body.seed), limits, name)
+        };
+        let (Some(seed), Some((within, progress))) = (seed, limits) else {
+            return Attempt::Failed(StartError::Interrupted);
+        };
+        // As new as it need be: the moment of the event that led here, or of the start before this one.
+        let begin = within.map_or(self.clock, |_| self.now());
+        let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
+        let birth = Birth { device, house: Arc::clone(&self.house), key, name, pulse: pulse.clone() };
+        let job = catch(|| self.kind.job(&seed, birth));
+        K::give_back(&self.shared, key, seed);
+        let job = match job {
+            Ok(job) => job,
+            Err(panic) => {
+                // What the start function was given is gone with it; if it was given away instead, it is waited for.
+                let fault = Fault::panic(&panic);
+                quietly(|| drop(panic));
+                self.kill(key, begin).await;
+                return Attempt::Failed(StartError::StartFunction(fault));
+            }
+        };
+        let task = self.shared.engine().spawn(job);
+        if let Some(body) = self.shared.tree().body_mut(key) {
+            body.task = Some(task);
+        }
+        let until = within.and_then(|within| begin.checked_add(within));
+        loop {
+            match self.receive(until).await {
+                None => {
+                    self.kill(key, begin).await;
+                    return Attempt::Failed(StartError::TimedOut(within.unwrap_or_default()));
+                }
+                Some(Mail::Ended(of, device)) if of == key && device == id => {
+                    let exit = self.take_end(key).unwrap_or(Exit::Normal);
+                    return Attempt::Failed(StartError::Ended(exit));
+                }
+                Some(Mail::Command(Command::Said(device, said))) => {
+                    if device != id {
+                        continue;
+                    }
+                    match said {
+                        Said::Started => return Attempt::Started(line, progress.map(|every| (pulse, every))),
+                        Said::Ignored => {
+                            self.end_child(key).await;
+                            return Attempt::Ignored;
+                        }
+                        Said::Failed(error) => {
+                            self.end_child(key).await;
+                            return Attempt::Failed(error);
+                        }
+                        Said::Nothing => {
+                            let exit = self.kill(key, begin).await;
+                            return Attempt::Failed(StartError::Ended(exit));
+                        }
+                    }
+                }
+                Some(Mail::Stop(exit)) if self.settings.interruptible => {
+                    self.kill(key, begin).await;
+                    self.exit = exit;
+                    self.broken = true;
+                    return Attempt::Failed(StartError::Interrupted);
+                }
+                Some(Mail::Command(Command::Call(Call::Stop(exit, reply))))
+                    if self.settings.interruptible =>
+                {
+                    self.stoppers.push(reply);
+                    self.kill(key, begin).await;
+                    self.exit = exit;
+                    self.broken = true;
+                    return Attempt::Failed(StartError::Interrupted);
+                }
+                Some(mail) => self.mail.push_back(mail),
+            }
+        }
+    }
+
+    // ---- ending --------------------------------------------------------------------------------------------------
+
+    /// Takes in all that has come, so that an end which is there is known.
+    fn take_in(&mut self) {
+        while let Some(message) = self.device.as_mut().and_then(Device::try_receive) {
+            if let Some(mail) = self.sort(message) {
+                self.mail.push_back(mail);
+            }
+        }
+    }
+
+    /// Ends a child by its shutdown rule.
+    async fn end_child(&mut self, key: Key) -> Exit {
+        let begin = self.now();
+        self.take_in();
+        if let Some(exit) = self.take_end(key) {
+            return exit;
+        }
+        let Some((facts, line)) = self.facts(key).zip(self.line(key)) else { return Exit::Normal };
+        let until = match facts.shutdown() {
+            Shutdown::BrutalKill => return self.kill(key, begin).await,
+            Shutdown::Timeout(timeout) => begin.checked_add(timeout),
+            Shutdown::Infinity => None,
+        };
+        line.shutdown(self.shared.line.id());
+        if let Some(exit) = self.await_end(key, until).await {
+            self.note_killed_below();
+            return exit;
+        }
+        let exit = self.kill(key, begin).await;
+        self.note_killed_below();
+        exit
+    }
+
+    /// Drops a child's task and waits for its end.
+    async fn kill(&mut self, key: Key, begin: Instant) -> Exit {
+        let (line, task) = {
+            let mut tree = self.shared.tree();
+            match tree.body_mut(key) {
+                Some(body) => (body.line, body.task.take()),
+                None => (None, None),
+            }
+        };
+        if let Some(line) = line {
+            line.condemn();
+        }
+        quietly(|| drop(task));
+        let until = self.now().checked_add(self.settings.grace);
+        if let Some(exit) = self.await_end(key, until).await {
+            self.tell_killed(key, begin);
+            return exit;
+        }
+        self.tell_stuck(key, begin);
+        // Who is ending goes on without it. Who is not has nobody to put in its place until it is gone.
+        let ending = self.starting.is_some() || self.shared.tree().is_ending();
+        let exit = if ending { None } else { self.await_end_or_stop(key).await };
+        exit.unwrap_or(Exit::Fault(Fault::killed()))
+    }
+
+    fn tell_killed(&mut self, key: Key, begin: Instant) {
+        let after = self.now().saturating_duration_since(begin);
+        if self.facts(key).is_some_and(|facts| facts.shutdown() != Shutdown::BrutalKill) {
+            self.tell_of(key, || Event::Killed { after });
+        }
+        self.note_killed(key, after, false);
+    }
+
+    fn tell_stuck(&mut self, key: Key, begin: Instant) {
+        let after = self.now().saturating_duration_since(begin);
+        self.tell_of(key, || Event::Stuck { after });
+        self.note_killed(key, after, true);
+    }
+
+    fn note_killed(&mut self, key: Key, took: Duration, stuck: bool) {
+        let tree = self.shared.tree();
+        let Some(child) = tree.get(key) else { return };
+        let device = child.body.line.map(|line| line.id());
+        let path = match (Named::name(&child.body), device) {
+            (Some(name), _) => format!("{}/{name}", self.shared.path()),
+            (None, Some(device)) => format!("{}/{device}", self.shared.path()),
+            (None, None) => self.shared.path().to_string(),
+        };
+        let ending = tree.is_ending();
+        drop(tree);
+        let asked = self.facts(key).is_some_and(|facts| facts.shutdown() != Shutdown::BrutalKill);
+        if ending && (stuck || asked) {
+            self.killed.push(Killed { path, device, took, stuck });
+        }
+    }
+
+    /// What a supervisor below had to kill is part of the answer to who stops this one.
+    fn note_killed_below(&mut self) {
+        let mut below = self.shared.take_killed();
+        if self.shared.tree().is_ending() {
+            self.killed.append(&mut below);
+        }
+    }
+
+    async fn await_end(&mut self, key: Key, until: Option<Instant>) -> Option<Exit> {
+        loop {
+            if let Some(exit) = self.take_end(key) {
+                return Some(exit);
+            }
+            let mail = self.receive(until).await?;
+            self.mail.push_back(mail);
+        }
+    }
+
+    /// No successor starts before the end has come; but a stop is obeyed.
+    async fn await_end_or_stop(&mut self, key: Key) -> Option<Exit> {
+        loop {
+            if let Some(exit) = self.take_end(key) {
+                return Some(exit);
+            }
+            if let Some(at) = self
+                .mail
+                .iter()
+                .position(|mail| matches!(mail, Mail::Stop(_) | Mail::Command(Command::Call(Call::Stop(..)))))
+            {
+                match self.mail.remove(at) {
+                    Some(Mail::Stop(exit)) => self.exit = exit,
+                    Some(Mail::Command(Command::Call(Call::Stop(exit, reply)))) => {
+                        self.exit = exit;
+                        self.stoppers.push(reply);
+                    }
+                    _ => {}
+                }
+                self.broken = true;
+                return None;
+            }
+            let mail = self.receive(None).await?;
+            self.mail.push_back(mail);
+        }
+    }
+
+    /// Ends all children at once; each is given its time, which is the same for all.
+    async fn end_together(&mut self) {
+        let begin = self.now();
+        self.take_in();
+        let me = self.shared.line.id();
+        let mut shutdown = Shutdown::Infinity;
+        let mut running: Vec<(Key, Line)> = Vec::new();
+        let mut left = 0;
+        {
+            let tree = self.shared.tree();
+            for (key, child) in tree.iter().filter(|(_, child)| child.state == State::Running) {
+                if let Some((line, seed)) = child.body.line.zip(child.body.seed.as_ref()) {
+                    shutdown = self.kind.facts(seed).shutdown();
+                    running.push((key, line));
+                    left += usize::from(!child.body.ended);
+                }
+            }
+        }
+        let until = match shutdown {
+            Shutdown::BrutalKill => Some(begin),
+            Shutdown::Timeout(timeout) => begin.checked_add(timeout),
+            Shutdown::Infinity => None,
+        };
+        if shutdown != Shutdown::BrutalKill {
+            for (_, line) in &running {
+                line.shutdown(me);
+            }
+            left = self.await_ends(left, until).await;
+        }
+        let mut killed = Vec::new();
+        if left > 0 {
+            for (key, line) in &running {
+                let mut tree = self.shared.tree();
+                let Some(body) = tree.body_mut(*key).filter(|body| !body.ended) else { continue };
+                let task = body.task.take();
+                drop(tree);
+                line.condemn();
+                quietly(|| drop(task));
+                killed.push(*key);
+            }
+            let until = self.now().checked_add(self.settings.grace);
+            self.await_ends(left, until).await;
+        }
+        for key in killed {
+            let stuck = self.shared.tree().get(key).is_some_and(|child| !child.body.ended);
+            if stuck { self.tell_stuck(key, begin) } else { self.tell_killed(key, begin) }
+        }
+        self.note_killed_below();
+        let mut odd: Vec<(Exit, usize)> = Vec::new();
+        for (key, _) in running {
+            let exit = self.take_end(key).unwrap_or(Exit::Fault(Fault::killed()));
+            self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
+            let end = end_of(&exit);
+            let mut tree = self.shared.tree();
+            let unexpected = tree.is_unexpected(key, end);
+            tree.stopped(key, end);
+            drop(tree);
+            if unexpected {
+                match odd.iter_mut().find(|(known, _)| *known == exit) {
+                    Some((_, count)) => *count += 1,
+                    None => odd.push((exit, 1)),
+                }
+            }
+        }
+        for (exit, count) in odd {
+            self.tell(None, None, 0, || Event::ShutdownError { exit, count: Some(count) });
+        }
+    }
+
+    /// Waits until so many children have ended, or it is `until`; how many are left.
+    async fn await_ends(&mut self, mut left: usize, until: Option<Instant>) -> usize {
+        while left > 0 {
+            let Some(mail) = self.receive(until).await else { break };
+            if let Mail::Ended(..) = mail {
+                left -= 1;
+            }
+            self.mail.push_back(mail);
+        }
+        left
+    }
+
+    // ---- health --------------------------------------------------------------------------------------------------
+
+    fn look_at(&mut self, key: Key, device: DeviceId, pulse: Pulse, every: Duration) {
+        let current = self.shared.tree().get(key).is_some_and(|child| {
+            child.state == State::Running
+                && !child.body.ended
+                && child.body.line.is_some_and(|line| line.id() == device)
+        });
+        let (Some(last), true) = (pulse.last(), current) else { return };
+        let quiet = self.now().saturating_duration_since(last);
+        if quiet < every {
+            self.set_timer(every - quiet, Alarm::Health { key, device, pulse, every });
+            return;
+        }
+        self.tell_of(key, || Event::NoProgress(every));
+        let (line, task) = {
+            let mut tree = self.shared.tree();
+            let Some(body) = tree.body_mut(key) else { return };
+            (body.line, body.task.take())
+        };
+        // Its end comes through the same door as any other.
+        if let Some(line) = line {
+            line.condemn();
+        }
+        quietly(|| drop(task));
+    }
+
+    // ---- calls ---------------------------------------------------------------------------------------------------
+
+    async fn answer(&mut self, call: Call<K>) -> Option<Exit> {
+        match call {
+            Call::Start(add, reply) => {
+                let (listed, auto_shutdown) = {
+                    let tree = self.shared.tree();
+                    (tree.tally().listed, tree.auto_shutdown())
+                };
+                let seed = match self.kind.admit(add, listed, auto_shutdown) {
+                    Ok(seed) => seed,
+                    Err(refusal) => {
+                        reply.send(Err(refusal));
+                        return None;
+                    }
+                };
+                let child = child(&self.kind, seed);
+                let added = self.shared.tree().add(child);
+                match added {
+                    Ok(_) => {
+                        let end = self.drive().await;
+                        let answer = match self.start_error.take() {
+                            Some(error) => Err(K::refuse(StartRefusal::Failed(error))),
+                            None => Ok(self.started.take()),
+                        };
+                        reply.send(answer);
+                        return end;
+                    }
+                    Err((child, taken)) => {
+                        quietly(|| drop(child));
+                        let refusal = match taken {
+                            Taken::Present => StartRefusal::AlreadyPresent,
+                            Taken::Running(key) => match self.line(key) {
+                                Some(line) => StartRefusal::AlreadyStarted(line),
+                                None => StartRefusal::AlreadyPresent,
+                            },
+                        };
+                        reply.send(Err(K::refuse(refusal)));
+                    }
+                }
+            }
+            Call::Terminate(target, reply) => match self.find(&target) {
+                Ok(Some(key)) => {
+                    self.shared.tree().terminate(key);
+                    let end = self.drive().await;
+                    reply.send(Ok(()));
+                    return end;
+                }
+                Ok(None) => reply.send(Ok(())),
+                Err(error) => reply.send(Err(error)),
+            },
+            Call::Restart(id, reply) => {
+                let key = self.shared.tree().find(&id);
+                let begun = match key {
+                    Some(key) => self.shared.tree().restart_child(key),
+                    None => Err(Refusal::NotFound),
+                };
+                match begun {
+                    Ok(()) => {
+                        let end = self.drive().await;
+                        reply.send(match self.start_error.take() {
+                            Some(error) => Err(RestartChildError::Failed(error)),
+                            None => Ok(self.started.take()),
+                        });
+                        return end;
+                    }
+                    Err(Refusal::Running) => reply.send(Err(RestartChildError::Running)),
+                    Err(Refusal::Restarting) => reply.send(Err(RestartChildError::Restarting)),
+                    Err(Refusal::NotFound) => reply.send(Err(RestartChildError::NotFound)),
+                }
+            }
+            Call::Delete(id, reply) => {
+                let key = self.shared.tree().find(&id);
+                let deleted = match key {
+                    Some(key) => self.shared.tree().delete(key),
+                    None => Err(Refusal::NotFound),
+                };
+                reply.send(match deleted {
+                    Ok(child) => {
+                        quietly(|| drop(child));
+                        Ok(())
+                    }
+                    Err(Refusal::Running) => Err(DeleteChildError::Running),
+                    Err(Refusal::Restarting) => Err(DeleteChildError::Restarting),
+                    Err(Refusal::NotFound) => Err(DeleteChildError::NotFound),
+                });
+            }
+            Call::Which(reply) => reply.send(self.rows()),
+            Call::Count(reply) => reply.send(self.counts()),
+            Call::Spec(id, reply) => {
+                let find = |id: &str| {
+                    let tree = self.shared.tree();
+                    let child = tree.get(tree.find(id)?)?;
+                    let seed = child.body.seed.as_ref()?;
+                    Some(self.kind.facts(seed).info(Named::name(seed)?))
+                };
+                reply.send(self.kind.info(&id, &find));
+            }
+            Call::SetStrategy(strategy, reply) => {
+                self.shared.tree().set_strategy(strategy);
+                reply.send(());
+            }
+            Call::SetIntensity(intensity, reply) => {
+                self.shared.tree().set_intensity(intensity);
+                reply.send(());
+            }
+            Call::SetMax(max, reply) => {
+                self.kind.set_max(max);
+                reply.send(());
+            }
+            Call::Stop(exit, reply) => {
+                self.stoppers.push(reply);
+                self.stop(exit);
+                return self.drive().await;
+            }
+        }
+        None
+    }
+
+    /// The child that a terminate_child means; none, where it is gone already.
+    fn find(&self, target: &Target) -> Result<Option<Key>, TerminateChildError> {
+        let tree = self.shared.tree();
+        match target {
+            Target::Named(id) => tree.find(id).map(Some).ok_or(TerminateChildError::NotFound),
+            Target::Whichever(key) => tree.get(*key).map(|_| Some(*key)).ok_or(TerminateChildError::NotFound),
+            Target::Exactly(child) => {
+                let current = tree.get(child.key).is_some_and(|known| known.body.line == Some(child.line));
+                match current {
+                    true => Ok(Some(child.key)),
+                    false if child.line.is_alive() => Err(TerminateChildError::NotFound),
+                    false => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let tree = self.shared.tree();
+        tree.iter_back()
+            .map(|(key, child)| Row {
+                id: Named::name(&child.body).cloned(),
+                state: match (child.state, child.body.line) {
+                    (State::Running, Some(line)) => RowState::Running(line),
+                    (State::Restarting { .. }, _) => RowState::Restarting,
+                    _ => RowState::Down,
+                },
+                kind: if child.supervisor { ChildKind::Supervisor } else { ChildKind::Worker },
+                key,
+            })
+            .collect()
+    }
+
+    fn counts(&self) -> Counts {
+        let tree = self.shared.tree();
+        let tally = tree.tally();
+        let active = tree
+            .iter()
+            .filter(|(_, child)| {
+                child.state == State::Running && child.body.line.is_some_and(|line| line.is_alive())
+            })
+            .count();
+        Counts {
+            specs: if K::MEMBERS == Members::OfOneKind { 1 } else { tally.listed },
+            active,
+            supervisors: tally.supervisors,
+            workers: tally.listed - tally.supervisors,
+        }
+    }
+}
+
+enum Turn<K: Kind> {
+    Mail(Mail<K>),
+    Alarm(Alarm),
+}
+
+enum Attempt {
+    Started(Line, Option<(Pulse, Duration)>),
+    Ignored,
+    Failed(StartError),
+}
+
+impl<K: Kind> Drop for Running<K> {
+    /// The supervisor's own task is dropped, or it has departed and nothing is left.
+    fn drop(&mut self) {
+        let left = self.unanswered();
+        let empty =
+            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
+        let mut tree = std::mem::replace(&mut *self.shared.tree(), empty);
+        let keys: Vec<Key> = tree.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(body) = tree.body_mut(key) else { continue };
+            let (line, task) = (body.line, body.task.take());
+            match (task, self.settings.orphans) {
+                (Some(task), Orphans::Told) => self.shared.engine().detach(task),
+                (Some(task), Orphans::Dropped) => {
+                    if let Some(line) = line {
+                        line.condemn();
+                    }
+                    quietly(|| drop(task));
+                }
+                (None, _) => {}
+            }
+        }
+        quietly(|| drop(tree));
+        // The children are told now, and so is the parent; and then whoever waits for an answer.
+        let Some(device) = self.device.take() else { return };
+        drop(device);
+        let killed = Exit::Fault(Fault::killed());
+        for call in left {
+            call.refuse(&killed);
+        }
+        for stopper in std::mem::take(&mut self.stoppers) {
+            stopper.gone(&killed);
+        }
+        self.shared.listeners().close();
+    }
+}

@@ -1,0 +1,135 @@
+//! Children of one kind.
+
+use crate::SECOND;
+use crate::support::virtual_time::World;
+use backplane::{Exit, Runtime};
+use backplane_supervisor::{
+    ChildRef, DynamicHandle, DynamicSupervisor, Intensity, Restart, Shutdown, StartDynamicError,
+    TerminateChildError,
+};
+
+/// Children that fail after so many seconds.
+fn mayflies(world: &World) -> DynamicSupervisor<u64> {
+    let world = world.clone();
+    DynamicSupervisor::new(move |device, seconds: u64| {
+        let world = world.clone();
+        device.manage(async move {
+            world.sleep_until(world.now() + seconds as u32 * SECOND).await;
+            Err::<(), _>("old age")
+        })
+    })
+    .intensity(Intensity { restarts: 1000, period: SECOND })
+}
+
+fn start(world: &World, plan: DynamicSupervisor<u64>) -> DynamicHandle<u64> {
+    world.block_on(plan.start(world.clone())).unwrap()
+}
+
+fn add(world: &World, handle: &DynamicHandle<u64>, seconds: u64) -> ChildRef {
+    let answer = world.ask(handle.start_child(seconds));
+    world.run();
+    answer.lock().unwrap().take().unwrap().unwrap().unwrap()
+}
+
+fn active(world: &World, handle: &DynamicHandle<u64>) -> (usize, usize) {
+    let answer = world.ask(handle.count_children());
+    world.run();
+    let counts = answer.lock().unwrap().take().unwrap().unwrap();
+    (counts.active, counts.workers)
+}
+
+#[test]
+fn there_are_no_more_children_than_there_may_be() {
+    let world = World::new();
+    let handle = start(&world, mayflies(&world).restart(Restart::Temporary).max_children(2));
+    add(&world, &handle, 5);
+    add(&world, &handle, 60);
+    let refused = world.ask(handle.start_child(7));
+    world.run();
+    assert_eq!(refused.lock().unwrap().take(), Some(Err(StartDynamicError::Full(7))));
+    world.advance(5 * SECOND);
+    add(&world, &handle, 60);
+    assert_eq!(active(&world, &handle), (2, 2));
+}
+
+#[test]
+fn a_restart_uses_the_same_argument_and_a_reference_means_one_incarnation() {
+    let world = World::new();
+    let handle = start(&world, mayflies(&world));
+    let first = add(&world, &handle, 3);
+    world.advance(4 * SECOND);
+    assert!(!first.line().is_alive());
+    assert_eq!(active(&world, &handle), (1, 1));
+    // The incarnation is gone already, which is fine; the child is not touched.
+    assert_eq!(ask(&world, handle.terminate_child(first)), Ok(()));
+    assert_eq!(active(&world, &handle), (1, 1));
+    // The child, in whichever incarnation.
+    assert_eq!(ask(&world, handle.remove_child(first)), Ok(()));
+    assert_eq!(active(&world, &handle), (0, 0));
+    assert_eq!(ask(&world, handle.remove_child(first)), Err(TerminateChildError::NotFound));
+    let other = start(&world, mayflies(&world));
+    let stranger = add(&world, &other, 60);
+    assert_eq!(ask(&world, handle.terminate_child(stranger)), Err(TerminateChildError::NotFound));
+}
+
+fn ask<T: Send + 'static>(world: &World, call: impl Future<Output = T> + Send + 'static) -> T {
+    let answer = world.ask(call);
+    world.run();
+    let answer = answer.lock().unwrap().take();
+    answer.unwrap()
+}
+
+#[test]
+fn children_that_have_ended_leave_nothing_behind() {
+    let world = World::new();
+    let handle = start(&world, mayflies(&world).restart(Restart::Temporary));
+    for _ in 0..100 {
+        for _ in 0..10 {
+            add(&world, &handle, 1);
+        }
+        world.advance(2 * SECOND);
+    }
+    assert_eq!(active(&world, &handle), (0, 0));
+    assert!(handle.footprint() < 16 * 300, "room for the ten at a time: {}", handle.footprint());
+    assert_eq!(world.tasks(), 1);
+}
+
+#[test]
+fn all_end_at_the_same_time_and_are_given_the_same_time() {
+    let world = World::new();
+    let plan = DynamicSupervisor::new(|mut device: backplane::Device, _: u64| async move {
+        loop {
+            drop(device.receive().await);
+        }
+    })
+    .shutdown(Shutdown::Timeout(7 * SECOND));
+    let handle = start(&world, plan);
+    for n in 0..5 {
+        add(&world, &handle, n);
+    }
+    let begin = world.now();
+    let stopped = world.block_on(handle.stop(Exit::Shutdown)).unwrap();
+    assert_eq!(world.now() - begin, 7 * SECOND);
+    assert_eq!(stopped.killed.len(), 5);
+    assert!(stopped.killed.iter().all(|killed| killed.took == 7 * SECOND && !killed.stuck));
+    assert_eq!(world.tasks(), 0);
+}
+
+#[test]
+fn the_cost_of_a_child_does_not_depend_on_how_many_there_are() {
+    // Counted in polls of tasks, not in time: starting, ending and removing one is a fixed number of them.
+    let cost = |already: usize| {
+        let world = World::new();
+        let handle = start(&world, mayflies(&world).restart(Restart::Temporary));
+        let answers: Vec<_> = (0..already).map(|_| world.ask(handle.start_child(1 << 30))).collect();
+        world.run();
+        assert!(answers.iter().all(|answer| matches!(*answer.lock().unwrap(), Some(Ok(Some(_))))));
+        let before = world.polls();
+        let child = add(&world, &handle, 1 << 30);
+        assert_eq!(ask(&world, handle.terminate_child(child)), Ok(()));
+        add(&world, &handle, 1);
+        world.advance(2 * SECOND);
+        world.polls() - before
+    };
+    assert_eq!(cost(10), cost(10_000));
+}
