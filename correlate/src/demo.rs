@@ -117,6 +117,7 @@ impl Demo {
             took: outcome.took,
             workers: staff.roles(STAGES).len(),
             deaths: vitals.deaths_from(0),
+            restarted: vitals.restarted.load(std::sync::atomic::Ordering::Relaxed),
             ceiling: None,
             more,
             verdict: words(&verdict),

@@ -25,9 +25,9 @@ pub(crate) enum Error {
     },
     /// Options and data that cannot go together, in a whole sentence.
     Request(String),
-    /// A worker that ended again and again, though nobody killed it.
+    /// A worker that ended again and again, though nobody killed it: its supervisor has given up.
     Worker {
-        /// Which one.
+        /// Which one, or one of which.
         name: String,
         /// How often.
         times: u64,
@@ -51,10 +51,7 @@ impl fmt::Display for Error {
             Error::Broken { file, line, why } => write!(f, "{file}:{line}: {why} (and --strict was given)"),
             Error::Request(words) => f.write_str(words),
             Error::Worker { name, times, exit } => {
-                write!(
-                    f,
-                    "worker {name} ended {times} times though nobody killed it; the last time it {exit}"
-                )
+                write!(f, "{name} ended {times} times though nobody killed it; the last time it {exit}")
             }
         }
     }

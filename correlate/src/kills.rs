@@ -101,6 +101,11 @@ impl Kills {
         if due { fate.ahead.pop_front() } else { None }
     }
 
+    /// How many kills are still ahead of a worker.
+    pub(crate) fn planned(&self, worker: usize) -> u64 {
+        self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner).ahead.len() as u64
+    }
+
     /// How many of a worker's deaths were of our making.
     pub(crate) fn struck(&self, worker: usize) -> u64 {
         self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner).struck
@@ -116,6 +121,7 @@ mod tests {
         let turns = [10, 20, 0, 30];
         let kills = Kills::seeded(3, 12, &turns);
         let mut seen = [0; 3];
+        assert_eq!((0..4).map(|worker| kills.planned(worker)).sum::<u64>(), 12);
         for (worker, turns) in turns.into_iter().enumerate() {
             for strike in (0..turns + 12).filter_map(|_| kills.turn(worker)) {
                 seen[strike.how as usize] += 1;
@@ -125,6 +131,7 @@ mod tests {
         assert_eq!(seen.iter().sum::<u64>(), 12);
         assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
         assert_eq!((0..4).map(|worker| kills.struck(worker)).sum::<u64>(), 12);
+        assert_eq!((0..4).map(|worker| kills.planned(worker)).sum::<u64>(), 0);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(crate) struct Report {
     pub(crate) workers: usize,
     /// Workers that died, each of whom was started again.
     pub(crate) deaths: Vec<Death>,
+    /// Successors that their supervisors started.
+    pub(crate) restarted: u64,
     /// The ceiling, where it was asked for.
     pub(crate) ceiling: Option<Ceiling>,
     /// Further lines: a name for programs, a name and words for people, and a value.
@@ -123,7 +125,7 @@ impl Report {
             "memory": { "table_peak_bytes": self.gauge.peak_bytes, "process_peak_bytes": peak_memory() },
             "workers": self.workers,
             "workers_lost": self.deaths.len(),
-            "workers_restarted": self.deaths.len(),
+            "workers_restarted": self.restarted,
             "given_again": self.deaths.iter().filter(|death| death.given_again).count(),
             "deaths": deaths,
         });
@@ -193,9 +195,9 @@ impl Report {
         let of = |kind: FaultKind| self.deaths.iter().filter(|death| death.kind == kind).count();
         let (panics, errors, drops) = (of(FaultKind::Panic), of(FaultKind::Error), of(FaultKind::Dropped));
         let again = self.deaths.iter().filter(|death| death.given_again).count();
-        let lost = self.deaths.len();
+        let (lost, restarted) = (self.deaths.len(), self.restarted);
         let _ = write!(words, "; {lost} lost ({panics} by panic, {errors} by error, {drops} by drop)");
-        let _ = write!(words, ", {lost} restarted, {again} times given again what was taken");
+        let _ = write!(words, ", {restarted} restarted, {again} times given again what was taken");
         words
     }
 }

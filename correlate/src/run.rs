@@ -188,6 +188,7 @@ impl Run {
             workers: staff.roles(stages.len()).len(),
             stages,
             deaths: vitals.deaths_from(0),
+            restarted: vitals.restarted.load(Relaxed),
             ceiling: ceiling.map(|plain| Ceiling { supervised: vec![took], plain: vec![plain] }),
             more,
             verdict: String::new(),

@@ -1,4 +1,4 @@
-//! The supervised join: readers, a worker for each stage, a sink, a writer, and a foreman who starts again whoever dies.
+//! The supervised join: readers, a worker for each stage, a sink and a writer, each layer under a supervisor of its own.
 //!
 //! ```text
 //!            sources      stages       sink         writer
@@ -8,34 +8,55 @@
 //!    (berths)         │      │               (table          ▲        (berth)
 //!                     │                      in a berth)     │
 //!                     └────────── rejects ───────────────────┘
+//!
+//!   root ── no restarts: a layer that gives up ends the run
+//!     ├── writer ─── writer                     ┐
+//!     ├── sink ───── sink                       │ one for one;
+//!     ├── stage C ── stage C                    │ transient: a fault is answered with a successor,
+//!     ├── stage B ── stage B                    │ a clean end is not
+//!     ├── stage A ── stage A                    │
+//!     └── readers ── reader 1, reader 2, ..     ┘
 //! ```
 //!
-//! Each worker is a managed future, linked with the foreman's device as a peer: the foreman hears of its end, and it goes
-//! down if the foreman does. What the foreman does with the news is all there is to supervision here:
+//! Each worker is a managed future and a transient child. What its supervisor does is `backplane-supervisor`'s business;
+//! what is added here hears the supervisors' reports ([`Floor::hear`]):
 //!
-//! 1. A fault: the dead worker's leases go back to their desks, and a successor is started.
-//! 2. A clean end: when all of a layer are done, the desks below it are closed.
-//! 3. A worker that keeps dying though nobody kills it, and an error that starting again will not mend, stop the run.
+//! 1. An end, whichever it is: the worker's leases go back to their desks. A report comes once for each end, and before
+//!    anything is done about it: the successor finds them there. Were it the successor who gives them back, those of a
+//!    worker that has none would be lost.
+//! 2. A clean end: when all of a layer are through, the desks below it are closed.
+//! 3. A supervisor gives up: the run is over, and the error says on whom.
+//!
+//! How often is too often? A layer's supervisor tolerates [`PATIENCE`] restarts, and one for each kill that is planned for
+//! its workers, over the whole run. So a plan, however full, never makes it give up, and a worker that dies again and again
+//! always does. It is the layer that is counted, not the worker: what kills one reader is given to the next. The root
+//! tolerates none.
+//!
+//! An error that starting again will not mend (a full disk, a broken line under `--strict`) is nothing for a supervisor:
+//! the worker leaves it on the floor and ends cleanly, and the tree is stopped.
 //!
 //! Every worker's turn is: take, make, wait for room below, and then in one step without waiting, settle and hand on. A
 //! death before that step leaves no trace; there is no death within it.
 
 use std::{
     fmt,
-    future::pending,
+    future::{pending, poll_fn},
     panic::resume_unwind,
-    pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
-use async_executor::{Executor, Task};
-use backplane::{Device, DeviceId, FaultKind, LinkMode, Message, Watched};
-use futures_lite::future::block_on;
+use async_executor::Executor;
+use backplane::{Device, DeviceId, Exit, runtime::Smol};
+use backplane_supervisor::{
+    ChildId, ChildSpec, Event, Intensity, Report, Restart, RestartStrategy, StartError, Supervisor,
+};
+use futures_lite::future::{block_on, or};
 
 use crate::{
     desk::{Berth, Desk},
@@ -45,8 +66,11 @@ use crate::{
     vitals::{Death, Vitals},
 };
 
-/// How often a worker may die that nobody killed.
-const PATIENCE: u64 = 3;
+/// How often the workers of a layer may die that nobody killed.
+const PATIENCE: u32 = 3;
+
+/// Restarts are counted from the first to the last.
+const THE_WHOLE_RUN: Duration = Duration::MAX;
 
 /// How a run is staffed.
 #[derive(Debug)]
@@ -93,6 +117,14 @@ impl Role {
             Role::Writer => "writer".to_owned(),
         }
     }
+
+    /// The name of the layer, which is a worker's own where it is alone.
+    fn layer(self, stages: &[String]) -> String {
+        match self {
+            Role::Reader(_) => "readers".to_owned(),
+            Role::Stage(_) | Role::Sink | Role::Writer => self.name(stages),
+        }
+    }
 }
 
 /// What a run leaves.
@@ -118,8 +150,8 @@ pub(crate) fn run<J: Job>(
 ) -> Result<Outcome<J::Table, J::Output>, Error> {
     let began = Instant::now();
     let floor = Arc::new(Floor::new(job, partitions, staff, table, output, kills, vitals));
-    let executor = Executor::new();
-    let roles = staff.roles(floor.job.stages().len());
+    let executor = Arc::new(Executor::new());
+    let root = floor.tree(&staff.roles(floor.job.stages().len()));
     let stop = Desk::<()>::new(1);
     thread::scope(|scope| {
         for n in 1..staff.threads.max(1) {
@@ -128,17 +160,59 @@ pub(crate) fn run<J: Job>(
             // With fewer threads than wished for the work is slower, and the same.
             let _ = thread::Builder::new().name(format!("driver {n}")).spawn_scoped(scope, driver);
         }
-        let foreman = Foreman { floor: &floor, executor: &executor, crew: Vec::new(), began };
-        let overseen = block_on(executor.run(foreman.oversee(roles)));
+        let overseen = block_on(executor.run(floor.oversee(root, Smol::new(Arc::clone(&executor)))));
         stop.close();
         overseen
     })?;
+    // Supervisors that have ended may have a last step to take.
+    while executor.try_tick() {}
     drop(executor);
-    let floor = Arc::into_inner(floor).expect("all workers are gone");
+    let floor = Arc::into_inner(floor).expect("the tree is gone");
     let (Some(bench), Some(ledger)) = (floor.bench.into_inner(), floor.ledger.into_inner()) else {
         unreachable!("a worker that is gone has left its berth");
     };
     Ok(Outcome { table: bench.table, output: ledger.output, took: began.elapsed() })
+}
+
+/// The workers of one supervisor.
+#[derive(Debug)]
+struct Layer {
+    name: String,
+    workers: Vec<Worker>,
+    deaths: AtomicU64,
+}
+
+/// One place in the crew, whoever fills it.
+#[derive(Clone, Debug)]
+struct Worker {
+    /// In the order in which kills are planned.
+    number: usize,
+    role: Role,
+    name: ChildId,
+}
+
+impl Layer {
+    /// Layers in the order of the work.
+    fn all(roles: &[Role], stages: &[String]) -> Vec<Layer> {
+        let mut layers: Vec<Layer> = Vec::new();
+        for (number, role) in roles.iter().copied().enumerate() {
+            let worker = Worker { number, role, name: role.name(stages).into() };
+            let name = role.layer(stages);
+            match layers.last_mut() {
+                Some(layer) if layer.name == name => layer.workers.push(worker),
+                _ => layers.push(Layer { name, workers: vec![worker], deaths: AtomicU64::new(0) }),
+            }
+        }
+        layers
+    }
+
+    /// Whom an error should name.
+    fn culprit(&self) -> String {
+        match &*self.workers {
+            [alone] => format!("worker {}", alone.name),
+            workers => format!("one or another of {} {}", workers.len(), self.name),
+        }
+    }
 }
 
 /// All that outlives the workers.
@@ -158,8 +232,17 @@ struct Floor<J: Job> {
     ledger: Berth<Ledger<J::Output>>,
     kills: Kills,
     vitals: Arc<Vitals>,
-    /// Numbers of workers who are to be dropped.
-    condemned: Desk<usize>,
+    began: Instant,
+    /// For each worker, whether its future is to be dropped.
+    condemned: Vec<AtomicBool>,
+    /// How many readers are not through.
+    readers: AtomicUsize,
+    /// How many stages are not.
+    unstaged: AtomicUsize,
+    /// Whether all that was read is written.
+    through: AtomicBool,
+    /// Closed when there is nothing left to do, or no point in doing it.
+    over: Desk<()>,
     fatal: Mutex<Option<Error>>,
 }
 
@@ -185,8 +268,8 @@ enum Ending {
     Planned,
     /// The berth it needs is taken: its predecessor is not gone.
     Taken,
-    /// Something that starting again will not mend.
-    Fatal(String),
+    /// Something that starting again will not mend; it lies on the floor.
+    Fatal,
 }
 
 impl fmt::Display for Ending {
@@ -194,7 +277,7 @@ impl fmt::Display for Ending {
         match self {
             Ending::Planned => f.write_str("killed by the plan"),
             Ending::Taken => f.write_str("its place of work is taken"),
-            Ending::Fatal(words) => f.write_str(words),
+            Ending::Fatal => f.write_str("met an error that stops the run"),
         }
     }
 }
@@ -209,7 +292,8 @@ impl<J: Job> Floor<J> {
         kills: Kills,
         vitals: Arc<Vitals>,
     ) -> Floor<J> {
-        let stages = job.stages().iter().map(|_| Desk::new(staff.desk)).collect();
+        let stages: Vec<_> = job.stages().iter().map(|_| Desk::new(staff.desk)).collect();
+        let crew = staff.roles(stages.len()).len();
         let sources = Desk::new(usize::MAX);
         let (begun, unread) = (partitions.len().min(staff.abreast.max(1)), partitions.len());
         (0..begun).for_each(|n| sources.give(n));
@@ -222,6 +306,8 @@ impl<J: Job> Floor<J> {
             begun: begun.into(),
             unread: unread.into(),
             partitions: partitions.into_iter().map(Berth::new).collect(),
+            readers: staff.readers.into(),
+            unstaged: stages.len().into(),
             stages,
             sink: Desk::new(staff.desk),
             bench: Berth::new(Bench { table, serial: 0, done: 0 }),
@@ -229,19 +315,172 @@ impl<J: Job> Floor<J> {
             ledger: Berth::new(Ledger { output, serial: 0 }),
             kills,
             vitals,
-            condemned: Desk::new(usize::MAX),
+            began: Instant::now(),
+            condemned: (0..crew).map(|_| AtomicBool::new(false)).collect(),
+            through: AtomicBool::new(false),
+            over: Desk::new(1),
             fatal: Mutex::new(None),
         }
     }
 
+    // ---- supervision ---------------------------------------------------------------------------------------------
+
+    /// A supervisor for each layer under one root. Whoever takes is there before those who give, and is stopped after them.
+    fn tree(self: &Arc<Self>, roles: &[Role]) -> Supervisor {
+        let floor = Arc::clone(self);
+        let root = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: 0, period: THE_WHOLE_RUN })
+            .listen(move |report| {
+                if report.child.is_none() && matches!(report.event, Event::Finished(_)) {
+                    floor.over.close();
+                }
+            });
+        let layers = Layer::all(roles, self.job.stages()).into_iter().rev();
+        root.children(layers.map(|layer| {
+            let (name, layer) = (layer.name.clone(), self.layer(layer));
+            ChildSpec::supervisor(name, move || layer.clone())
+        }))
+    }
+
+    fn layer(self: &Arc<Self>, layer: Layer) -> Supervisor {
+        let planned: u64 = layer.workers.iter().map(|worker| self.kills.planned(worker.number)).sum();
+        let restarts = PATIENCE.saturating_add(u32::try_from(planned).unwrap_or(u32::MAX));
+        let workers: Vec<ChildSpec> = layer.workers.iter().map(|worker| self.worker(worker)).collect();
+        let floor = Arc::clone(self);
+        Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts, period: THE_WHOLE_RUN })
+            .listen(move |report| floor.hear(&layer, report))
+            .children(workers)
+    }
+
+    fn worker(self: &Arc<Self>, worker: &Worker) -> ChildSpec {
+        let (floor, Worker { number, role, name }) = (Arc::clone(self), worker.clone());
+        let start = move |device: Device| {
+            device.set_label(&*name);
+            let (floor, id) = (Arc::clone(&floor), device.id());
+            let working = device.manage(Arc::clone(&floor).work(number, role, id)).describe();
+            async move {
+                let working = async {
+                    // Whatever the end is, the supervisor hears of it through its link.
+                    let _ = working.await;
+                };
+                // Asked after each step of the worker; what condemns it is such a step.
+                or(working, poll_fn(|_| floor.sentence(number))).await;
+            }
+        };
+        ChildSpec::new(Arc::clone(&worker.name), start).restart(Restart::Transient)
+    }
+
+    /// Ready when the worker's future is to be dropped.
+    fn sentence(&self, worker: usize) -> Poll<()> {
+        let condemned = &self.condemned[worker];
+        if condemned.load(Relaxed) && condemned.swap(false, Relaxed) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Runs the tree until the work is done or has become pointless.
+    async fn oversee(&self, root: Supervisor, runtime: Smol) -> Result<(), Error> {
+        let defect = |words: &dyn fmt::Display| Error::Request(format!("the workers {words}: a defect"));
+        match root.start(runtime).await {
+            Ok(root) => {
+                let me = Device::new();
+                self.over.take(me.id()).await;
+                // A root that has given up is gone, and that is as good.
+                let _ = root.stop(Exit::Shutdown).await;
+            }
+            Err(error) => {
+                self.fatal().get_or_insert_with(|| defect(&format_args!("could not be started ({error})")));
+            }
+        }
+        match self.fatal().take() {
+            Some(error) => Err(error),
+            None if self.through.load(Relaxed) => Ok(()),
+            None => Err(defect(&"ended before their work was done")),
+        }
+    }
+
+    /// What a layer's supervisor reports of its workers.
+    fn hear(&self, layer: &Layer, report: &Report) {
+        let of = |worker: &&Worker| report.child.as_ref() == Some(&worker.name);
+        let Some(worker) = layer.workers.iter().find(of) else { return };
+        match &report.event {
+            Event::Started => {
+                self.vitals.restarted.fetch_add(u64::from(report.incarnation > 1), Relaxed);
+            }
+            // One that has died so soon may have taken something all the same.
+            Event::StartFailed(StartError::Ended(exit)) => self.ended(layer, worker, report.device, exit),
+            Event::Ended { exit, stopped } => {
+                self.ended(layer, worker, report.device, exit);
+                if !stopped && exit.fault().is_none() {
+                    self.retire(worker.role);
+                }
+            }
+            Event::GaveUp => self.despair(layer, &worker.name),
+            _ => {}
+        }
+    }
+
+    /// Gives back what a worker had taken, and notes its death if it was one.
+    fn ended(&self, layer: &Layer, worker: &Worker, device: Option<DeviceId>, exit: &Exit) {
+        let given_again = device.is_some_and(|device| self.reclaim(device));
+        let Some(fault) = exit.fault() else { return };
+        layer.deaths.fetch_add(1, Relaxed);
+        let (name, kind, words) = (worker.name.to_string(), fault.kind(), exit.to_string());
+        self.vitals.died(Death { name, kind, words, at: self.began.elapsed(), given_again });
+    }
+
+    /// A worker is through; closes the desks below its layer if it was the last. Before that nobody below is through.
+    fn retire(&self, role: Role) {
+        if self.fatal().is_some() {
+            return;
+        }
+        match role {
+            Role::Reader(_) if self.readers.fetch_sub(1, Relaxed) == 1 => {
+                self.stages.iter().for_each(Desk::close);
+            }
+            Role::Stage(_) if self.unstaged.fetch_sub(1, Relaxed) == 1 => self.sink.close(),
+            Role::Reader(_) | Role::Stage(_) => {}
+            Role::Sink => self.writer.close(),
+            Role::Writer => {
+                self.through.store(true, Relaxed);
+                self.over.close();
+            }
+        }
+    }
+
+    /// One restart was too many.
+    fn despair(&self, layer: &Layer, last: &str) {
+        let planned: u64 = layer.workers.iter().map(|worker| self.kills.struck(worker.number)).sum();
+        let times = layer.deaths.load(Relaxed).saturating_sub(planned);
+        let exit = self.vitals.last_words(last).unwrap_or_default();
+        self.stop(Error::Worker { name: layer.culprit(), times, exit });
+    }
+
+    fn fatal(&self) -> MutexGuard<'_, Option<Error>> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the first error that stops the run, and has the tree stopped.
+    fn stop(&self, error: Error) {
+        self.fatal().get_or_insert(error);
+        self.over.close();
+    }
+
+    // ---- work ----------------------------------------------------------------------------------------------------
+
     /// A worker's whole life.
     async fn work(self: Arc<Self>, worker: usize, role: Role, me: DeviceId) -> Result<(), Ending> {
-        match role {
+        let ended = match role {
             Role::Reader(_) => self.read(worker, me).await,
             Role::Stage(stage) => self.take_in(worker, stage, me).await,
             Role::Sink => self.merge(worker, me).await,
             Role::Writer => self.write(worker, me).await,
-        }
+        };
+        // To be stopped for, not to be started again for.
+        if let Err(Ending::Fatal) = ended { Ok(()) } else { ended }
     }
 
     async fn read(&self, worker: usize, me: DeviceId) -> Result<(), Ending> {
@@ -378,11 +617,10 @@ impl<J: Job> Floor<J> {
         self.stages.iter().fold(of_all, |any, desk| any | desk.reclaim(from))
     }
 
-    /// Keeps an error that stops the run, for the foreman.
+    /// Stops the run.
     fn fail(&self, error: Error) -> Ending {
-        let words = error.to_string();
-        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        Ending::Fatal(words)
+        self.stop(error);
+        Ending::Fatal
     }
 
     /// Dies as planned.
@@ -392,120 +630,9 @@ impl<J: Job> Floor<J> {
             How::Panic => resume_unwind(Box::new("killed by the plan")),
             How::Error => Err(Ending::Planned),
             How::Drop => {
-                self.condemned.give(worker);
+                self.condemned[worker].store(true, Relaxed);
                 pending().await
             }
-        }
-    }
-}
-
-/// Starts workers, hears of their ends, and starts them again.
-struct Foreman<'a, J: Job> {
-    floor: &'a Arc<Floor<J>>,
-    executor: &'a Executor<'static>,
-    crew: Vec<Worker>,
-    began: Instant,
-}
-
-/// One place in the crew.
-struct Worker {
-    role: Role,
-    name: String,
-    deaths: u64,
-    state: WorkerState,
-}
-
-enum WorkerState {
-    /// At work. Dropping the task kills it.
-    Working { task: Option<Task<()>> },
-    /// Through with all there was.
-    Done,
-}
-
-impl<J: Job> Foreman<'_, J> {
-    async fn oversee(mut self, roles: Vec<Role>) -> Result<(), Error> {
-        let mut device = Device::labelled("foreman");
-        for role in roles {
-            let name = role.name(self.floor.job.stages());
-            self.crew.push(Worker { role, name, deaths: 0, state: WorkerState::Done });
-            self.start(&device, self.crew.len() - 1);
-        }
-        while self.crew.iter().any(|worker| matches!(worker.state, WorkerState::Working { .. })) {
-            let me = device.id();
-            let condemned = pin!(self.floor.condemned.take(me));
-            match device.watch(condemned).await {
-                Watched::Value(Some(lease)) => {
-                    let _ = self.floor.condemned.settle(me);
-                    if let WorkerState::Working { task, .. } = &mut self.crew[*lease.item].state {
-                        drop(task.take());
-                    }
-                }
-                Watched::Message(Message::Disconnect(news)) => {
-                    let worker = news.tag as usize;
-                    match news.exit.fault() {
-                        Some(fault) => {
-                            self.bury(worker, news.device, fault.kind(), news.exit.to_string())?;
-                            self.start(&device, worker);
-                        }
-                        None => self.retire(worker),
-                    }
-                }
-                Watched::Value(None) | Watched::Message(Message::Shutdown(_)) => {}
-                Watched::Panic(panic) => panic.resume(),
-            }
-        }
-        Ok(())
-    }
-
-    fn start(&mut self, device: &Device, worker: usize) {
-        let place = &mut self.crew[worker];
-        let theirs = Device::labelled(place.name.as_str());
-        device.link(&theirs, LinkMode::Peer.tag(worker as u64));
-        let id = theirs.id();
-        let managed = theirs.manage(Arc::clone(self.floor).work(worker, place.role, id)).describe();
-        let task = self.executor.spawn(async move {
-            // Whatever the end is, the foreman hears of it through the link.
-            let _ = managed.await;
-        });
-        place.state = WorkerState::Working { task: Some(task) };
-    }
-
-    /// Gives back what the dead had, and says whether it may be started again.
-    fn bury(&mut self, worker: usize, device: DeviceId, kind: FaultKind, words: String) -> Result<(), Error> {
-        if let Some(error) = self.floor.fatal.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
-        }
-        let floor = self.floor;
-        let given_again = floor.reclaim(device);
-        let place = &mut self.crew[worker];
-        place.deaths += 1;
-        let name = place.name.clone();
-        let unplanned = place.deaths - floor.kills.struck(worker);
-        if unplanned > PATIENCE {
-            return Err(Error::Worker { name, times: unplanned, exit: words });
-        }
-        let death = Death { name, kind, words, at: self.began.elapsed(), given_again };
-        floor.vitals.deaths.lock().unwrap_or_else(PoisonError::into_inner).push(death);
-        Ok(())
-    }
-
-    /// A worker is through; closes the desks below its layer if it was the last.
-    fn retire(&mut self, worker: usize) {
-        self.crew[worker].state = WorkerState::Done;
-        let done = |layer: fn(Role) -> bool| {
-            self.crew
-                .iter()
-                .filter(|worker| layer(worker.role))
-                .all(|worker| matches!(worker.state, WorkerState::Done))
-        };
-        if done(|role| matches!(role, Role::Reader(_))) {
-            self.floor.stages.iter().for_each(Desk::close);
-        }
-        if done(|role| matches!(role, Role::Reader(_) | Role::Stage(_))) {
-            self.floor.sink.close();
-        }
-        if done(|role| !matches!(role, Role::Writer)) {
-            self.floor.writer.close();
         }
     }
 }
@@ -514,6 +641,8 @@ impl<J: Job> Foreman<'_, J> {
 mod tests {
     use std::cell::Cell;
 
+    use backplane::FaultKind;
+
     use super::*;
     use crate::{
         job::Routed,
@@ -521,7 +650,7 @@ mod tests {
     };
 
     thread_local! {
-        /// The control: a foreman, on this thread, who does not give back what the dead had taken.
+        /// The control: a floor, on this thread, on which what the dead had taken is not given back.
         pub(super) static FORGETFUL: Cell<bool> = const { Cell::new(false) };
     }
 
@@ -592,10 +721,11 @@ mod tests {
         assert!(deaths.len() > 100, "{}", deaths.len());
     }
 
-    /// A join in memory whose sink panics, so many times, in earnest.
+    /// A join in memory whose sink panics, so many times, in earnest; and so do readers, if they are told to.
     struct Cursed {
         join: InMemory,
         panics: AtomicUsize,
+        readers_too: bool,
     }
 
     impl Job for Cursed {
@@ -614,6 +744,7 @@ mod tests {
         }
 
         fn route(&self, partition: &Self::Partition) -> Result<Routed<Self>, Error> {
+            assert!(!self.readers_too, "poisoned");
             let Routed { batches, sheets, rejected } = self.join.route(partition)?;
             Ok(Routed { batches, sheets, rejected })
         }
@@ -664,10 +795,15 @@ mod tests {
         }
     }
 
-    fn cursed(panics: usize) -> Result<memory::Verdict, Error> {
-        let job = Arc::new(Cursed { join: InMemory::new(12, 64), panics: panics.into() });
+    fn cursed(
+        panics: usize,
+        readers_too: bool,
+        strikes: &[(usize, Strike)],
+    ) -> Result<memory::Verdict, Error> {
+        let join = InMemory::new(12, 64);
+        let job = Arc::new(Cursed { join, panics: panics.into(), readers_too });
         let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
-        let kills = Kills::exactly(staff.roles(STAGES).len(), &[]);
+        let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let (partitions, table, output) =
             (job.join.partitions(&messages), job.join.table(), job.join.output());
@@ -675,15 +811,56 @@ mod tests {
         Ok(memory::check(&outcome.output, 5, CUSTOMERS))
     }
 
+    /// In every turn of the sink that comes next, with two readers.
+    fn strikes_on_the_sink(count: u64) -> Vec<(usize, Strike)> {
+        let strike = |turn| Strike { turn, share: Share(128), how: How::ALL[turn as usize % 3] };
+        (1..=count).map(|turn| (2 + STAGES, strike(turn))).collect()
+    }
+
     #[test]
     fn a_panic_in_earnest_is_survived_too() {
-        let verdict = cursed(PATIENCE as usize).expect("it is patient");
+        let verdict = cursed(PATIENCE as usize, false, &[]).expect("it is patient");
+        assert!(verdict.is_exact(), "{verdict:?}");
+    }
+
+    #[test]
+    fn kills_that_are_planned_use_up_no_patience() {
+        let verdict = cursed(PATIENCE as usize, false, &strikes_on_the_sink(40)).expect("it is patient");
         assert!(verdict.is_exact(), "{verdict:?}");
     }
 
     #[test]
     fn a_worker_that_keeps_dying_stops_the_run_and_says_why() {
-        let error = cursed(usize::MAX).expect_err("no end of it").to_string();
+        let error = cursed(usize::MAX, false, &[]).expect_err("no end of it").to_string();
         assert!(error.starts_with("worker sink ended 4 times") && error.contains("cursed"), "{error}");
+    }
+
+    #[test]
+    fn a_worker_that_keeps_dying_stops_the_run_whatever_else_was_planned() {
+        let error = cursed(usize::MAX, false, &strikes_on_the_sink(5)).expect_err("no end of it").to_string();
+        assert!(error.starts_with("worker sink ended ") && error.contains("cursed"), "{error}");
+    }
+
+    #[test]
+    fn what_kills_one_reader_after_another_stops_the_run() {
+        let error = cursed(0, true, &[]).expect_err("no end of it").to_string();
+        let said = "one or another of 2 readers ended 4 times";
+        assert!(error.starts_with(said) && error.contains("poisoned"), "{error}");
+    }
+
+    #[test]
+    fn every_death_is_followed_by_one_restart() {
+        for strikes in [1, 7, 20].map(strikes_on_the_sink) {
+            let job = Arc::new(InMemory::new(12, 64));
+            let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
+            let kills = Kills::exactly(staff.roles(STAGES).len(), &strikes);
+            let messages = Arc::new(memory::messages(5, CUSTOMERS));
+            let vitals = Arc::new(Vitals::default());
+            let (partitions, table, output) = (job.partitions(&messages), job.table(), job.output());
+            run(job, partitions, table, output, &staff, kills, Arc::clone(&vitals))
+                .expect("nothing is fatal in memory");
+            let (deaths, restarted) = (vitals.deaths_from(0).len(), vitals.restarted.load(Relaxed));
+            assert_eq!((deaths, restarted), (strikes.len(), strikes.len() as u64));
+        }
     }
 }

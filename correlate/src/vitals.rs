@@ -43,12 +43,25 @@ pub(crate) struct Vitals {
     /// Keys that are open.
     pub(crate) open: AtomicU64,
     /// Workers that died.
-    pub(crate) deaths: Mutex<Vec<Death>>,
+    deaths: Mutex<Vec<Death>>,
+    /// Successors that were started.
+    pub(crate) restarted: AtomicU64,
     /// Bytes of input that were read, where input has bytes.
     pub(crate) bytes: Arc<AtomicU64>,
 }
 
 impl Vitals {
+    /// A worker has died.
+    pub(crate) fn died(&self, death: Death) {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner).push(death);
+    }
+
+    /// How a worker of this name died the last time.
+    pub(crate) fn last_words(&self, name: &str) -> Option<String> {
+        let deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
+        deaths.iter().rev().find(|death| death.name == name).map(|death| death.words.clone())
+    }
+
     /// The deaths from the one with this number on.
     pub(crate) fn deaths_from(&self, first: usize) -> Vec<Death> {
         self.deaths.lock().unwrap_or_else(PoisonError::into_inner).iter().skip(first).cloned().collect()

@@ -37,7 +37,8 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
     (
         "correlate",
         &[
-            ("backplane", "supervision of the stages"),
+            ("backplane", "the workers' ends"),
+            ("backplane-supervisor", "supervision of the stages"),
             ("async-executor", "drives the workers"),
             ("futures-lite", "drives the workers"),
             ("clap", "options, and help that teaches"),
