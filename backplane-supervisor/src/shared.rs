@@ -226,6 +226,15 @@ impl<K: Kind> Shared<K> {
         self.queue().commands.pop_front()
     }
 
+    /// What a child has said, if that is in the queue still; a word of no meaning stays in its place, so that each ring
+    /// of the bell finds what it was rung for.
+    pub(crate) fn overtaken(&self, child: DeviceId) -> Option<Said> {
+        self.queue().commands.iter_mut().find_map(|command| match command {
+            Command::Said(by, said) if *by == child => Some(std::mem::replace(said, Said::Nothing)),
+            _ => None,
+        })
+    }
+
     /// No commands any more. What is left is returned, to be dropped outside.
     pub(crate) fn close(&self) -> VecDeque<Command<K>> {
         let mut queue = self.queue();
@@ -333,5 +342,68 @@ impl<K: Kind> Drop for Shared<K> {
         let old =
             std::mem::replace(tree, Tree::new(K::MEMBERS, strategy, Intensity::DEFAULT, AutoShutdown::Never));
         quietly(|| drop(old));
+    }
+}
+
+#[cfg(all(test, feature = "smol"))]
+mod tests {
+    use std::future::pending;
+    use std::sync::OnceLock;
+
+    use backplane::Device;
+    use backplane::runtime::Smol;
+
+    use super::*;
+    use crate::handle::SupervisorHandle;
+    use crate::report::{Event, Report};
+    use crate::spec::{ChildSpec, StartError};
+    use crate::starting::Starting;
+    use crate::supervisor::Supervisor;
+    use crate::tree::Restart;
+
+    /// What is reported of a child that ends in its first step, while somebody who calls has not come to ring the bell.
+    fn told(last_words: fn(Starting)) -> Vec<Event> {
+        let (told, place) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::<SupervisorHandle>::new()));
+        let (ear, greeted) = (Arc::clone(&told), Arc::clone(&place));
+        let child = ChildSpec::starting("brief", move |device, starting: Starting| {
+            let place = Arc::clone(&place);
+            device.manage(async move {
+                if let Some(handle) = place.get() {
+                    let call = Command::Said(Device::new().id(), Said::Nothing);
+                    handle.shared.queue().commands.push_back(call);
+                }
+                last_words(starting);
+                Err::<(), &str>("ended")
+            })
+        });
+        let other = ChildSpec::new("other", |device| device.manage(pending::<Result<(), &str>>()));
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .greet(move |handle| drop(greeted.set(handle.clone())))
+            .listen(move |report: &Report| {
+                if report.child.as_deref() == Some("brief") {
+                    ear.lock().unwrap_or_else(PoisonError::into_inner).push(report.event.clone());
+                }
+            })
+            .child(child.restart(Restart::Temporary))
+            .child(other);
+        smol::block_on(async {
+            if let Ok(handle) = tree.start(Smol::global()).await {
+                let _ = handle.which_children().await;
+                let _ = handle.stop(Exit::Shutdown).await;
+            }
+        });
+        std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[test]
+    fn what_a_child_said_counts_though_its_end_is_heard_before() {
+        let started = told(|starting| drop(starting.done()));
+        assert!(matches!(started[..2], [Event::Started, Event::Ended { .. }]), "{started:?}");
+        assert_eq!(told(Starting::ignore), [Event::Ignored]);
+        let failed = told(|starting| starting.fail("no port"));
+        let Some(Event::StartFailed(StartError::Failed(fault))) = failed.first() else {
+            panic!("{failed:?}")
+        };
+        assert!(fault.to_string().contains("no port"), "{fault}");
     }
 }

@@ -1023,8 +1023,20 @@ impl<K: Kind> Running<K> {
                     return Attempt::Failed(StartError::TimedOut(within.unwrap_or_default()));
                 }
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
+                    // What it said before it ended may still wait for the bell of somebody else's call.
+                    let said = self.shared.overtaken(id);
+                    if let Some(Said::Started) = said {
+                        self.mail.push_back(Mail::Ended(key, id));
+                        return Attempt::Started(line, progress.map(|every| (pulse, every)));
+                    }
                     let exit = self.take_end(key).unwrap_or(Exit::Normal);
-                    return Attempt::Failed(StartError::Ended(exit));
+                    return match said {
+                        Some(Said::Ignored) => Attempt::Ignored,
+                        Some(Said::Failed(error)) => Attempt::Failed(error),
+                        Some(Said::Started | Said::Nothing) | None => {
+                            Attempt::Failed(StartError::Ended(exit))
+                        }
+                    };
                 }
                 Some(Mail::Command(Command::Said(device, said))) => {
                     if device != id {
