@@ -29,7 +29,8 @@ pub(crate) const TURN: u32 = 256;
 ///
 /// Owned by whoever runs the future. Dropping a device is a fault, of kind [`Dropped`](FaultKind::Dropped), so that
 /// whatever happens to its owner, those who watch it hear of it. To leave in peace, [`disconnect`](Device::disconnect),
-/// or let [`manage`](Device::manage) do it.
+/// or let [`manage`](Device::manage) do it. Its watchers are told in the drop; what
+/// [`disconnect`](Device::disconnect) says of a great many of them holds for it, too.
 ///
 /// A device is `Send` and not `Sync`; others speak with it through its [`Line`].
 ///
@@ -155,7 +156,7 @@ impl Device {
     ///
     /// There is one set of links, whoever made them: modes add to what is there. A link with a device that has ended is
     /// no error: who would hear of its end hears at once that it is [`Gone`](FaultKind::Gone). A link with itself is
-    /// none. Constant time, however many links there are.
+    /// none. Constant time, amortised, however many links there are.
     ///
     /// ```
     /// use backplane::{Device, FaultKind, LinkMode, Message};
@@ -172,7 +173,7 @@ impl Device {
     }
 
     /// Takes away from the link with another device what `mode` says, whoever made it. Unlinking what is not linked does
-    /// nothing. Constant time.
+    /// nothing. Constant time, amortised.
     ///
     /// Once this has returned, no news of that link arrives any more, not even of an end that happened before. News that
     /// had arrived already stays queued; [`flush`](Device::flush) takes it out.

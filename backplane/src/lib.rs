@@ -33,8 +33,12 @@
 //! - News of one device arrives in the order in which it was sent.
 //! - A future under [`manage`](Device::manage), and all it held, is dropped before anyone hears of its end.
 //! - Ids are never reused, and news of an end cannot be made up.
-//! - Linking and unlinking take constant time, whether a device has one link or a million; memory does not grow with
-//!   links that are gone. A device's shared half takes 128 bytes, which are used again and never given back.
+//! - Linking and unlinking take constant time, whether a device has one link or a million. It is amortised: a link of
+//!   the owner's first looks at the news and the changes of others that have come since it last looked.
+//! - Memory does not grow with links that are gone. A device's shared half takes 128 bytes, which are used again and
+//!   never given back; a table of links that was long once gives its memory back when its last link is gone.
+//! - All of this is for devices that end. One that is leaked, by `mem::forget` or a cycle of reference counts, never
+//!   does.
 //!
 //! # Features
 //!

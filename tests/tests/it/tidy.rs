@@ -62,7 +62,7 @@ const NEVER: &[(&str, &[&str])] = &[
 ];
 
 /// They import everything, and nothing imports them.
-const FREE: [&str; 3] = ["backplane-tests", "backplane-benches", "backplane-benches-supervision"];
+const FREE: [&str; 2] = ["backplane-tests", "backplane-benches"];
 
 /// Collects what is wrong, so that one run shows all of it.
 #[derive(Default)]
