@@ -12,7 +12,7 @@ use crate::{
     id::DeviceId,
     inbox::{Inbox, Shared},
     label::Label,
-    line::{self, End, Line, Watching, sealed},
+    line::{self, End, Line, Linking, Watching, sealed},
     link::{Link, LinkMode, OnFault, OnShutdown},
     queue::Queue,
     slot::{self, Batch, More, Notice, Remains, Slot},
@@ -550,7 +550,7 @@ impl sealed::End for Device {
     }
 
     #[inline]
-    fn watch(&self, peer: Line, link: Link, _unsure: bool) -> Watching {
+    fn watch(&self, peer: Line, link: Link, _: Linking) -> Watching {
         let mut own = self.own.borrow_mut();
         loop {
             self.sync(&mut own);
@@ -573,9 +573,17 @@ impl sealed::End for Device {
     }
 
     #[inline]
-    fn change(&self, change: Entry, _unsure: bool) -> bool {
+    fn change(&self, change: Entry, _: Linking) -> bool {
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
+        if change.bits.has(Bits::WATCH)
+            && let Some(entry) = own.table.get_mut(change.peer())
+            && change.peer().has_told()
+            && self.slot.word() & slot::NEWS == 0
+        {
+            // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
+            entry.bits = Bits::NONE;
+        }
         own.table.change(change, spent(self.slot, true));
         true
     }
@@ -732,7 +740,9 @@ impl<X: Default> Table<X> {
             Some(entry) if !notice.bits.has(Bits::DECIDED) => entry,
             None if !notice.bits.has(Bits::DECIDED) => return None,
             entry => {
-                let mut entry = entry.unwrap_or(Entry::new(notice.from(), Bits::NONE, 0));
+                // Of who is gone, an entry can only be left over.
+                let gone = notice.exit.fault().is_some_and(|fault| fault.kind() == FaultKind::Gone);
+                let mut entry = entry.filter(|_| !gone).unwrap_or(Entry::new(notice.from(), Bits::NONE, 0));
                 entry.apply(&Entry::new(notice.from(), notice.bits, notice.tag));
                 entry
             }

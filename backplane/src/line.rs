@@ -165,7 +165,7 @@ pub trait End: sealed::End {}
 impl End for Line {}
 
 pub(crate) mod sealed {
-    use super::{Entry, Line, Link, Watching};
+    use super::{Entry, Line, Link, Linking, Watching};
 
     /// Its methods are ours: it can be named nowhere else.
     pub trait End {
@@ -175,17 +175,34 @@ pub(crate) mod sealed {
         /// Whether it can be gone at this moment.
         fn can_be_gone(&self) -> bool;
 
-        /// Begins to watch, on this side. With `unsure` either of the last two follows.
-        fn watch(&self, peer: Line, link: Link, unsure: bool) -> Watching;
+        /// Begins to watch, on this side.
+        fn watch(&self, peer: Line, link: Link, linking: Linking) -> Watching;
 
-        /// Changes an entry, on this side. False if this end is closed. With `unsure` either of the last two follows.
-        fn change(&self, change: Entry, unsure: bool) -> bool;
+        /// Changes an entry, on this side. False if this end is closed.
+        fn change(&self, change: Entry, linking: Linking) -> bool;
 
         /// The link is made.
         fn linked(&self);
 
         /// The link is not made, for `peer` was gone.
         fn hear_gone(&self, peer: Line);
+    }
+}
+
+/// Whether a change is made in the middle of a link that may yet find the other end gone (invariant 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linking {
+    /// It is not, or the other cannot be gone.
+    No,
+    /// From here on. What is found out is said by a change with `Ends`, by `linked`, or by `hear_gone`.
+    Begins,
+    /// Up to here.
+    Ends,
+}
+
+impl Linking {
+    fn begins_if(unsure: bool) -> Linking {
+        if unsure { Linking::Begins } else { Linking::No }
     }
 }
 
@@ -212,16 +229,16 @@ impl sealed::End for Line {
     }
 
     #[inline]
-    fn watch(&self, peer: Line, link: Link, unsure: bool) -> Watching {
-        match self.slot.change(self.generation, link.watching(peer), unsure) {
+    fn watch(&self, peer: Line, link: Link, linking: Linking) -> Watching {
+        match self.slot.change(self.generation, link.watching(peer), linking) {
             true => Watching::Now,
             false => Watching::Closed,
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry, unsure: bool) -> bool {
-        self.slot.change(self.generation, change, unsure)
+    fn change(&self, change: Entry, linking: Linking) -> bool {
+        self.slot.change(self.generation, change, linking)
     }
 
     #[inline]
@@ -276,7 +293,7 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
     let (x_unsure, y_unsure) = (y.can_be_gone(), notifies && x.can_be_gone());
     let mut begins = false;
     if monitors {
-        match x.watch(b, link, x_unsure) {
+        match x.watch(b, link, Linking::begins_if(x_unsure)) {
             Watching::Now => begins = true,
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
@@ -292,17 +309,19 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
         change.bits = Bits::NONE;
     }
     change.bits = change.bits.with(Bits::NOTIFY, monitors);
-    if !y.change(change, y_unsure) {
+    if !y.change(change, Linking::begins_if(y_unsure)) {
         if begins {
             x.hear_gone(b);
         }
         return;
     }
-    if begins && x_unsure {
+    let settles = begins && x_unsure;
+    if settles && !notifies {
         x.linked();
     }
     if notifies {
-        let told = x.change(Entry::new(b, Bits::NOTIFY, 0), false);
+        let linking = if settles { Linking::Ends } else { Linking::No };
+        let told = x.change(Entry::new(b, Bits::NOTIFY, 0), linking);
         match (told, y_unsure) {
             (false, _) => y.hear_gone(a),
             (true, true) => y.linked(),
@@ -320,11 +339,11 @@ pub(crate) fn unlink(x: &impl End, y: &impl End, mode: LinkMode) {
     }
     let (monitors, notifies) = (mode.monitors(), mode.notifies());
     if notifies {
-        x.change(Entry::new(b, Bits::UNNOTIFY, 0), false);
+        x.change(Entry::new(b, Bits::UNNOTIFY, 0), Linking::No);
     }
     let change = Bits::NONE.with(Bits::UNNOTIFY, monitors).with(Bits::UNWATCH, notifies);
-    y.change(Entry::new(a, change, 0), false);
+    y.change(Entry::new(a, change, 0), Linking::No);
     if monitors {
-        x.change(Entry::new(b, Bits::UNWATCH, 0), false);
+        x.change(Entry::new(b, Bits::UNWATCH, 0), Linking::No);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     exit::Exit,
     id::DeviceId,
     label::Label,
-    line::Line,
+    line::{Line, Linking},
     queue::Queue,
     sync::{Arc, Mutex, MutexGuard, Word, lock},
     table::{Bits, Entry, Table},
@@ -216,16 +216,22 @@ impl Slot {
     }
 
     /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. False if they
-    /// have been told. With `unsure`, what the caller finds out next is said by [`Slot::linked`] or [`Slot::tell_gone`].
+    /// have been told.
     #[inline]
-    pub(crate) fn change(&self, generation: u32, change: Entry, unsure: bool) -> bool {
+    pub(crate) fn change(&self, generation: u32, change: Entry, linking: Linking) -> bool {
         let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
         open.change_later(change);
-        if unsure {
-            open.word += LINKING_ONE;
-        }
-        if unsure || open.word & CHANGES == 0 {
-            open.flag(CHANGES, 0);
+        match linking {
+            Linking::No if open.word & CHANGES != 0 => {}
+            Linking::No => open.flag(CHANGES, 0),
+            Linking::Begins => {
+                open.word += LINKING_ONE;
+                open.flag(CHANGES, 0);
+            }
+            Linking::Ends => {
+                open.word -= LINKING_ONE;
+                open.flag(CHANGES, 0);
+            }
         }
         let waker = if open.is_crowded() { open.take_waker() } else { None };
         drop(open);

@@ -58,9 +58,8 @@ impl Entry {
     /// Applies what `change` sets and clears. What it names of tag and policy counts; a link that begins has them from it.
     #[inline]
     pub(crate) fn apply(&mut self, change: &Entry) {
-        let begins = !self.bits.has(Bits::WATCH) || change.bits.has(Bits::AFRESH);
         if change.bits.has(Bits::WATCH) {
-            self.name(change, begins);
+            self.name(change, !self.bits.has(Bits::WATCH) || change.bits.has(Bits::AFRESH));
         }
         self.bits = Bits(self.bits.0 & !(change.bits.0 >> 2 & 3) | change.bits.0 & 3);
     }
@@ -588,7 +587,8 @@ mod tests {
 
     #[test]
     fn a_change_after_a_change_is_both_changes() {
-        let peer = Device::new().line();
+        let device = Device::new();
+        let peer = device.line();
         // A change does not set and clear the same bit.
         let sound = |bits: &u32| bits & bits >> 2 & 3 == 0;
         let entry = |bits: u32, named: u32, tag: u64| {
