@@ -577,9 +577,9 @@ impl sealed::End for Device {
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
         if change.bits.has(Bits::WATCH)
-            && let Some(entry) = own.table.get_mut(change.peer())
             && change.peer().has_told()
             && self.slot.word() & slot::NEWS == 0
+            && let Some(entry) = own.table.get_mut(change.peer())
         {
             // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
             entry.bits = Bits::NONE;
