@@ -555,20 +555,17 @@ impl sealed::End for Device {
         loop {
             self.sync(&mut own);
             let entry = own.table.entry(peer, spent(self.slot, true));
-            if !entry.bits.has(Bits::WATCH) {
-                entry.apply(&link.watching(peer));
-                return Watching::Now;
-            }
-            if !peer.has_told() {
-                entry.apply(&link.watching(peer));
-                return Watching::Before;
-            }
-            if self.slot.word() & slot::NEWS == 0 {
+            let mut before = entry.bits.has(Bits::WATCH);
+            if before && peer.has_told() {
+                if self.slot.word() & slot::NEWS != 0 {
+                    continue;
+                }
                 // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
                 entry.bits = Bits::NONE;
-                entry.apply(&link.watching(peer));
-                return Watching::Now;
+                before = false;
             }
+            entry.apply(&link.watching(peer));
+            return if before { Watching::Before } else { Watching::Now };
         }
     }
 

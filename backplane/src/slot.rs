@@ -121,6 +121,27 @@ impl Open<'_> {
         self.changes()?.get_mut(peer)
     }
 
+    /// What a change that waits has to say to news of an end: nothing, which leaves it to the owner's table, the bits and
+    /// the tag under which it is heard, or, with `None`, that it is not (invariant 4).
+    #[inline]
+    fn measure(&mut self, from: Line) -> Option<(Bits, u64)> {
+        let undecided = (Bits::NONE, 0);
+        if self.word & CHANGES == 0 {
+            return Some(undecided);
+        }
+        let Some(change) = self.change(from) else { return Some(undecided) };
+        if change.bits.has(Bits::UNWATCH) {
+            return None;
+        }
+        if !change.bits.has(Bits::WATCH) {
+            return Some(undecided);
+        }
+        let heard = (change.bits.with(Bits::DECIDED, true), change.tag);
+        // What has been heard once is not heard again.
+        change.then(&Entry::new(from, Bits::UNWATCH, 0));
+        Some(heard)
+    }
+
     /// Puts a change beside those that wait, the last one for each peer counting.
     fn change_later(&mut self, change: Entry) {
         if let Some(waiting) = self.change(change.peer()) {
@@ -270,19 +291,7 @@ impl Slot {
     #[inline]
     pub(crate) fn tell(&self, generation: u32, from: Line, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
-        let (mut bits, mut tag) = (Bits::NONE, 0);
-        if open.word & CHANGES != 0
-            && let Some(change) = open.change(from)
-        {
-            if change.bits.has(Bits::UNWATCH) {
-                return;
-            }
-            if change.bits.has(Bits::WATCH) {
-                (bits, tag) = (change.bits.with(Bits::DECIDED, true), change.tag);
-                // What has been heard once is not heard again.
-                change.then(&Entry::new(from, Bits::UNWATCH, 0));
-            }
-        }
+        let Some((bits, tag)) = open.measure(from) else { return };
         open.deliver(Notice { bits, tag, ..Notice::ended(from, exit.clone()) });
     }
 
@@ -292,17 +301,10 @@ impl Slot {
     pub(crate) fn tell_gone(&self, generation: u32, from: Line, exit: Exit) {
         let Some(mut open) = self.open(generation) else { return };
         open.word -= LINKING_ONE;
-        let (mut bits, mut tag) = (Bits::NONE, 0);
-        if let Some(change) = open.change(from) {
-            if change.bits.has(Bits::UNWATCH) {
-                open.flag(0, 0);
-                return;
-            }
-            if change.bits.has(Bits::WATCH) {
-                (bits, tag) = (change.bits.with(Bits::DECIDED, true), change.tag);
-                change.then(&Entry::new(from, Bits::UNWATCH, 0));
-            }
-        }
+        let Some((bits, tag)) = open.measure(from) else {
+            open.flag(0, 0);
+            return;
+        };
         open.deliver(Notice { bits, tag, ..Notice::ended(from, exit) });
     }
 

@@ -64,6 +64,21 @@ pub(crate) struct Sheet<P> {
     pub(crate) page: P,
 }
 
+/// The pages that are full and, with `all`, those that are begun.
+pub(crate) fn take_pages<T>(
+    full: &mut Vec<Sheet<Vec<T>>>,
+    begun: &mut [Vec<T>],
+    all: bool,
+) -> Vec<Sheet<Vec<T>>> {
+    let mut pages = std::mem::take(full);
+    if all {
+        let rest = begun.iter_mut().map(std::mem::take).enumerate();
+        let rest = rest.filter(|(_, page)| !page.is_empty());
+        pages.extend(rest.map(|(file, page)| Sheet { file, page }));
+    }
+    pages
+}
+
 /// A block's messages, sorted.
 pub(crate) struct Routed<J: Job + ?Sized> {
     /// One batch for each stage that has messages.

@@ -8,7 +8,7 @@ use std::{hint::black_box, mem, sync::Arc};
 
 use crate::{
     error::Error,
-    job::{Gauge, Job, Routed, Share, Sheet},
+    job::{Gauge, Job, Routed, Share, Sheet, take_pages},
     random::{Random, mix},
     table::{Slot, Table},
 };
@@ -272,13 +272,7 @@ impl Job for InMemory {
     }
 
     fn pages(&self, open: &mut Open, all: bool) -> Vec<Sheet<Vec<Row>>> {
-        let mut pages = mem::take(&mut open.full);
-        if all {
-            let rest = open.rows.iter_mut().map(mem::take).enumerate();
-            let rest = rest.filter(|(_, page)| !page.is_empty());
-            pages.extend(rest.map(|(file, page)| Sheet { file, page }));
-        }
-        pages
+        take_pages(&mut open.full, &mut open.rows, all)
     }
 
     fn gauge(&self, open: &Open) -> Gauge {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     error::Error,
-    job::{Gauge, Job, Routed, Share, Sheet},
+    job::{Gauge, Job, Routed, Share, Sheet, take_pages},
     output::Files,
     read::{Block, Broken, CsvRecord, Manner, Partition, Text as Lines, too_long},
     record::{Record, quote, write_key},
@@ -511,13 +511,7 @@ impl Job for InFiles {
     }
 
     fn pages(&self, open: &mut Open, all: bool) -> Vec<Sheet<Vec<u8>>> {
-        let mut pages = mem::take(&mut open.full);
-        if all {
-            let rest = open.pages.iter_mut().map(mem::take).enumerate();
-            let rest = rest.filter(|(_, page)| !page.is_empty());
-            pages.extend(rest.map(|(file, page)| Sheet { file, page }));
-        }
-        pages
+        take_pages(&mut open.full, &mut open.pages, all)
     }
 
     fn gauge(&self, open: &Open) -> Gauge {
