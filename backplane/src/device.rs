@@ -12,13 +12,18 @@ use crate::{
     id::DeviceId,
     inbox::{Inbox, Shared},
     label::Label,
-    line::{self, End, Line, Linking, Watching, sealed},
+    line::{self, End, Line, Watching, sealed},
     link::{Link, LinkMode, OnFault, OnShutdown},
     queue::Queue,
     slot::{self, Batch, More, Notice, Remains, Slot},
     sync::Arc,
     table::{Bits, Entries, Entry, Table},
 };
+
+/// Devices that this one watches have its line, and tell it.
+const TO_WATCHED: u8 = 1;
+/// It has been given out, so that anybody may be leaving changes.
+const TO_ALL: u8 = 2;
 
 static DROPPED: Exit = Exit::Fault(Fault::bare(FaultKind::Dropped));
 
@@ -48,8 +53,8 @@ pub struct Device {
     slot: &'static Slot,
     generation: u32,
     open: bool,
-    /// Whether anybody else can know of this device.
-    shared: Cell<bool>,
+    /// Who else can have its line.
+    known: Cell<u8>,
     /// Whether `watch` returned news last: then it is the future's turn.
     pub(crate) futures_turn: bool,
     /// Which waker the slot holds; it means something only while the slot holds one.
@@ -113,7 +118,7 @@ impl Device {
             slot,
             generation: slot.generation(),
             open: true,
-            shared: Cell::new(false),
+            known: Cell::new(0),
             futures_turn: false,
             waker: (0, 0),
             own: RefCell::new(Own { table: Table::new() }),
@@ -135,7 +140,6 @@ impl Device {
 
     /// Gives the device a name for people, or another one.
     pub fn set_label(&self, label: impl Into<Label>) {
-        self.shared.set(true);
         self.slot.set_label(self.generation, Arc::new(label.into()));
     }
 
@@ -148,7 +152,7 @@ impl Device {
     /// Its address, to give to others.
     #[inline]
     pub fn line(&self) -> Line {
-        self.shared.set(true);
+        self.known(TO_ALL);
         Line { slot: self.slot, generation: self.generation }
     }
 
@@ -195,7 +199,7 @@ impl Device {
     ///
     /// Looks through all that is queued here, which is not what an [`Inbox`] has been given.
     pub fn flush(&self, other: &impl End) -> usize {
-        let id = other.line().id();
+        let id = other.address().id();
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
         let Some(backlog) = own.backlog() else { return 0 };
@@ -389,11 +393,17 @@ impl Device {
     /// What to do with news under `manage`.
     pub(crate) fn policy(&mut self, bits: Bits) -> OnFault {
         let own = self.own.get_mut().backlog();
-        bits.on_fault().unwrap_or_else(|| own.map(|own| own.on_fault).unwrap_or_default())
+        bits.policy().unwrap_or_else(|| own.map(|own| own.on_fault).unwrap_or_default())
     }
 
     pub(crate) fn shutdown_policy(&mut self) -> OnShutdown {
         self.own.get_mut().backlog().map(|own| own.on_shutdown).unwrap_or_default()
+    }
+
+    /// Says who else has its line from here on.
+    #[inline]
+    fn known(&self, to: u8) {
+        self.known.set(self.known.get() | to);
     }
 
     /// Puts news where it can be taken: in the inbox if there is one, else, with `keep`, where it waits for
@@ -428,26 +438,37 @@ impl Device {
         let (slot, generation) = (self.slot, self.generation);
         let own = self.own.get_mut();
         let Some(few) = own.table.few() else { return self.close_any(exit, dropped) };
-        if !self.shared.get() && slot.word() == u64::from(generation) << 32 {
-            // Nobody has ever had its line, and nobody waits.
-            slot.retire_unknown(generation);
-            return None;
-        }
+        let known = self.known.get();
         let watched = few.iter().flatten().any(Entry::is_heard);
-        let closing = slot.closing();
-        if !closing.is_plain() {
-            let remains = closing.take();
-            return self.say_goodbye(exit, dropped, remains);
-        }
-        let (told, change) = closing.close(watched);
-        if told {
-            return None;
+        let mut change = None;
+        if known == 0 && slot.is_plain(generation) {
+            // Nobody but we can touch the slot.
+            if !watched {
+                slot.retire_unknown(generation);
+                return None;
+            }
+            slot.close_unknown(generation);
+        } else {
+            let closing = slot.closing();
+            if !closing.is_plain() {
+                let remains = closing.take();
+                return self.say_goodbye(exit, dropped, remains);
+            }
+            let told;
+            (told, change) = closing.close(watched);
+            if told {
+                return None;
+            }
         }
         let me = Line { slot, generation };
         for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
             if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
                 entry.peer().tell(me, exit);
             }
+        }
+        if known & TO_ALL == 0 {
+            slot.retire_unknown(generation);
+            return None;
         }
         if let Some(change) = change.filter(Entry::is_heard) {
             change.peer().tell(me, exit);
@@ -540,58 +561,60 @@ impl End for Device {}
 
 impl sealed::End for Device {
     #[inline]
-    fn line(&self) -> Line {
-        Device::line(self)
+    fn address(&self) -> Line {
+        Line { slot: self.slot, generation: self.generation }
     }
 
     #[inline]
-    fn can_be_gone(&self) -> bool {
-        false
-    }
-
-    #[inline]
-    fn watch(&self, peer: Line, link: Link, _: Linking) -> Watching {
+    fn watch(&self, link: Entry) -> Watching {
+        self.known(TO_WATCHED);
         let mut own = self.own.borrow_mut();
         loop {
             self.sync(&mut own);
-            let entry = own.table.entry(peer, spent(self.slot, true));
-            // Said three times: said once, behind a flag, it costs every link 13 instructions.
-            if !entry.bits.has(Bits::WATCH) {
-                entry.apply(&link.watching(peer));
+            if own.table.put(link) {
                 return Watching::Now;
             }
-            if !peer.has_told() {
-                entry.apply(&link.watching(peer));
+            let entry = own.table.entry(link.peer(), spent(self.slot, true));
+            // Said three times: said once, behind a flag, it costs every link 13 instructions.
+            if !entry.bits.has(Bits::WATCH) {
+                entry.apply(&link);
+                return Watching::Now;
+            }
+            if !link.peer().has_told() {
+                entry.apply(&link);
                 return Watching::Before;
             }
             if self.slot.word() & slot::NEWS == 0 {
                 // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
                 entry.bits = Bits::NONE;
-                entry.apply(&link.watching(peer));
+                entry.apply(&link);
                 return Watching::Now;
             }
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry, _: Linking) -> bool {
+    fn change(&self, change: Entry) -> bool {
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
-        if change.bits.has(Bits::WATCH)
-            && change.peer().has_told()
-            && self.slot.word() & slot::NEWS == 0
-            && let Some(entry) = own.table.get_mut(change.peer())
-        {
-            // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
-            entry.bits = Bits::NONE;
+        if change.bits.has(Bits::WATCH) {
+            self.known(TO_WATCHED);
+            if change.peer().has_told()
+                && self.slot.word() & slot::NEWS == 0
+                && let Some(entry) = own.table.get_mut(change.peer())
+            {
+                // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
+                entry.bits = Bits::NONE;
+            }
         }
-        own.table.change(change, spent(self.slot, true));
+        if !(change.bits.links() && own.table.put(change)) {
+            own.table.change(change, spent(self.slot, true));
+        }
         true
     }
 
-    fn linked(&self) {}
-
-    fn hear_gone(&self, peer: Line) {
+    fn hear_gone(&self, link: Entry) {
+        let peer = link.peer();
         let mut own = self.own.borrow_mut();
         self.sync_all(&mut own, false);
         // Without its entry it has been heard, or the link undone, meanwhile.
@@ -608,12 +631,12 @@ impl sealed::End for Device {
 }
 
 /// Which entries of an owner's table can be forgotten, if any: those about devices that have told everybody, unless news of
-/// it may be waiting, or somebody is about to say that it is gone. The first must be seen before the others (invariant 6).
+/// it may be waiting. The first must be seen before the other (invariant 6).
 fn spent(slot: &'static Slot, forget: bool) -> impl Fn(&Entry) -> bool {
     move |entry| {
         forget
             && entry.peer().has_told()
-            && (!entry.bits.has(Bits::WATCH) || slot.word() & (slot::NEWS | slot::LINKING) == 0)
+            && (!entry.bits.has(Bits::WATCH) || slot.may_forget())
     }
 }
 

@@ -3,13 +3,13 @@
 //! Slots are made in chunks, never freed and always reused, so that a reference to one is `'static` and costs nothing to
 //! copy. What tells the users of a slot apart is its generation.
 
-use std::task::Waker;
+use std::{cell::Cell, task::Waker};
 
 use crate::{
     exit::Exit,
     id::DeviceId,
     label::Label,
-    line::{Line, Linking},
+    line::Line,
     queue::Queue,
     sync::{Arc, Mutex, MutexGuard, Word, lock},
     table::{Bits, Entry, Table},
@@ -25,9 +25,9 @@ pub(crate) const WAKER: u64 = 4;
 const CONDEMNED: u64 = 8;
 /// The state holds a label.
 const LABEL: u64 = 16;
-/// So much for each link that somebody else is making for the owner, and has not finished (invariant 6).
-const LINKING_ONE: u64 = 1 << 8;
-pub(crate) const LINKING: u64 = (1 << 32) - LINKING_ONE;
+/// An entry that watched has been forgotten, or a change of one (invariant 6).
+const FORGOT: u64 = 32;
+/// What is looked at when the slot is closed.
 const FLAGS: u64 = NEWS | CHANGES | WAKER | CONDEMNED | LABEL;
 
 /// A device's shared half. A cache-line pair of its own, for neighbours belong to strangers.
@@ -143,21 +143,36 @@ impl Open<'_> {
     }
 
     /// Puts a change beside those that wait, the last one for each peer counting.
+    #[inline]
     fn change_later(&mut self, change: Entry) {
+        if self.word & CHANGES == 0 {
+            self.state.change = Some(change);
+        } else {
+            self.change_beside(change);
+        }
+    }
+
+    #[inline(never)]
+    fn change_beside(&mut self, change: Entry) {
         if let Some(waiting) = self.change(change.peer()) {
             waiting.then(&change);
             return;
         }
+        let forgot = Cell::new(self.word);
         // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
-        let linking = self.word & LINKING != 0;
         let spent = |old: &Entry| {
-            old.peer().has_told() && !(linking && (old.bits.has(Bits::WATCH) || old.bits.has(Bits::UNWATCH)))
+            let spent = old.peer().has_told();
+            if spent {
+                forgot.set(forgot.get() | FORGOT);
+            }
+            spent
         };
         match &mut self.state.change {
             place @ None => *place = Some(change),
             Some(old) if spent(old) => *old = change,
             Some(_) => *self.state.more.get_or_insert_default().changes.entry(change.peer(), spent) = change,
         }
+        self.word = forgot.get();
     }
 
     /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
@@ -239,36 +254,16 @@ impl Slot {
     /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. False if they
     /// have been told.
     #[inline]
-    pub(crate) fn change(&self, generation: u32, change: Entry, linking: Linking) -> bool {
+    pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
         let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
         open.change_later(change);
-        match linking {
-            Linking::No if open.word & CHANGES != 0 => {}
-            Linking::No => open.flag(CHANGES, 0),
-            Linking::Begins => {
-                open.word += LINKING_ONE;
-                open.flag(CHANGES, 0);
-            }
-            Linking::Ends => {
-                open.word -= LINKING_ONE;
-                open.flag(CHANGES, 0);
-            }
-        }
+        open.flag(CHANGES, 0);
         let waker = if open.is_crowded() { open.take_waker() } else { None };
         drop(open);
         if let Some(waker) = waker {
             wake(waker);
         }
         true
-    }
-
-    /// The link that was being made is made.
-    #[cold]
-    pub(crate) fn linked(&self, generation: u32) {
-        if let Some(mut open) = self.open(generation) {
-            open.word -= LINKING_ONE;
-            open.flag(0, 0);
-        }
     }
 
     #[cold]
@@ -296,16 +291,31 @@ impl Slot {
     }
 
     /// The link that was being made is not made, for the other was gone: unless that has been heard, or the link undone,
-    /// meanwhile, it is heard now.
+    /// meanwhile, it is heard now. Where it may be that the entry was forgotten that would tell, it is heard: a link that
+    /// is not done yet can come after all that was (invariant 6).
     #[cold]
-    pub(crate) fn tell_gone(&self, generation: u32, from: Line, exit: Exit) {
+    pub(crate) fn tell_gone(&self, generation: u32, link: Entry, exit: Exit) {
         let Some(mut open) = self.open(generation) else { return };
-        open.word -= LINKING_ONE;
-        let Some((bits, tag)) = open.measure(from) else {
-            open.flag(0, 0);
-            return;
-        };
+        let from = link.peer();
+        let Some((mut bits, mut tag)) = open.measure(from) else { return };
+        if open.word & FORGOT != 0 && !bits.has(Bits::DECIDED) {
+            (bits, tag) = (link.bits.with(Bits::DECIDED, true), link.tag);
+        }
         open.deliver(Notice { bits, tag, ..Notice::ended(from, exit) });
+    }
+
+    /// Whether the owner's table may forget entries that watch who has told everybody: not where news waits, which may be
+    /// of them. Who finds one of them gone from here on knows that there is no entry to ask (invariant 6).
+    #[cold]
+    pub(crate) fn may_forget(&self) -> bool {
+        let state = lock(&self.state);
+        let word = self.word.get_locked();
+        let may = word & NEWS == 0;
+        if may && word & FORGOT == 0 {
+            self.word.set(word | FORGOT);
+        }
+        drop(state);
+        may
     }
 
     /// Asks the owner to stop. A request that waits already is not put behind itself, unless it is the owner's own: those
@@ -411,7 +421,19 @@ impl Slot {
         Err(Batch { first: None, change: state.change.take(), more: state.more.take() })
     }
 
-    /// Open to told, where nobody knows of the device.
+    /// Whether there is nothing in it at all.
+    #[inline]
+    pub(crate) fn is_plain(&self, generation: u32) -> bool {
+        self.word() == u64::from(generation) << 32
+    }
+
+    /// Open to closed, where nobody but the owner can reach it.
+    #[inline]
+    pub(crate) fn close_unknown(&self, generation: u32) {
+        self.word.set(u64::from(generation + 1) << 32);
+    }
+
+    /// Open or closed to told, where nobody can leave anything any more.
     #[inline]
     pub(crate) fn retire_unknown(&'static self, generation: u32) {
         self.word.set(u64::from(generation + 2) << 32);

@@ -4,7 +4,7 @@
 //! full is first swept, then doubled, and past [`PAGE`] cells split in two (extendible hashing: R. Fagin et al., 1979), so
 //! that the longest single step moves one page, however many links there are.
 
-use crate::line::Line;
+use crate::{line::Line, link::OnFault};
 
 /// As many are searched one by one.
 const LIST: usize = 32;
@@ -85,8 +85,8 @@ impl Entry {
             self.tag = other.tag;
             self.bits = Bits(self.bits.0 & !Bits::TAGGED.0 | other.bits.0 & Bits::TAGGED.0);
         }
-        if begins || other.bits.policy() != 0 {
-            self.bits = self.bits.with_policy(other.bits.policy());
+        if begins || other.bits.0 & Bits::POLICY != 0 {
+            self.bits = Bits(self.bits.0 & !Bits::POLICY | other.bits.0 & Bits::POLICY);
         }
     }
 }
@@ -135,13 +135,25 @@ impl Bits {
     }
 
     #[inline]
-    pub(crate) fn with_policy(self, policy: u32) -> Bits {
+    pub(crate) fn with_policy(self, policy: Option<OnFault>) -> Bits {
+        let policy = match policy {
+            None => 0,
+            Some(OnFault::Cascade) => 1,
+            Some(OnFault::Ignore) => 2,
+            Some(OnFault::HandOver) => 3,
+        };
         Bits(self.0 & !Self::POLICY | policy << 4)
     }
 
+    /// The link's own policy, if it has one.
     #[inline]
-    pub(crate) fn policy(self) -> u32 {
-        (self.0 & Self::POLICY) >> 4
+    pub(crate) fn policy(self) -> Option<OnFault> {
+        match (self.0 & Self::POLICY) >> 4 {
+            1 => Some(OnFault::Cascade),
+            2 => Some(OnFault::Ignore),
+            3 => Some(OnFault::HandOver),
+            _ => None,
+        }
     }
 }
 
@@ -255,6 +267,20 @@ impl<X: Default> Table<X> {
             return self.entry_of_more(peer, spent);
         }
         self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
+    }
+
+    /// Puts in the entry of a peer that has none, if there is room for it inline. False if there is not, or it has one.
+    #[inline]
+    pub(crate) fn put(&mut self, entry: Entry) -> bool {
+        if self.more.is_some() {
+            return false;
+        }
+        match &mut self.few {
+            [place @ None, _] => *place = Some(entry),
+            [Some(first), place @ None] if first.peer() != entry.peer() => *place = Some(entry),
+            _ => return false,
+        }
+        true
     }
 
     /// Where the entry of a peer is among the few, or could be; two if there is no room for it.
@@ -592,7 +618,9 @@ mod tests {
         // A change does not set and clear the same bit.
         let sound = |bits: &u32| bits & bits >> 2 & 3 == 0;
         let entry = |bits: u32, named: u32, tag: u64| {
-            let policy = if bits & 1 != 0 { named } else { 0 };
+            let policies =
+                [None, Some(OnFault::Cascade), Some(OnFault::Ignore), Some(OnFault::HandOver)];
+            let policy = if bits & 1 != 0 { policies[named as usize] } else { None };
             let tagged = bits & 1 != 0 && named & 1 != 0;
             let bits = Bits(bits).with_policy(policy).with(Bits::TAGGED, tagged);
             Entry::new(peer, bits, if tagged { tag } else { 0 })
@@ -607,12 +635,12 @@ mod tests {
                             entry(later, named >> 2 & 3, 2),
                             entry(last, named >> 4, 3),
                         ];
-                        let mut one_by_one = Entry::new(peer, Bits(held).with_policy(3), 9);
+                        let mut one_by_one = Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
                         changes.iter().for_each(|change| one_by_one.apply(change));
                         let mut change = changes[0];
                         change.then(&changes[1]);
                         change.then(&changes[2]);
-                        let mut at_once = Entry::new(peer, Bits(held).with_policy(3), 9);
+                        let mut at_once = Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
                         at_once.apply(&change);
                         assert_eq!(one_by_one.bits.0 & 3, at_once.bits.0 & 3);
                         if at_once.bits.has(Bits::WATCH) {
