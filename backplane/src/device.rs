@@ -317,7 +317,9 @@ impl Device {
     /// them, [`depart`](Device::depart) lets others run in between, and so does [`manage`](Device::manage).
     #[inline]
     pub fn disconnect(mut self, exit: Exit) {
-        drop(self.close(&exit, false));
+        if let Some(many) = self.close(&exit, false) {
+            drop(many);
+        }
     }
 
     /// As [`disconnect`](Device::disconnect), but yields to the executor after every 256 watchers.
@@ -436,19 +438,26 @@ impl Device {
     pub(crate) fn close(&mut self, exit: &Exit, dropped: bool) -> Option<Box<Farewell>> {
         self.open = false;
         let (slot, generation) = (self.slot, self.generation);
-        let own = self.own.get_mut();
-        let Some(few) = own.table.few() else { return self.close_any(exit, dropped) };
-        let known = self.known.get();
-        let watched = few.iter().flatten().any(Entry::is_heard);
+        let few = self.own.get_mut().table.few();
+        // Nobody but we can touch the slot.
+        let unknown = self.known.get() == 0 && slot.is_plain(generation);
+        if unknown && few.is_some_and(|few| !few.iter().flatten().any(Entry::is_heard)) {
+            slot.retire_unknown(generation);
+            return None;
+        }
+        self.close_known(exit, dropped, unknown)
+    }
+
+    /// As [`close`](Device::close), for a device of which somebody knows.
+    #[inline(never)]
+    fn close_known(&mut self, exit: &Exit, dropped: bool, unknown: bool) -> Option<Box<Farewell>> {
+        let (slot, generation, known) = (self.slot, self.generation, self.known.get());
+        let Some(few) = self.own.get_mut().table.few() else { return self.close_any(exit, dropped) };
         let mut change = None;
-        if known == 0 && slot.is_plain(generation) {
-            // Nobody but we can touch the slot.
-            if !watched {
-                slot.retire_unknown(generation);
-                return None;
-            }
+        if unknown {
             slot.close_unknown(generation);
         } else {
+            let watched = few.iter().flatten().any(Entry::is_heard);
             let closing = slot.closing();
             if !closing.is_plain() {
                 let remains = closing.take();
@@ -537,8 +546,10 @@ impl Device {
 impl Drop for Device {
     #[inline]
     fn drop(&mut self) {
-        if self.open {
-            drop(self.close(&DROPPED, true));
+        if self.open
+            && let Some(many) = self.close(&DROPPED, true)
+        {
+            drop(many);
         }
     }
 }
@@ -568,12 +579,51 @@ impl sealed::End for Device {
     #[inline]
     fn watch(&self, link: Entry) -> Watching {
         self.known(TO_WATCHED);
+        if self.put(link) { Watching::Now } else { self.watch_more(link) }
+    }
+
+    #[inline]
+    fn change(&self, change: Entry) -> bool {
+        if change.bits.has(Bits::WATCH) {
+            self.known(TO_WATCHED);
+        }
+        if !(change.bits.links() && self.put(change)) {
+            self.change_more(change);
+        }
+        true
+    }
+
+    fn hear_gone(&self, link: Entry) {
+        let peer = link.peer();
+        let mut own = self.own.borrow_mut();
+        self.sync_all(&mut own, false);
+        // Without its entry it has been heard, or the link undone, meanwhile.
+        let Some(entry) = own.table.remove(peer).filter(|entry| entry.bits.has(Bits::WATCH)) else { return };
+        let news = Message::Disconnect(Disconnect { device: peer.id(), exit: line::gone(), tag: entry.tag });
+        own.table.extra_or_default().ready.push((news, entry.bits));
+        drop(own);
+        if self.slot.word() & slot::WAKER != 0
+            && let Some(waker) = self.slot.take_waker()
+        {
+            crate::unwind::quietly(|| waker.wake());
+        }
+    }
+}
+
+impl Device {
+    /// Puts in the entry of a peer that has none, if that is a matter of a moment.
+    #[inline]
+    fn put(&self, entry: Entry) -> bool {
+        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
+        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
+        nothing_waits && own.table.put(entry)
+    }
+
+    #[inline(never)]
+    fn watch_more(&self, link: Entry) -> Watching {
         let mut own = self.own.borrow_mut();
         loop {
             self.sync(&mut own);
-            if own.table.put(link) {
-                return Watching::Now;
-            }
             let entry = own.table.entry(link.peer(), spent(self.slot, true));
             // Said three times: said once, behind a flag, it costs every link 13 instructions.
             if !entry.bits.has(Bits::WATCH) {
@@ -593,40 +643,19 @@ impl sealed::End for Device {
         }
     }
 
-    #[inline]
-    fn change(&self, change: Entry) -> bool {
+    #[inline(never)]
+    fn change_more(&self, change: Entry) {
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
-        if change.bits.has(Bits::WATCH) {
-            self.known(TO_WATCHED);
-            if change.peer().has_told()
-                && self.slot.word() & slot::NEWS == 0
-                && let Some(entry) = own.table.get_mut(change.peer())
-            {
-                // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
-                entry.bits = Bits::NONE;
-            }
-        }
-        if !(change.bits.links() && own.table.put(change)) {
-            own.table.change(change, spent(self.slot, true));
-        }
-        true
-    }
-
-    fn hear_gone(&self, link: Entry) {
-        let peer = link.peer();
-        let mut own = self.own.borrow_mut();
-        self.sync_all(&mut own, false);
-        // Without its entry it has been heard, or the link undone, meanwhile.
-        let Some(entry) = own.table.remove(peer).filter(|entry| entry.bits.has(Bits::WATCH)) else { return };
-        let news = Message::Disconnect(Disconnect { device: peer.id(), exit: line::gone(), tag: entry.tag });
-        own.table.extra_or_default().ready.push((news, entry.bits));
-        drop(own);
-        if self.slot.word() & slot::WAKER != 0
-            && let Some(waker) = self.slot.take_waker()
+        if change.bits.has(Bits::WATCH)
+            && change.peer().has_told()
+            && self.slot.word() & slot::NEWS == 0
+            && let Some(entry) = own.table.get_mut(change.peer())
         {
-            crate::unwind::quietly(|| waker.wake());
+            // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
+            entry.bits = Bits::NONE;
         }
+        own.table.change(change, spent(self.slot, true));
     }
 }
 

@@ -217,7 +217,7 @@ impl sealed::End for Line {
 
     #[cold]
     fn hear_gone(&self, link: Entry) {
-        self.slot.tell_gone(self.generation, link, gone());
+        self.slot.tell_gone(self.generation, link, &gone());
     }
 }
 

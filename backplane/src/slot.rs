@@ -74,8 +74,8 @@ pub(crate) struct Notice {
 
 impl Notice {
     #[inline]
-    pub(crate) fn ended(from: Line, exit: Exit) -> Notice {
-        Notice { slot: from.slot, generation: from.generation, bits: Bits::NONE, tag: 0, exit }
+    fn new(from: Line, bits: Bits, tag: u64, exit: &Exit) -> Notice {
+        Notice { slot: from.slot, generation: from.generation, bits, tag, exit: exit.clone() }
     }
 
     #[inline]
@@ -106,10 +106,6 @@ impl Open<'_> {
         self.slot.word.set(self.word);
     }
 
-    fn changes(&mut self) -> Option<&mut Table> {
-        self.state.more.as_mut().map(|more| &mut more.changes)
-    }
-
     /// The change that waits for this peer.
     #[inline]
     fn change(&mut self, peer: Line) -> Option<&mut Entry> {
@@ -118,7 +114,12 @@ impl Open<'_> {
         if inline {
             return self.state.change.as_mut();
         }
-        self.changes()?.get_mut(peer)
+        self.change_of_more(peer)
+    }
+
+    #[inline(never)]
+    fn change_of_more(&mut self, peer: Line) -> Option<&mut Entry> {
+        self.state.more.as_mut()?.changes.get_mut(peer)
     }
 
     /// What a change that waits has to say to news of an end: nothing, which leaves it to the owner's table, the bits and
@@ -189,11 +190,11 @@ impl Open<'_> {
 
     /// Puts in news, lets go of the lock, and wakes whoever waits for it.
     #[inline]
-    fn deliver(mut self, notice: Notice) {
-        if self.state.first.is_none() {
-            self.state.first = Some(notice);
-        } else {
-            self.push_more(notice);
+    fn deliver(mut self, from: Line, bits: Bits, tag: u64, exit: &Exit) {
+        // Put together where it stays: each copy would wait for the stores of the one before.
+        match &mut self.state.first {
+            place @ None => *place = Some(Notice::new(from, bits, tag, exit)),
+            Some(_) => self.push_more(from, bits, tag, exit),
         }
         let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
         self.flag(NEWS, WAKER);
@@ -204,8 +205,8 @@ impl Open<'_> {
     }
 
     #[inline(never)]
-    fn push_more(&mut self, notice: Notice) {
-        self.state.more.get_or_insert_default().news.push(notice);
+    fn push_more(&mut self, from: Line, bits: Bits, tag: u64, exit: &Exit) {
+        self.state.more.get_or_insert_default().news.push(Notice::new(from, bits, tag, exit));
     }
 }
 
@@ -287,21 +288,21 @@ impl Slot {
     pub(crate) fn tell(&self, generation: u32, from: Line, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
         let Some((bits, tag)) = open.measure(from) else { return };
-        open.deliver(Notice { bits, tag, ..Notice::ended(from, exit.clone()) });
+        open.deliver(from, bits, tag, exit);
     }
 
     /// The link that was being made is not made, for the other was gone: unless that has been heard, or the link undone,
     /// meanwhile, it is heard now. Where it may be that the entry was forgotten that would tell, it is heard: a link that
     /// is not done yet can come after all that was (invariant 6).
     #[cold]
-    pub(crate) fn tell_gone(&self, generation: u32, link: Entry, exit: Exit) {
+    pub(crate) fn tell_gone(&self, generation: u32, link: Entry, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
         let from = link.peer();
         let Some((mut bits, mut tag)) = open.measure(from) else { return };
         if open.word & FORGOT != 0 && !bits.has(Bits::DECIDED) {
             (bits, tag) = (link.bits.with(Bits::DECIDED, true), link.tag);
         }
-        open.deliver(Notice { bits, tag, ..Notice::ended(from, exit) });
+        open.deliver(from, bits, tag, exit);
     }
 
     /// Whether the owner's table may forget entries that watch who has told everybody: not where news waits, which may be
@@ -332,9 +333,7 @@ impl Slot {
         if waits && from != to.id() {
             return;
         }
-        let request =
-            Notice { bits: Bits::SHUTDOWN, tag: from.as_u64(), ..Notice::ended(to, Exit::Shutdown) };
-        open.deliver(request);
+        open.deliver(to, Bits::SHUTDOWN, from.as_u64(), &Exit::Shutdown);
     }
 
     pub(crate) fn condemn(&self, generation: u32) {

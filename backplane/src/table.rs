@@ -124,6 +124,11 @@ impl Bits {
     }
 
     #[inline]
+    fn both(self, other: Bits, bit: Bits) -> bool {
+        self.0 & other.0 & bit.0 != 0
+    }
+
+    #[inline]
     pub(crate) fn with(self, bit: Bits, on: bool) -> Bits {
         if on { Bits(self.0 | bit.0) } else { self }
     }
@@ -163,7 +168,26 @@ impl Bits {
 pub(crate) struct Table<X = ()> {
     /// Without the first there is no second, and with many there is neither.
     few: [Option<Entry>; 2],
-    more: Option<Box<More<X>>>,
+    more: Rare<More<X>>,
+}
+
+/// What most do without; who does is dropped in two steps.
+#[derive(Default)]
+struct Rare<T>(Option<Box<T>>);
+
+impl<T> Drop for Rare<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(there) = self.0.take() {
+            let_go(there);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn let_go<T>(there: Box<T>) {
+    drop(there);
 }
 
 #[derive(Default)]
@@ -179,39 +203,39 @@ enum Many {
 
 impl<X: Default> Table<X> {
     pub(crate) const fn new() -> Table<X> {
-        Table { few: [None, None], more: None }
+        Table { few: [None, None], more: Rare(None) }
     }
 
     #[inline]
     fn many(&self) -> Option<&Many> {
-        self.more.as_ref()?.many.as_ref()
+        self.more.0.as_ref()?.many.as_ref()
     }
 
     #[inline]
     fn many_mut(&mut self) -> Option<&mut Many> {
-        self.more.as_mut()?.many.as_mut()
+        self.more.0.as_mut()?.many.as_mut()
     }
 
     /// What else the owner keeps, if anything.
     #[inline]
     pub(crate) fn extra(&mut self) -> Option<&mut X> {
-        Some(&mut self.more.as_mut()?.extra)
+        Some(&mut self.more.0.as_mut()?.extra)
     }
 
     pub(crate) fn extra_or_default(&mut self) -> &mut X {
-        &mut self.more.get_or_insert_default().extra
+        &mut self.more.0.get_or_insert_default().extra
     }
 
     /// Gives back what else was kept, where it would not be missed.
     pub(crate) fn drop_extra_if(&mut self, idle: impl Fn(&X) -> bool) {
-        if self.more.as_ref().is_some_and(|more| more.many.is_none() && idle(&more.extra)) {
-            self.more = None;
+        if self.more.0.as_ref().is_some_and(|more| more.many.is_none() && idle(&more.extra)) {
+            self.more.0 = None;
         }
     }
 
     #[inline]
     pub(crate) fn has_extra(&self) -> bool {
-        self.more.is_some()
+        self.more.0.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -229,7 +253,7 @@ impl<X: Default> Table<X> {
     /// All entries, if that is all there is.
     #[inline]
     pub(crate) fn few(&self) -> Option<&[Option<Entry>; 2]> {
-        self.more.is_none().then_some(&self.few)
+        self.more.0.is_none().then_some(&self.few)
     }
 
     /// Whether going through it takes long enough for others to wait.
@@ -262,22 +286,24 @@ impl<X: Default> Table<X> {
     /// first.
     #[inline]
     pub(crate) fn entry(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
-        let at = if self.more.is_none() { self.place(peer) } else { 2 };
+        let at = if self.more.0.is_none() { self.place(peer) } else { 2 };
         if at == 2 {
             return self.entry_of_more(peer, spent);
         }
         self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
     }
 
-    /// Puts in the entry of a peer that has none, if there is room for it inline. False if there is not, or it has one.
+    /// Puts in what an entry of its peer has to say, if there is room for it inline. False if there is not, and where both
+    /// watch.
     #[inline]
     pub(crate) fn put(&mut self, entry: Entry) -> bool {
-        if self.more.is_some() {
+        if self.has_extra() {
             return false;
         }
         match &mut self.few {
             [place @ None, _] => *place = Some(entry),
             [Some(first), place @ None] if first.peer() != entry.peer() => *place = Some(entry),
+            [Some(first), None] if !first.bits.both(entry.bits, Bits::WATCH) => first.apply(&entry),
             _ => return false,
         }
         true
@@ -311,7 +337,7 @@ impl<X: Default> Table<X> {
             }
             let mut list = Vec::with_capacity(4);
             list.extend(self.few.iter_mut().filter_map(Option::take));
-            self.more.get_or_insert_default().many = Some(Many::List(list));
+            self.more.0.get_or_insert_default().many = Some(Many::List(list));
         }
         self.many_mut().expect("it has just been made").entry(peer, spent)
     }
@@ -338,7 +364,7 @@ impl<X: Default> Table<X> {
             Many::Pages(pages) => (pages.remove(peer)?, pages.len),
         };
         if left == 0
-            && let Some(more) = &mut self.more
+            && let Some(more) = &mut self.more.0
         {
             more.many = None;
         }
@@ -347,7 +373,7 @@ impl<X: Default> Table<X> {
 
     /// Takes all entries out.
     pub(crate) fn take_entries(&mut self) -> Entries {
-        match self.more.as_mut().and_then(|more| more.many.take()) {
+        match self.more.0.as_mut().and_then(|more| more.many.take()) {
             None => Entries::Few(std::mem::take(&mut self.few).into_iter()),
             Some(Many::List(list)) => Entries::List(list.into_iter()),
             Some(Many::Pages(pages)) => Entries::Pages(pages.pages, Vec::new().into_iter()),
