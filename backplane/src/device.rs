@@ -441,23 +441,29 @@ impl Device {
         let few = self.own.get_mut().table.few();
         // Nobody but we can touch the slot.
         let unknown = self.known.get() == 0 && slot.is_plain(generation);
-        if unknown && few.is_some_and(|few| !few.iter().flatten().any(Entry::is_heard)) {
+        let watched = few.is_none_or(is_watched);
+        if unknown && !watched {
             slot.retire_unknown(generation);
             return None;
         }
-        self.close_known(exit, dropped, unknown)
+        self.close_known(exit, dropped, unknown, watched)
     }
 
     /// As [`close`](Device::close), for a device of which somebody knows.
     #[inline(never)]
-    fn close_known(&mut self, exit: &Exit, dropped: bool, unknown: bool) -> Option<Box<Farewell>> {
+    fn close_known(
+        &mut self,
+        exit: &Exit,
+        dropped: bool,
+        unknown: bool,
+        watched: bool,
+    ) -> Option<Box<Farewell>> {
         let (slot, generation, known) = (self.slot, self.generation, self.known.get());
         let Some(few) = self.own.get_mut().table.few() else { return self.close_any(exit, dropped) };
         let mut change = None;
         if unknown {
             slot.close_unknown(generation);
         } else {
-            let watched = few.iter().flatten().any(Entry::is_heard);
             let closing = slot.closing();
             if !closing.is_plain() {
                 let remains = closing.take();
@@ -470,9 +476,11 @@ impl Device {
             }
         }
         let me = Line { slot, generation };
-        for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
-            if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
-                entry.peer().tell(me, exit);
+        if watched {
+            for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
+                if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
+                    entry.peer().tell(me, exit);
+                }
             }
         }
         if known & TO_ALL == 0 {
@@ -656,6 +664,16 @@ impl Device {
             entry.bits = Bits::NONE;
         }
         own.table.change(change, spent(self.slot, true));
+    }
+}
+
+/// Whether somebody is there to hear of an end.
+#[inline]
+fn is_watched(few: &[Option<Entry>; 2]) -> bool {
+    match few {
+        [None, _] => false,
+        [Some(only), None] => only.is_heard(),
+        [Some(first), Some(second)] => first.is_heard() || second.is_heard(),
     }
 }
 

@@ -99,27 +99,67 @@ struct Open<'a> {
     state: MutexGuard<'a, State>,
 }
 
+impl State {
+    /// The change that waits for this peer.
+    #[inline]
+    fn change(&mut self, peer: Line) -> Option<&mut Entry> {
+        // Without the inline one there are no others.
+        let inline = self.change.as_ref()?.peer() == peer;
+        if inline { self.change.as_mut() } else { self.change_of_more(peer) }
+    }
+
+    #[inline(never)]
+    fn change_of_more(&mut self, peer: Line) -> Option<&mut Entry> {
+        self.more.as_mut()?.changes.get_mut(peer)
+    }
+
+    /// Puts a change beside those that wait, the last one for each peer counting. Returns the flags that say so.
+    #[inline]
+    fn change_later(&mut self, change: Entry) -> u64 {
+        match &mut self.change {
+            place @ None => *place = Some(change),
+            Some(waiting) if waiting.peer() == change.peer() => waiting.then(&change),
+            Some(_) => return self.change_beside(change),
+        }
+        CHANGES
+    }
+
+    #[inline(never)]
+    fn change_beside(&mut self, change: Entry) -> u64 {
+        if let Some(waiting) = self.change_of_more(change.peer()) {
+            waiting.then(&change);
+            return CHANGES;
+        }
+        let forgot = Cell::new(0);
+        // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
+        let spent = |old: &Entry| {
+            let spent = old.peer().has_told();
+            if spent {
+                forgot.set(FORGOT);
+            }
+            spent
+        };
+        match &mut self.change {
+            Some(old) if !spent(old) => {
+                *self.more.get_or_insert_default().changes.entry(change.peer(), spent) = change;
+            }
+            place => *place = Some(change),
+        }
+        CHANGES | forgot.get()
+    }
+
+    /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
+    #[inline]
+    fn is_crowded(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.changes.is_long())
+    }
+}
+
 impl Open<'_> {
     #[inline]
     fn flag(&mut self, set: u64, clear: u64) {
         self.word = self.word & !clear | set;
         self.slot.word.set(self.word);
-    }
-
-    /// The change that waits for this peer.
-    #[inline]
-    fn change(&mut self, peer: Line) -> Option<&mut Entry> {
-        // Without the inline one there are no others.
-        let inline = self.state.change.as_ref()?.peer() == peer;
-        if inline {
-            return self.state.change.as_mut();
-        }
-        self.change_of_more(peer)
-    }
-
-    #[inline(never)]
-    fn change_of_more(&mut self, peer: Line) -> Option<&mut Entry> {
-        self.state.more.as_mut()?.changes.get_mut(peer)
     }
 
     /// What a change that waits has to say to news of an end: nothing, which leaves it to the owner's table, the bits and
@@ -130,7 +170,7 @@ impl Open<'_> {
         if self.word & CHANGES == 0 {
             return Some(undecided);
         }
-        let Some(change) = self.change(from) else { return Some(undecided) };
+        let Some(change) = self.state.change(from) else { return Some(undecided) };
         if change.bits.has(Bits::UNWATCH) {
             return None;
         }
@@ -139,57 +179,12 @@ impl Open<'_> {
         }
         let heard = (change.bits.with(Bits::DECIDED, true), change.tag);
         // What has been heard once is not heard again.
-        change.then(&Entry::new(from, Bits::UNWATCH, 0));
+        change.then_unwatch();
         Some(heard)
     }
 
-    /// Puts a change beside those that wait, the last one for each peer counting.
-    #[inline]
-    fn change_later(&mut self, change: Entry) {
-        if self.word & CHANGES == 0 {
-            self.state.change = Some(change);
-        } else {
-            self.change_beside(change);
-        }
-    }
-
-    #[inline(never)]
-    fn change_beside(&mut self, change: Entry) {
-        if let Some(waiting) = self.change(change.peer()) {
-            waiting.then(&change);
-            return;
-        }
-        let forgot = Cell::new(self.word);
-        // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
-        let spent = |old: &Entry| {
-            let spent = old.peer().has_told();
-            if spent {
-                forgot.set(forgot.get() | FORGOT);
-            }
-            spent
-        };
-        match &mut self.state.change {
-            place @ None => *place = Some(change),
-            Some(old) if spent(old) => *old = change,
-            Some(_) => *self.state.more.get_or_insert_default().changes.entry(change.peer(), spent) = change,
-        }
-        self.word = forgot.get();
-    }
-
-    /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
-    #[inline]
-    fn is_crowded(&self) -> bool {
-        self.word & WAKER != 0 && self.state.more.as_ref().is_some_and(|more| more.changes.is_long())
-    }
-
-    #[cold]
-    fn take_waker(&mut self) -> Option<Waker> {
-        self.flag(0, WAKER);
-        self.state.waker.take()
-    }
-
     /// Puts in news, lets go of the lock, and wakes whoever waits for it.
-    #[inline]
+    #[inline(always)]
     fn deliver(mut self, from: Line, bits: Bits, tag: u64, exit: &Exit) {
         // Put together where it stays: each copy would wait for the stores of the one before.
         match &mut self.state.first {
@@ -257,9 +252,10 @@ impl Slot {
     #[inline]
     pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
         let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
-        open.change_later(change);
-        open.flag(CHANGES, 0);
-        let waker = if open.is_crowded() { open.take_waker() } else { None };
+        let flags = open.state.change_later(change);
+        let wakes = open.word & WAKER != 0 && open.state.is_crowded();
+        let waker = if wakes { open.state.waker.take() } else { None };
+        open.flag(flags, if wakes { WAKER } else { 0 });
         drop(open);
         if let Some(waker) = waker {
             wake(waker);
@@ -277,7 +273,7 @@ impl Slot {
         let flagged = closing.word | CHANGES;
         let stopped = self.word.change(closing.word, flagged);
         if stopped {
-            closing.change_later(change);
+            closing.state.change_later(change);
         }
         stopped
     }

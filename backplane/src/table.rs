@@ -67,6 +67,10 @@ impl Entry {
     /// Makes this pending change and then `later` one change.
     #[inline]
     pub(crate) fn then(&mut self, later: &Entry) {
+        if later.bits == Bits::NOTIFY {
+            self.bits = Bits(self.bits.0 & !Bits::UNNOTIFY.0 | Bits::NOTIFY.0);
+            return;
+        }
         let afresh =
             self.bits.has(Bits::UNWATCH) || self.bits.has(Bits::AFRESH) || later.bits.has(Bits::AFRESH);
         if later.bits.has(Bits::WATCH) {
@@ -76,6 +80,12 @@ impl Entry {
         let cleared = ((self.bits.0 >> 2) & !later.bits.0 | (later.bits.0 >> 2)) & 3;
         let named = self.bits.0 & (Bits::POLICY | Bits::TAGGED.0);
         self.bits = Bits(set | cleared << 2 | named).with(Bits::AFRESH, afresh && set & 1 != 0);
+    }
+
+    /// Makes this pending change and then the end of watching one change.
+    #[inline]
+    pub(crate) fn then_unwatch(&mut self) {
+        self.bits = Bits(self.bits.0 & !(Bits::WATCH.0 | Bits::AFRESH.0) | Bits::UNWATCH.0);
     }
 
     /// Takes from another the tag and the policy that it names; all, if it begins.
@@ -635,6 +645,19 @@ mod tests {
     #[test]
     fn an_entry_is_24_bytes_and_so_is_its_option() {
         assert_eq!((size_of::<Entry>(), size_of::<Option<Entry>>()), (24, 24));
+    }
+
+    #[test]
+    fn an_end_of_watching_after_a_change_is_a_change_too() {
+        let device = Device::new();
+        for bits in 0..1024 {
+            let change = Entry::new(device.line(), Bits(bits), 7);
+            let (mut then, mut shortly) = (change, change);
+            then.then(&Entry::new(device.line(), Bits::UNWATCH, 0));
+            shortly.then_unwatch();
+            let kept = Bits::POLICY | Bits::TAGGED.0 | Bits::AFRESH.0 | 15;
+            assert_eq!((then.bits.0, then.tag), (shortly.bits.0 & kept, shortly.tag), "{bits}");
+        }
     }
 
     #[test]
