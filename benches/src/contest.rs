@@ -8,7 +8,8 @@ use crate::heap::Heap;
 /// How much time a row may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// How long one batch should run. Below a scheduler's slice, so that most batches are not interrupted.
+    /// How long one batch should run. Well below a scheduler's slice, so that most are not interrupted, however busy the
+    /// machine.
     pub batch: Duration,
     /// In so many processes a row is run, one after another.
     pub processes: usize,
@@ -25,9 +26,9 @@ pub struct Effort {
 impl Effort {
     /// For figures to be read.
     pub const FULL: Effort = Effort {
-        batch: Duration::from_micros(1500),
+        batch: Duration::from_micros(300),
         processes: 9,
-        rounds: 31,
+        rounds: 101,
         row: Duration::from_secs(9),
         long: false,
         quick: false,
