@@ -281,13 +281,36 @@ impl Device {
     /// As [`receive`](Device::receive), for futures written by hand. The waker of the last call is the one that is told.
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
-        // The usual case, on the shortest way: each copy of a message that has just been put together waits for it.
-        if let Some(notice) = self.take_one()
-            && let Some((message, _)) = self.own.get_mut().table.hear(notice)
-        {
-            return Poll::Ready(message);
+        // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
+        // together waits for it.)
+        if !self.own.get_mut().table.has_extra() {
+            if self.slot.word() & slot::NEWS == 0 {
+                if self.wait(cx.waker()) {
+                    return Poll::Pending;
+                }
+            } else if let Some(notice) = self.slot.take_one()
+                && let Some((message, _)) = self.own.get_mut().table.hear(notice)
+            {
+                return Poll::Ready(message);
+            }
         }
         self.poll_receive_any(cx)
+    }
+
+    /// Whether the slot holds this waker now, and nothing else that is to be looked at.
+    #[inline]
+    fn wait(&mut self, waker: &Waker) -> bool {
+        if self.holds(waker) {
+            return true;
+        }
+        let waker = waker.clone();
+        // The clone is what the slot holds, and what tells it from others as long as it does.
+        let key = key(&waker);
+        let waits = self.slot.wait(waker);
+        if waits {
+            self.waker = key;
+        }
+        waits
     }
 
     #[inline(never)]
@@ -350,15 +373,15 @@ impl Device {
         own.next_of_many(slot, budget)
     }
 
-    /// Whether there is nothing to hear, and the waker of `cx` is told when there is.
+    /// Whether there is nothing to hear.
     #[inline]
-    pub(crate) fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        self.holds(cx.waker()) && !self.own.get_mut().table.has_extra()
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.slot.word() & slot::NEWS == 0 && !self.own.get_mut().table.has_extra()
     }
 
     /// Whether there is no news in the slot, and this waker is.
     #[inline]
-    fn holds(&self, waker: &Waker) -> bool {
+    pub(crate) fn holds(&self, waker: &Waker) -> bool {
         self.slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key(waker)
     }
 
@@ -374,14 +397,7 @@ impl Device {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if self.holds(cx.waker()) {
-                return Poll::Pending;
-            }
-            let waker = cx.waker().clone();
-            // The clone is what the slot holds, and what tells it from others as long as it does.
-            let key = key(&waker);
-            if self.slot.wait(waker) {
-                self.waker = key;
+            if self.wait(cx.waker()) {
                 return Poll::Pending;
             }
             *budget -= 1;
