@@ -450,7 +450,7 @@ impl Device {
 
     /// Ends the device, which was perhaps just dropped. Few watchers are told here and now; what is returned tells
     /// many, at the latest when it is dropped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close(&mut self, exit: &Exit, dropped: bool) -> Option<Box<Farewell>> {
         self.open = false;
         let (slot, generation) = (self.slot, self.generation);
@@ -611,7 +611,8 @@ impl sealed::End for Device {
         if change.bits.has(Bits::WATCH) {
             self.known(TO_WATCHED);
         }
-        if !(change.bits.links() && self.put(change)) {
+        let made = if change.bits.links() { self.put(change) } else { self.cut(change) };
+        if !made {
             self.change_more(change);
         }
         true
@@ -635,12 +636,20 @@ impl sealed::End for Device {
 }
 
 impl Device {
-    /// Puts in the entry of a peer that has none, if that is a matter of a moment.
+    /// Makes a change, if that is a matter of a moment.
     #[inline]
-    fn put(&self, entry: Entry) -> bool {
+    fn put(&self, change: Entry) -> bool {
         let Ok(mut own) = self.own.try_borrow_mut() else { return false };
         let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
-        nothing_waits && own.table.put(entry)
+        nothing_waits && own.table.put(change)
+    }
+
+    /// As [`put`](Device::put), for a change that sets nothing.
+    #[inline(never)]
+    fn cut(&self, change: Entry) -> bool {
+        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
+        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
+        nothing_waits && own.table.cut(change)
     }
 
     #[inline(never)]
@@ -696,11 +705,7 @@ fn is_watched(few: &[Option<Entry>; 2]) -> bool {
 /// Which entries of an owner's table can be forgotten, if any: those about devices that have told everybody, unless news of
 /// it may be waiting. The first must be seen before the other (invariant 6).
 fn spent(slot: &'static Slot, forget: bool) -> impl Fn(&Entry) -> bool {
-    move |entry| {
-        forget
-            && entry.peer().has_told()
-            && (!entry.bits.has(Bits::WATCH) || slot.may_forget())
-    }
+    move |entry| forget && entry.peer().has_told() && (!entry.bits.has(Bits::WATCH) || slot.may_forget())
 }
 
 /// What tells one waker from another, as long as both live.

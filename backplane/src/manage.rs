@@ -267,7 +267,8 @@ where
         leaving: &mut Option<Box<Leaving<R>>>,
         cx: &mut Context<'_>,
     ) -> Poll<R> {
-        let Some(farewell) = self.project().device.as_mut().and_then(|device| device.close(exit, false)) else {
+        let Some(farewell) = self.project().device.as_mut().and_then(|device| device.close(exit, false))
+        else {
             return Poll::Ready(result);
         };
         *leaving = Some(Box::new(Leaving { farewell: *farewell, result: Some(result) }));
@@ -398,7 +399,9 @@ where
         let (result, exit) = ready!(this.run.as_mut().poll(cx));
         match result {
             Ok(value) => {
-                let Some(mut device) = this.run.project().device.take() else { panic!("polled after it had ended") };
+                let Some(mut device) = this.run.project().device.take() else {
+                    panic!("polled after it had ended")
+                };
                 device.recall();
                 Poll::Ready(Ok((device, value)))
             }

@@ -319,6 +319,21 @@ impl<X: Default> Table<X> {
         true
     }
 
+    /// Makes a change that sets nothing, if its peer's is the only entry. False if it is not.
+    #[inline]
+    pub(crate) fn cut(&mut self, change: Entry) -> bool {
+        match &mut self.few {
+            [Some(only), None] if only.peer() == change.peer() => {
+                only.apply(&change);
+                if !only.bits.links() {
+                    self.few[0] = None;
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Where the entry of a peer is among the few, or could be; two if there is no room for it.
     #[inline]
     fn place(&self, peer: Line) -> usize {
@@ -667,8 +682,7 @@ mod tests {
         // A change does not set and clear the same bit.
         let sound = |bits: &u32| bits & bits >> 2 & 3 == 0;
         let entry = |bits: u32, named: u32, tag: u64| {
-            let policies =
-                [None, Some(OnFault::Cascade), Some(OnFault::Ignore), Some(OnFault::HandOver)];
+            let policies = [None, Some(OnFault::Cascade), Some(OnFault::Ignore), Some(OnFault::HandOver)];
             let policy = if bits & 1 != 0 { policies[named as usize] } else { None };
             let tagged = bits & 1 != 0 && named & 1 != 0;
             let bits = Bits(bits).with_policy(policy).with(Bits::TAGGED, tagged);
@@ -684,12 +698,14 @@ mod tests {
                             entry(later, named >> 2 & 3, 2),
                             entry(last, named >> 4, 3),
                         ];
-                        let mut one_by_one = Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
+                        let mut one_by_one =
+                            Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
                         changes.iter().for_each(|change| one_by_one.apply(change));
                         let mut change = changes[0];
                         change.then(&changes[1]);
                         change.then(&changes[2]);
-                        let mut at_once = Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
+                        let mut at_once =
+                            Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
                         at_once.apply(&change);
                         assert_eq!(one_by_one.bits.0 & 3, at_once.bits.0 & 3);
                         if at_once.bits.has(Bits::WATCH) {
