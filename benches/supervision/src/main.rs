@@ -135,7 +135,11 @@ mod ours {
         });
         let tree = Supervisor::new(RestartStrategy::OneForOne).intensity(OFTEN).child(spec);
         let Ok(handle) = tree.start(runtime()).await else { panic!("it starts") };
-        let took = clock(&stage, || ready(stage.end.notify_one())).await;
+        let took = clock(&stage, || {
+            stage.end.notify_one();
+            ready(())
+        })
+        .await;
         drop(handle.stop(Exit::Shutdown).await);
         took
     }
@@ -349,9 +353,10 @@ mod with_ractor {
         };
         let end = || {
             let child = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-            ready(if let Some(child) = child {
+            if let Some(child) = child {
                 child.stop(None);
-            })
+            }
+            ready(())
         };
         let took = clock(&stage, end).await;
         parent.stop(None);
@@ -417,7 +422,11 @@ mod with_hydra {
                 .max_restarts(usize::MAX)
                 .max_duration(Duration::from_millis(1));
             let Ok(parent) = tree.start(SupervisorOptions::new()).await else { panic!("it starts") };
-            let took = clock(&stage, || ready(stage.end.notify_one())).await;
+            let took = clock(&stage, || {
+                stage.end.notify_one();
+                ready(())
+            })
+            .await;
             Process::exit(parent, ExitReason::Kill);
             stage.end.notify_one();
             tokio::task::yield_now().await;
