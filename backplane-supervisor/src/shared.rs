@@ -106,8 +106,6 @@ impl<K: Kind> Call<K> {
 
 /// What comes through the doorbell.
 pub(crate) enum Command<K: Kind> {
-    /// The child whose start attempt is being made is polled for the first time, which is all that it will say.
-    Polled,
     Said(DeviceId, Said),
     Retry(Key),
     Call(Call<K>),
@@ -216,6 +214,8 @@ pub(crate) type TreeOf<K> = Tree<Body<<K as Kind>::Seed>>;
 /// The half of a supervisor that others can reach.
 pub(crate) struct Shared<K: Kind> {
     pub(crate) line: Line,
+    /// In whose name a child rings that is polled for the first time.
+    first_poll: DeviceId,
     path: Arc<str>,
     engine: Arc<dyn Engine>,
     listeners: Listeners,
@@ -235,6 +235,7 @@ struct Queue<K: Kind> {
 impl<K: Kind> Shared<K> {
     pub(crate) fn new(
         line: Line,
+        first_poll: DeviceId,
         path: Arc<str>,
         engine: Arc<dyn Engine>,
         listeners: Listeners,
@@ -243,6 +244,7 @@ impl<K: Kind> Shared<K> {
         let born = engine.now();
         Arc::new(Shared {
             line,
+            first_poll,
             path,
             engine,
             listeners,
@@ -280,6 +282,12 @@ impl<K: Kind> Shared<K> {
         self.line.shutdown(self.line.id());
     }
 
+    /// The child whose start attempt is being made is polled for the first time, which is all that it will say. There is nothing
+    /// to put into the queue for that: the ring itself says it, and comes before the news of the child's end.
+    pub(crate) fn polled(&self) {
+        self.line.shutdown(self.first_poll);
+    }
+
     pub(crate) fn pop(&self) -> Option<Command<K>> {
         self.queue().commands.pop_front()
     }
@@ -289,14 +297,10 @@ impl<K: Kind> Shared<K> {
     pub(crate) fn overtaken(&self, child: DeviceId) -> Option<Said> {
         let nothing = Command::Said(child, Said::Nothing);
         let mut queue = self.queue();
-        let place = queue.commands.iter_mut().find(|command| match command {
-            Command::Polled => true,
-            Command::Said(by, _) => *by == child,
-            Command::Retry(_) | Command::Call(_) => false,
-        })?;
-        match std::mem::replace(place, nothing) {
+        let of_child = |command: &&mut Command<K>| matches!(command, Command::Said(by, _) if *by == child);
+        match std::mem::replace(queue.commands.iter_mut().find(of_child)?, nothing) {
             Command::Said(_, said) => Some(said),
-            _ => Some(Said::Started),
+            Command::Retry(_) | Command::Call(_) => None,
         }
     }
 

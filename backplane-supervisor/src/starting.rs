@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::handle::Killed;
 use crate::order::Key;
 use crate::report::Listeners;
-use crate::shared::{Command, Kind, Shared};
+use crate::shared::{Kind, Shared};
 use crate::snapshot::Snapshot;
 use crate::spec::{Init, Job, StartError, What};
 
@@ -191,7 +191,7 @@ impl<K: Kind, F: Future> Future for Life<K, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if let Some(shared) = this.polled.take() {
-            shared.put(Command::Polled);
+            shared.polled();
         }
         this.future.poll(cx).map(drop)
     }

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Poll, Waker};
+use std::task::{self, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
@@ -516,6 +516,8 @@ pub(crate) struct Running<K: Kind> {
     /// How the child that the tree has been told of last ended.
     end: Exit,
     device: Option<Device>,
+    /// Nobody else knows of it: what is asked in its name is what a child's first poll says.
+    first_poll: Device,
 }
 
 /// What the tree says, with what is kept of the child that it forgets.
@@ -523,6 +525,8 @@ type Doing<K> = Action<Child<Body<<K as Kind>::Seed>>>;
 
 enum Mail<K: Kind> {
     Ended(Key, DeviceId),
+    /// The child whose start attempt is being made is polled for the first time.
+    Polled,
     Stop(Exit),
     Command(Command<K>),
 }
@@ -588,7 +592,8 @@ impl<K: Kind> Running<K> {
         };
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
         let engine = Arc::clone(above.engine());
-        let shared = Shared::new(device.line(), path, engine, listeners, tree);
+        let first_poll = Device::new();
+        let shared = Shared::new(device.line(), first_poll.id(), path, engine, listeners, tree);
         if let Some(greeting) = greeting {
             let handle = P::handle(Arc::clone(&shared));
             quietly(|| greeting(&handle));
@@ -615,6 +620,7 @@ impl<K: Kind> Running<K> {
             started: None,
             end: Exit::Normal,
             device: Some(device),
+            first_poll,
         })
     }
 
@@ -630,7 +636,7 @@ impl<K: Kind> Running<K> {
             exit = match self.next_mail().await {
                 Turn::Mail(Mail::Ended(key, device)) => self.ended(key, device).await,
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
-                Turn::Mail(Mail::Command(Command::Polled | Command::Said(..))) => None,
+                Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
                     let now = self.now();
                     self.clock = now;
@@ -689,12 +695,12 @@ impl<K: Kind> Running<K> {
     fn unanswered(&mut self) -> Vec<Call<K>> {
         let came = std::mem::take(&mut self.mail).into_iter().filter_map(|mail| match mail {
             Mail::Command(command) => Some(command),
-            Mail::Ended(..) | Mail::Stop(_) => None,
+            Mail::Ended(..) | Mail::Polled | Mail::Stop(_) => None,
         });
         came.chain(self.shared.close())
             .filter_map(|command| match command {
                 Command::Call(call) => Some(call),
-                Command::Polled | Command::Said(..) | Command::Retry(_) => None,
+                Command::Said(..) | Command::Retry(_) => None,
             })
             .collect()
     }
@@ -708,69 +714,62 @@ impl<K: Kind> Running<K> {
     // ---- mail ----------------------------------------------------------------------------------------------------
 
     /// What there is to do next.
-    async fn next_mail(&mut self) -> Turn<K> {
-        loop {
-            if let Some(Reverse(timer)) = self.timers.peek()
-                && timer.at <= self.now()
-                && let Some(Reverse(timer)) = self.timers.pop()
-            {
-                return Turn::Alarm(timer.what);
+    fn next_mail(&mut self) -> impl Future<Output = Turn<K>> {
+        poll_fn(|cx| {
+            loop {
+                if let Some(Reverse(timer)) = self.timers.peek()
+                    && timer.at <= self.now()
+                    && let Some(Reverse(timer)) = self.timers.pop()
+                {
+                    return Poll::Ready(Turn::Alarm(timer.what));
+                }
+                if let Some(mail) = self.mail.pop_front() {
+                    return Poll::Ready(Turn::Mail(mail));
+                }
+                let until = self.timers.peek().map(|Reverse(timer)| timer.at);
+                if let Some(mail) = ready!(self.poll_mail(cx, until)) {
+                    return Poll::Ready(Turn::Mail(mail));
+                }
             }
-            if let Some(mail) = self.mail.pop_front() {
-                return Turn::Mail(mail);
-            }
-            let until = self.timers.peek().map(|Reverse(timer)| timer.at);
-            if let Some(mail) = self.wait(until).await {
-                return Turn::Mail(mail);
-            }
-        }
+        })
     }
 
     /// What comes next, or nothing when it is `until`. What is there already comes first, however late it is.
-    async fn receive(&mut self, until: Option<Instant>) -> Option<Mail<K>> {
-        loop {
-            if let Some(mail) = self.wait(until).await {
-                return Some(mail);
+    fn receive(&mut self, until: Option<Instant>) -> impl Future<Output = Option<Mail<K>>> {
+        poll_fn(move |cx| {
+            loop {
+                if let Some(mail) = ready!(self.poll_mail(cx, until)) {
+                    return Poll::Ready(Some(mail));
+                }
+                if until.is_some_and(|until| self.now() >= until) {
+                    return Poll::Ready(None);
+                }
             }
-            if let Some(until) = until
-                && self.now() >= until
-            {
-                return None;
-            }
-        }
+        })
     }
 
-    /// Waits for news or for `until`; either may come to nothing.
-    async fn wait(&mut self, until: Option<Instant>) -> Option<Mail<K>> {
-        let (device, sleep, engine) = (&mut self.device, &mut self.sleep, self.shared.engine());
-        let message = poll_fn(|cx| {
-            if let Some(device) = device
-                && let Poll::Ready(message) = device.poll_receive(cx)
-            {
-                return Poll::Ready(Some(message));
-            }
-            let Some(until) = until else {
-                *sleep = None;
-                return Poll::Pending;
-            };
-            // A timer that is set for something earlier will do: whoever is woken too early looks at the clock.
-            let timer = match sleep {
-                Some((at, timer)) if *at <= until => timer,
-                _ => &mut sleep.insert((until, engine.sleep_until(until))).1,
-            };
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            Poll::Pending
-        })
-        .await;
-        match message {
-            Some(message) => self.sort(message),
-            None => {
-                self.sleep = None;
-                None
-            }
+    /// News, or nothing at about `until`; what is news to nobody comes to nothing, too.
+    ///
+    /// By hand, as the two above: a child's start and end pass through here, and each `async fn` on the way would be entered
+    /// and left once more.
+    fn poll_mail(&mut self, cx: &mut task::Context<'_>, until: Option<Instant>) -> Poll<Option<Mail<K>>> {
+        if let Some(device) = &mut self.device
+            && let Poll::Ready(message) = device.poll_receive(cx)
+        {
+            return Poll::Ready(self.sort(message));
         }
+        let Some(until) = until else {
+            self.sleep = None;
+            return Poll::Pending;
+        };
+        // A timer that is set for something earlier will do: whoever is woken too early looks at the clock.
+        let timer = match &mut self.sleep {
+            Some((at, timer)) if *at <= until => timer,
+            sleep => &mut sleep.insert((until, self.shared.engine().sleep_until(until))).1,
+        };
+        ready!(timer.as_mut().poll(cx));
+        self.sleep = None;
+        Poll::Ready(None)
     }
 
     fn sort(&mut self, message: Message) -> Option<Mail<K>> {
@@ -788,6 +787,7 @@ impl<K: Kind> Running<K> {
                 drop(before);
                 Some(Mail::Ended(key, news.device))
             }
+            Message::Shutdown(from) if from == self.first_poll.id() => Some(Mail::Polled),
             Message::Shutdown(from) if from == self.shared.line.id() => self.shared.pop().map(Mail::Command),
             Message::Shutdown(from) => {
                 self.parent.is_none_or(|parent| parent == from).then_some(Mail::Stop(Exit::Shutdown))
@@ -1069,7 +1069,7 @@ impl<K: Kind> Running<K> {
                         }
                     };
                 }
-                Some(Mail::Command(Command::Polled)) => {
+                Some(Mail::Polled) => {
                     return Attempt::Started(line, progress.map(|every| (pulse, every)));
                 }
                 Some(Mail::Command(Command::Said(device, said))) => {

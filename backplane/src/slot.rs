@@ -452,10 +452,10 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// Whether there is nothing in it but, perhaps, one piece of news and one change.
+    /// Whether there is nothing in it but, perhaps, a waker, one piece of news and one change.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.word & (FLAGS & !(NEWS | CHANGES)) == 0
+        self.word & (FLAGS & !(NEWS | CHANGES | WAKER)) == 0
             && (self.word & (NEWS | CHANGES) == 0 || self.state.more.is_none())
     }
 
@@ -470,6 +470,7 @@ impl Closing {
         if self.word & CHANGES != 0 {
             change = self.state.change.take().filter(Entry::changes_notify);
         }
+        let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
         let told = !watched && !change.as_ref().is_some_and(Entry::is_heard);
         let Closing { slot, word, state } = self;
         let generation = (word >> 32) as u32;
@@ -478,6 +479,10 @@ impl Closing {
         drop(state);
         if told {
             slot.give(generation);
+        }
+        if let Some(waker) = waker {
+            // It is the user's.
+            crate::unwind::quietly(|| drop(waker));
         }
         (told, change)
     }
