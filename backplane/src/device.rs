@@ -72,6 +72,13 @@ impl Own {
     fn backlog(&mut self) -> Option<&mut Backlog> {
         self.table.extra()
     }
+
+    /// Whether what is in the slot comes next. False, too, where there is a backlog to be dropped.
+    #[inline]
+    fn is_caught_up(&mut self) -> bool {
+        !self.table.has_extra()
+            || self.table.is_long() && self.backlog().is_none_or(|backlog| backlog.has_nothing_to_tell())
+    }
 }
 
 /// What was taken from the slot, or is kept for later. Empty for most, most of the time.
@@ -91,14 +98,17 @@ struct Backlog {
 }
 
 impl Backlog {
+    #[inline]
+    fn has_nothing_to_tell(&self) -> bool {
+        self.ready.is_empty() && self.news.is_empty() && self.changes.is_none()
+    }
+
     /// Whether it would not be missed.
     fn is_idle(&self) -> bool {
         let policies = (self.on_fault, self.on_shutdown) == (OnFault::default(), OnShutdown::default());
         policies
             && self.inbox.is_none()
-            && self.changes.is_none()
-            && self.ready.is_empty()
-            && self.news.is_empty()
+            && self.has_nothing_to_tell()
             && self.kept.is_empty()
     }
 }
@@ -283,7 +293,7 @@ impl Device {
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
         // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
         // together waits for it.)
-        if !self.own.get_mut().table.has_extra() {
+        if self.own.get_mut().is_caught_up() {
             if self.slot.word() & slot::NEWS == 0 {
                 if self.wait(cx.waker()) {
                     return Poll::Pending;
@@ -595,6 +605,8 @@ impl fmt::Debug for Device {
 impl End for Device {}
 
 impl sealed::End for Device {
+    const OWNED: bool = true;
+
     #[inline]
     fn address(&self) -> Line {
         Line { slot: self.slot, generation: self.generation }

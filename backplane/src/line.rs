@@ -171,6 +171,9 @@ pub(crate) mod sealed {
 
     /// Its methods are ours: it can be named nowhere else.
     pub trait End {
+        /// Whether this is the owner's end, which cannot close while it is being linked.
+        const OWNED: bool;
+
         /// Its address, for the other end's table only.
         fn address(&self) -> Line;
 
@@ -197,6 +200,8 @@ pub enum Watching {
 }
 
 impl sealed::End for Line {
+    const OWNED: bool = false;
+
     #[inline]
     fn address(&self) -> Line {
         *self
@@ -227,15 +232,19 @@ pub(crate) fn gone() -> Exit {
 
 /// Each direction: the watcher first, then the watched (invariant 3).
 #[inline]
-pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
+pub(crate) fn link<X: End>(x: &X, y: &impl End, link: Link) {
     let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
+    // Nothing of the owner's can be told before the other watches: it may say at once who is to hear of it.
+    let at_once = X::OWNED && monitors && notifies;
     let mut begins = false;
     if monitors {
-        match x.watch(link.watching(b)) {
+        let mut watching = link.watching(b);
+        watching.bits = watching.bits.with(Bits::NOTIFY, at_once);
+        match x.watch(watching) {
             Watching::Now => begins = true,
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
@@ -257,7 +266,7 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
         }
         return;
     }
-    if notifies && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
+    if notifies && !at_once && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
         y.hear_gone(link.watching(a));
     }
 }
