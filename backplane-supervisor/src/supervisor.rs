@@ -520,9 +520,6 @@ pub(crate) struct Running<K: Kind> {
     first_poll: Device,
 }
 
-/// What the tree says, with what is kept of the child that it forgets.
-type Doing<K> = Action<Child<Body<<K as Kind>::Seed>>>;
-
 enum Mail<K: Kind> {
     Ended(Key, DeviceId),
     /// The child whose start attempt is being made is polled for the first time.
@@ -864,7 +861,7 @@ impl<K: Kind> Running<K> {
     }
 
     /// Tells the tree what has happened; what it says to do about it.
-    fn think(&mut self, tell: impl FnOnce(&mut TreeOf<K>)) -> Option<Doing<K>> {
+    fn think(&mut self, tell: impl FnOnce(&mut TreeOf<K>)) -> Option<Action> {
         let mut tree = self.shared.tree();
         tell(&mut tree);
         if std::mem::take(&mut self.broken) {
@@ -874,7 +871,7 @@ impl<K: Kind> Running<K> {
     }
 
     /// Does what the tree says until it says nothing more; how to end, if it said so.
-    async fn drive(&mut self, mut action: Option<Doing<K>>) -> Option<Exit> {
+    async fn drive(&mut self, mut action: Option<Action>) -> Option<Exit> {
         loop {
             action = match action? {
                 Action::Start(key) => self.start(key).await,
@@ -922,7 +919,8 @@ impl<K: Kind> Running<K> {
                     self.tell_of(key, || Event::LeftDown);
                     self.think(|_| {})
                 }
-                Action::Forget(child) => {
+                Action::Forget => {
+                    let child = self.shared.tree().take_forgotten();
                     quietly(|| drop(child));
                     self.think(|_| {})
                 }
@@ -957,7 +955,7 @@ impl<K: Kind> Running<K> {
     // ---- starting ------------------------------------------------------------------------------------------------
 
     /// Makes a start attempt; what the tree says about how it went.
-    async fn start(&mut self, key: Key) -> Option<Doing<K>> {
+    async fn start(&mut self, key: Key) -> Option<Action> {
         self.start_error = None;
         self.started = None;
         match self.attempt(key).await {

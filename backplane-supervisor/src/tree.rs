@@ -274,7 +274,7 @@ pub(crate) enum Ending {
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Action<C> {
+pub(crate) enum Action {
     /// Make a start attempt.
     Start(Key),
     /// End this child, by its shutdown rule.
@@ -293,8 +293,8 @@ pub(crate) enum Action<C> {
     GaveUp(Key),
     /// Tell that this child has exceeded its own budget and stays down.
     LeftDown(Key),
-    /// This child has left the list.
-    Forget(C),
+    /// A child has left the list: [`Tree::take_forgotten`] drops it where that is no harm.
+    Forget,
     /// Nothing runs any more: end.
     Finish(Ending),
 }
@@ -336,6 +336,7 @@ pub(crate) struct Tree<B> {
     significant_running: usize,
     supervisors: usize,
     doing: Doing,
+    forgotten: Option<Child<B>>,
 }
 
 /// What is being done, and where in the list.
@@ -439,6 +440,7 @@ impl<B: Named> Tree<B> {
             significant_running: 0,
             supervisors: 0,
             doing: Doing::Nothing,
+            forgotten: None,
         }
     }
 
@@ -624,6 +626,11 @@ impl<B: Named> Tree<B> {
         if leaves { self.remove(key) } else { None }
     }
 
+    /// The child that has left the list, after [`Action::Forget`].
+    pub(crate) fn take_forgotten(&mut self) -> Option<Child<B>> {
+        self.forgotten.take()
+    }
+
     /// The start attempt has failed. Returns the child if that makes it leave the list.
     pub(crate) fn failed(&mut self, now: Instant, key: Key) -> Option<Child<B>> {
         self.set_state(key, State::Down);
@@ -655,7 +662,7 @@ impl<B: Named> Tree<B> {
     // ---- thinking ------------------------------------------------------------------------------------------------
 
     /// What to do next; `None` when there is nothing to do until something happens.
-    pub(crate) fn next(&mut self) -> Option<Action<Child<B>>> {
+    pub(crate) fn next(&mut self) -> Option<Action> {
         loop {
             match self.doing {
                 Doing::Nothing => return None,
@@ -696,7 +703,8 @@ impl<B: Named> Tree<B> {
                     let leaves =
                         self.restart_of(key) == Restart::Temporary || self.members == Members::OfOneKind;
                     if leaves && let Some(child) = self.forget(key) {
-                        return Some(Action::Forget(child));
+                        self.forgotten = Some(child);
+                        return Some(Action::Forget);
                     }
                 }
                 Doing::Restart { now, key, count, pause } => {
@@ -721,7 +729,8 @@ impl<B: Named> Tree<B> {
                     if self.restart_of(key) == Restart::Temporary
                         && let Some(child) = self.remove(key)
                     {
-                        return Some(Action::Forget(child));
+                        self.forgotten = Some(child);
+                        return Some(Action::Forget);
                     }
                 }
                 Doing::StopGroup { at: None, group, pause: None, .. } => {
@@ -760,7 +769,8 @@ impl<B: Named> Tree<B> {
                     let leaves =
                         self.restart_of(key) == Restart::Temporary || self.members == Members::OfOneKind;
                     if leaves && let Some(child) = self.remove(key) {
-                        return Some(Action::Forget(child));
+                        self.forgotten = Some(child);
+                        return Some(Action::Forget);
                     }
                 }
 
@@ -788,7 +798,7 @@ impl<B: Named> Tree<B> {
     }
 
     /// Restart type said yes; intensity and strategy are next.
-    fn restart(&mut self, now: Instant, key: Key, count: bool, pause: bool) -> Option<Action<Child<B>>> {
+    fn restart(&mut self, now: Instant, key: Key, count: bool, pause: bool) -> Option<Action> {
         self.set_state(key, State::Down);
         let mut too_many = false;
         if count
@@ -828,13 +838,13 @@ impl<B: Named> Tree<B> {
     }
 
     /// Starts it later; until then it shows as restarting.
-    fn wait(&mut self, key: Key, wait: Duration) -> Action<Child<B>> {
+    fn wait(&mut self, key: Key, wait: Duration) -> Action {
         self.set_state(key, State::Restarting { counted: true });
         self.doing = Doing::Nothing;
         Action::RetryAfter(key, wait)
     }
 
-    fn start(&mut self, key: Key) -> Action<Child<B>> {
+    fn start(&mut self, key: Key) -> Action {
         self.set_state(key, State::Starting);
         Action::Start(key)
     }

@@ -129,7 +129,8 @@ impl Run<'_> {
                     self.retries.push(at);
                 }
                 Action::GaveUp(_) => gave_up = true,
-                Action::Forget(child) => {
+                Action::Forget => {
+                    let Some(child) = self.tree.take_forgotten() else { panic!("a child is forgotten") };
                     assert_eq!(self.case.restarts[child.body.at], Restart::Temporary);
                     self.is[child.body.at] = Is::Gone;
                 }

@@ -281,7 +281,7 @@ impl World {
                     self.sup(sup).tree.stopped(key, end_of(&reason));
                 }
                 Action::StopTogether => self.stop_together(sup, deadline)?,
-                Action::Booted | Action::Forget(_) | Action::LeftDown(_) => {}
+                Action::Booted | Action::Forget | Action::LeftDown(_) => {}
                 Action::Retry(key) => {
                     self.sup(sup).mailbox.push_back(Mail::Retry(key));
                     self.ready.push_back(sup);

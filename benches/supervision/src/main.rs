@@ -111,6 +111,80 @@ mod bare {
     }
 }
 
+/// No supervisor, but what its promises need at least: a task that is known of by a device, linked with that of who watches;
+/// the watcher is woken by the child's first poll, and by its end.
+mod by_hand {
+    use super::*;
+    use backplane::{Device, Line, LinkMode, Message};
+    use tokio::task::JoinHandle;
+
+    type Job = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    async fn spawn<F>(me: &mut Device, future: F) -> (Line, JoinHandle<()>)
+    where
+        F: Future<Output = Result<(), ()>> + Send + 'static,
+    {
+        let child = Device::new();
+        let (line, watcher) = (child.line(), me.line());
+        me.link(&child, LinkMode::Peer);
+        let managed = child.manage(future);
+        let job: Job = Box::pin(async move {
+            watcher.shutdown(watcher.id());
+            drop(managed.await);
+        });
+        let task = tokio::spawn(job);
+        while !matches!(me.receive().await, Message::Shutdown(_)) {}
+        (line, task)
+    }
+
+    pub(super) async fn restarts() -> Duration {
+        let stage = Arc::new(Stage::default());
+        let child = Arc::clone(&stage);
+        let watcher = tokio::spawn(async move {
+            let mut me = Device::new();
+            loop {
+                let stage = Arc::clone(&child);
+                let life = async move {
+                    life(stage).await;
+                    Ok(())
+                };
+                drop(spawn(&mut me, life).await);
+                while !matches!(me.receive().await, Message::Disconnect(_)) {}
+            }
+        });
+        let took = clock(&stage, || {
+            stage.end.notify_one();
+            ready(())
+        })
+        .await;
+        watcher.abort();
+        took
+    }
+
+    pub(super) async fn many(count: usize) -> (Duration, Duration) {
+        let stage = Arc::new(Stage::default());
+        let (mut me, mut children) = (Device::new(), Vec::new());
+        let begin = Instant::now();
+        for _ in 0..count {
+            let present = Present::new(&stage);
+            let child = async move {
+                let _present = present;
+                std::future::pending().await
+            };
+            children.push(spawn(&mut me, child).await);
+        }
+        let started = begin.elapsed();
+        let begin = Instant::now();
+        while let Some((line, task)) = children.pop() {
+            line.shutdown(me.id());
+            while !matches!(me.receive().await, Message::Disconnect(_)) {}
+            drop(task);
+        }
+        assert_eq!(stage.running.load(Ordering::Relaxed), 0);
+        (started, begin.elapsed())
+    }
+}
+
 mod ours {
     use super::*;
     use backplane::Exit;
@@ -505,7 +579,7 @@ impl Samples {
     }
 }
 
-const SIDES: [&str; 7] = [
+const SIDES: [&str; 8] = [
     "backplane-supervisor",
     "hydra",
     "kameo",
@@ -513,6 +587,7 @@ const SIDES: [&str; 7] = [
     "Erlang/OTP",
     "no supervisor",
     "hydra, waiting",
+    "by hand",
 ];
 
 fn restarts(side: usize) -> Duration {
@@ -521,6 +596,7 @@ fn restarts(side: usize) -> Duration {
         1 => on_one_thread(with_hydra::restarts()),
         2 => on_one_thread(with_kameo::restarts()),
         3 => on_one_thread(with_ractor::restarts()),
+        7 => on_one_thread(by_hand::restarts()),
         _ => on_one_thread(bare::restarts()),
     }
 }
@@ -532,6 +608,7 @@ fn many(side: usize, count: usize) -> (Duration, Duration) {
         6 => on_one_thread(with_hydra::many(count, true)),
         2 => on_one_thread(with_kameo::many(count)),
         3 => on_one_thread(with_ractor::many(count)),
+        7 => on_one_thread(by_hand::many(count)),
         _ => on_one_thread(bare::many(count)),
     }
 }
@@ -552,7 +629,7 @@ fn main() {
         return;
     }
 
-    let mut took: [[Samples; 3]; 7] = Default::default();
+    let mut took: [[Samples; 3]; 8] = Default::default();
     for round in 0..=ROUNDS {
         let forth: Vec<usize> = (0..SIDES.len()).filter(|side| *side != 4).collect();
         let sides: Vec<usize> = if round % 2 == 0 { forth } else { forth.into_iter().rev().collect() };
