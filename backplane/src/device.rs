@@ -106,10 +106,7 @@ impl Backlog {
     /// Whether it would not be missed.
     fn is_idle(&self) -> bool {
         let policies = (self.on_fault, self.on_shutdown) == (OnFault::default(), OnShutdown::default());
-        policies
-            && self.inbox.is_none()
-            && self.has_nothing_to_tell()
-            && self.kept.is_empty()
+        policies && self.inbox.is_none() && self.has_nothing_to_tell() && self.kept.is_empty()
     }
 }
 
