@@ -111,6 +111,12 @@ impl Default for Device {
 
 impl Device {
     /// A new device, not linked with any.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// assert!(device.line().is_alive());
+    /// ```
     #[inline]
     pub fn new() -> Device {
         let slot = slot::take();
@@ -139,17 +145,36 @@ impl Device {
     }
 
     /// Gives the device a name for people, or another one.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// device.set_label("listener");
+    /// assert_eq!(device.line().label().unwrap().name(), "listener");
+    /// ```
     pub fn set_label(&self, label: impl Into<Label>) {
         self.slot.set_label(self.generation, Arc::new(label.into()));
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// assert_eq!(device.id(), device.line().id());
+    /// ```
     #[inline]
     pub fn id(&self) -> DeviceId {
         DeviceId::new(self.slot.index(), self.generation)
     }
 
     /// Its address, to give to others.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let line = Device::new().line(); // the device itself is dropped here
+    /// assert!(!line.is_alive());
+    /// ```
     #[inline]
     pub fn line(&self) -> Line {
         self.known(TO_ALL);
@@ -198,6 +223,17 @@ impl Device {
     /// Takes out queued news of another device's end, as OTP's `demonitor` with `flush`; returns how much there was.
     ///
     /// Looks through all that is queued here, which is not what an [`Inbox`] has been given.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// let line = b.line();
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// a.unlink(&line, LinkMode::Monitor);
+    /// assert_eq!(a.flush(&line), 1); // it had arrived before the unlink
+    /// assert_eq!(a.try_receive(), None);
+    /// ```
     pub fn flush(&self, other: &impl End) -> usize {
         let id = other.address().id();
         let mut own = self.own.borrow_mut();
@@ -212,11 +248,34 @@ impl Device {
 
     /// What news of an end does under [`manage`](Device::manage), where the link does not say:
     /// [`OnFault::Cascade`] unless this is called.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use backplane::{Device, LinkMode, OnFault};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.on_fault(OnFault::Ignore);
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b); // a fault, and nothing to a
+    /// let result = futures_lite::future::block_on(a.manage(async { Ok::<_, Infallible>("done") }));
+    /// assert_eq!(result.unwrap(), "done");
+    /// ```
     pub fn on_fault(&mut self, policy: OnFault) {
         self.own.get_mut().table.extra_or_default().on_fault = policy;
     }
 
     /// What a shutdown request does under [`manage`](Device::manage): [`OnShutdown::End`] unless this is called.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use backplane::{Device, Message, OnShutdown};
+    /// let mut device = Device::new();
+    /// device.on_shutdown(OnShutdown::HandOver);
+    /// let mut inbox = device.inbox();
+    /// device.line().shutdown(device.id());
+    /// let managed = device.manage(async move { Ok::<_, Infallible>(inbox.receive().await) });
+    /// let asked = futures_lite::future::block_on(managed).unwrap();
+    /// assert!(matches!(asked, Some(Message::Shutdown(_))));
+    /// ```
     pub fn on_shutdown(&mut self, policy: OnShutdown) {
         self.own.get_mut().table.extra_or_default().on_shutdown = policy;
     }
@@ -251,6 +310,15 @@ impl Device {
     }
 
     /// The next news, if there is any. All news, whatever the policy of its link.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// assert_eq!(a.try_receive(), None);
+    /// drop(b);
+    /// assert!(a.try_receive().is_some());
+    /// ```
     pub fn try_receive(&mut self) -> Option<Message> {
         let mut budget = u32::MAX;
         self.next_here(&mut budget).map(|(message, _)| message)
@@ -279,6 +347,16 @@ impl Device {
     }
 
     /// As [`receive`](Device::receive), for futures written by hand. The waker of the last call is the one that is told.
+    ///
+    /// ```
+    /// use std::{future::poll_fn, task::Poll};
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// let news = poll_fn(|cx| a.poll_receive(cx));
+    /// assert!(matches!(futures_lite::future::block_on(news), backplane::Message::Disconnect(_)));
+    /// ```
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
         // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
@@ -329,6 +407,15 @@ impl Device {
     }
 
     /// News as a stream that does not end.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// use futures_lite::StreamExt;
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// assert!(futures_lite::future::block_on(a.news().next()).is_some());
+    /// ```
     #[cfg(feature = "stream")]
     pub fn news(&mut self) -> News<'_> {
         News { device: self }
@@ -338,6 +425,15 @@ impl Device {
     ///
     /// Watchers are told before this returns, each in constant time and under its own lock only. With a great many of
     /// them, [`depart`](Device::depart) lets others run in between, and so does [`manage`](Device::manage).
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// b.disconnect(Exit::Normal);
+    /// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!("nobody told us") };
+    /// assert_eq!(news.exit, Exit::Normal);
+    /// ```
     #[inline]
     pub fn disconnect(mut self, exit: Exit) {
         if let Some(many) = self.close(&exit, false) {
@@ -349,6 +445,15 @@ impl Device {
     ///
     /// The device has ended when this is first polled. Dropped half-way, it tells the rest at once; never polled, it is
     /// the device that is dropped.
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode};
+    /// let hub = Device::new();
+    /// let mut watchers: Vec<Device> = (0..1_000).map(|_| Device::new()).collect();
+    /// watchers.iter().for_each(|watcher| watcher.link(&hub, LinkMode::Monitor));
+    /// futures_lite::future::block_on(hub.depart(Exit::Normal));
+    /// assert!(watchers.iter_mut().all(|watcher| watcher.try_receive().is_some()));
+    /// ```
     pub async fn depart(mut self, exit: Exit) {
         if let Some(mut farewell) = self.close(&exit, false) {
             future::poll_fn(|cx| farewell.poll(cx)).await;

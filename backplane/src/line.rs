@@ -51,18 +51,45 @@ pub struct Line {
 
 impl Line {
     /// The name of the device.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// let line = device.line();
+    /// let id = device.id();
+    /// drop(device);
+    /// assert_eq!(line.id(), id); // for good
+    /// ```
     #[inline]
     pub fn id(&self) -> DeviceId {
         DeviceId::new(self.slot.index(), self.generation)
     }
 
     /// Whether the device has not ended. The answer may be out of date when it arrives, unless it is no.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// let line = device.line();
+    /// assert!(line.is_alive());
+    /// drop(device);
+    /// assert!(!line.is_alive());
+    /// ```
     #[inline]
     pub fn is_alive(&self) -> bool {
         self.slot.generation() == self.generation
     }
 
     /// What people call the device, if it has a label and has not ended.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::labelled("listener");
+    /// let line = device.line();
+    /// assert_eq!(line.label().unwrap().name(), "listener");
+    /// drop(device);
+    /// assert_eq!(line.label(), None);
+    /// ```
     pub fn label(&self) -> Option<Arc<Label>> {
         self.slot.label(self.generation)
     }
@@ -81,6 +108,15 @@ impl Line {
     }
 
     /// Takes away from the link what `mode` says; see [`Device::unlink`](crate::Device::unlink).
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// a.line().unlink(&b.line(), LinkMode::Monitor);
+    /// drop(b);
+    /// assert_eq!(a.try_receive(), None);
+    /// ```
     pub fn unlink(&self, other: &impl End, mode: LinkMode) {
         self::unlink(self, other, mode);
     }
