@@ -708,11 +708,11 @@ impl sealed::End for Device {
     #[inline]
     fn watch(&self, link: Entry) -> Watching {
         self.known(TO_WATCHED);
-        if self.put(link) { Watching::Now } else { self.watch_more(link) }
+        if self.put(link) { Watching::Now(0) } else { self.watch_more(link) }
     }
 
     #[inline]
-    fn change(&self, change: Entry) -> bool {
+    fn change(&self, change: Entry) -> Option<u64> {
         if change.bits.has(Bits::WATCH) {
             self.known(TO_WATCHED);
         }
@@ -720,10 +720,10 @@ impl sealed::End for Device {
         if !made {
             self.change_more(change);
         }
-        true
+        Some(0)
     }
 
-    fn hear_gone(&self, link: Entry) {
+    fn hear_gone(&self, link: Entry, _: u64) {
         let peer = link.peer();
         let mut own = self.own.borrow_mut();
         self.sync_all(&mut own, false);
@@ -766,7 +766,7 @@ impl Device {
             // Said three times: said once, behind a flag, it costs every link 13 instructions.
             if !entry.bits.has(Bits::WATCH) {
                 entry.apply(&link);
-                return Watching::Now;
+                return Watching::Now(0);
             }
             if !link.peer().has_told() {
                 entry.apply(&link);
@@ -776,7 +776,7 @@ impl Device {
                 // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
                 entry.bits = Bits::NONE;
                 entry.apply(&link);
-                return Watching::Now;
+                return Watching::Now(0);
             }
         }
     }

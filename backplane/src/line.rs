@@ -17,8 +17,8 @@
 //!    have been told. From then on it is gone for who would link with it, and no entry about it, in any table, can matter
 //!    once its news has been taken. So a table that is full forgets those first, and nothing grows with links that are
 //!    gone. One thing only is left to be said of it, by who is in the middle of a link and finds it gone: that is heard if
-//!    the entry that the link began with is still there. Who forgets such an entry says so, in the word, and from then on
-//!    it is heard in any case.
+//!    the entry that the link began with is still there. Who forgets such an entry counts it, in the word, and of links
+//!    that had begun by then it is heard in any case.
 
 use std::{fmt, hash, ptr};
 
@@ -213,11 +213,11 @@ pub(crate) mod sealed {
         /// Begins to watch, on this side.
         fn watch(&self, link: Entry) -> Watching;
 
-        /// Changes an entry, on this side. False if this end is closed.
-        fn change(&self, change: Entry) -> bool;
+        /// Changes an entry, on this side. `None` if this end is closed; else what to tell `hear_gone`.
+        fn change(&self, change: Entry) -> Option<u64>;
 
-        /// The link that `watch` began is not made, for the other was gone.
-        fn hear_gone(&self, link: Entry);
+        /// The link that `watch` or `change` began is not made, for the other was gone.
+        fn hear_gone(&self, link: Entry, begun: u64);
     }
 }
 
@@ -228,8 +228,8 @@ pub enum Watching {
     Closed,
     /// It watched before.
     Before,
-    /// It watches now.
-    Now,
+    /// It watches now; with what to tell `hear_gone`.
+    Now(u64),
 }
 
 impl sealed::End for Line {
@@ -241,19 +241,19 @@ impl sealed::End for Line {
     #[inline]
     fn watch(&self, link: Entry) -> Watching {
         match self.slot.change(self.generation, link) {
-            true => Watching::Now,
-            false => Watching::Closed,
+            Some(begun) => Watching::Now(begun),
+            None => Watching::Closed,
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry) -> bool {
+    fn change(&self, change: Entry) -> Option<u64> {
         self.slot.change(self.generation, change)
     }
 
     #[cold]
-    fn hear_gone(&self, link: Entry) {
-        self.slot.tell_gone(self.generation, link, &gone());
+    fn hear_gone(&self, link: Entry, begun: u64) {
+        self.slot.tell_gone(self.generation, link, begun, &gone());
     }
 }
 
@@ -269,10 +269,10 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
-    let mut begins = false;
+    let mut begins = None;
     if monitors {
         match x.watch(link.watching(b)) {
-            Watching::Now => begins = true,
+            Watching::Now(begun) => begins = Some(begun),
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
             // It hears nothing any more, but may still be heard to be gone.
@@ -287,14 +287,14 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
         change.bits = Bits::NONE;
     }
     change.bits = change.bits.with(Bits::NOTIFY, monitors);
-    if !y.change(change) {
-        if begins {
-            x.hear_gone(link.watching(b));
+    let Some(begun) = y.change(change) else {
+        if let Some(begun) = begins {
+            x.hear_gone(link.watching(b), begun);
         }
         return;
-    }
-    if notifies && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
-        y.hear_gone(link.watching(a));
+    };
+    if notifies && x.change(Entry::new(b, Bits::NOTIFY, 0)).is_none() {
+        y.hear_gone(link.watching(a), begun);
     }
 }
 
