@@ -14,5 +14,5 @@ pub fn pin_current(cpus: &CpuSet) -> io::Result<()> {
     for cpu in cpus.iter() {
         set.set(cpu);
     }
-    rustix::thread::sched_setaffinity(None, &set)
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
