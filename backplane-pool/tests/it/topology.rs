@@ -18,19 +18,19 @@ impl Tree {
         static TREES: AtomicUsize = AtomicUsize::new(0);
         let name = format!("backplane-tree-{}-{}", process::id(), TREES.fetch_add(1, Ordering::Relaxed));
         let root = std::env::temp_dir().join(name);
-        fs::create_dir_all(&root).unwrap();
+        fs::create_dir_all(&root).expect("a folder for the tree");
         Tree(root)
     }
 
     fn file(&self, path: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> &Tree {
         let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
+        fs::create_dir_all(path.parent().expect("it is below the root")).expect("its folder");
+        fs::write(path, contents).expect("the file");
         self
     }
 
     fn folder(&self, path: &str) -> &Tree {
-        fs::create_dir_all(self.0.join(path)).unwrap();
+        fs::create_dir_all(self.0.join(path)).expect("the folder");
         self
     }
 
@@ -60,7 +60,7 @@ impl Tree {
 
     /// `0: 0-3; 1: 4-7`
     fn nodes(&self) -> String {
-        let topology = self.read().unwrap();
+        let topology = self.read().expect("the tree says something");
         let nodes = topology.nodes().iter().map(|node| format!("{}: {}", node.id(), node.cpus()));
         nodes.collect::<Vec<_>>().join("; ")
     }
