@@ -243,18 +243,12 @@ fn gather(root: &Path, allowed: Option<&CpuSet>) -> Result<Topology, TopologyErr
 
 /// The CPUs of each node that says something about them.
 fn nodes(folder: &Path) -> BTreeMap<usize, CpuSet> {
-    let mut ids = numbered(folder, "node");
-    if ids.is_empty() {
-        // A folder that may be entered, and not listed.
-        let online = contents(&folder.join("online")).and_then(|list| CpuSet::from_list(&list));
-        ids = online.unwrap_or_default().into_iter().collect();
-    }
     let cpus = |id: &usize| {
         let node = folder.join(format!("node{id}"));
         let list = contents(&node.join("cpulist")).and_then(|list| CpuSet::from_list(&list));
         list.or_else(|| CpuSet::from_map(&contents(&node.join("cpumap"))?))
     };
-    ids.iter().filter_map(|id| Some((*id, cpus(id)?))).collect()
+    numbered(folder, "node").iter().filter_map(|id| Some((*id, cpus(id)?))).collect()
 }
 
 /// The CPUs that are switched on, if anything says which.

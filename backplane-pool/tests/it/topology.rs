@@ -120,6 +120,8 @@ fn without_a_list_each_cpu_says_whether_it_is_on_and_the_first_need_not() {
     tree.folder(&format!("{cpus}/cpu0")).folder(&format!("{cpus}/cpufreq")).folder(&format!("{cpus}/cpu03"));
     tree.file(format!("{cpus}/cpu1/online"), "1\n").file(format!("{cpus}/cpu2/online"), "0\n");
     assert_eq!(tree.nodes(), "0: 0-1");
+    // An empty list is none: this process runs on something.
+    assert_eq!(tree.online("").nodes(), "0: 0-1");
 }
 
 #[test]
@@ -143,6 +145,18 @@ fn a_map_of_one_long_word_is_read_as_well() {
     let tree = Tree::new();
     tree.file("sys/devices/system/node/node0/cpumap", "fF00000000000000001\n");
     assert_eq!(tree.nodes(), "0: 0,68-75");
+}
+
+#[test]
+fn a_map_that_makes_no_sense_is_none() {
+    let long = "1".to_owned() + &"0".repeat(1 << 14);
+    for map in ["", ",", "g", "1,2", "1,0000000g", "0x1", "1,000000001", "00000001,", "1 2", "-1", &long] {
+        let tree = two_nodes();
+        tree.node(1, "?").file("sys/devices/system/node/node1/cpumap", map);
+        assert_eq!(tree.nodes(), "0: 0-7", "{map:?}");
+    }
+    let tree = Tree::new();
+    assert!(tree.file("sys/devices/system/node/node0/cpumap", long).read().is_err());
 }
 
 #[test]
