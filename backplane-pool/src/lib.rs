@@ -1,7 +1,10 @@
 //! A pool of pinned threads that run futures, a queue domain for each NUMA node.
 
+mod cgroup;
+mod cpus;
 mod pin;
 mod topology;
 
-pub use pin::pin_current;
-pub use topology::{CpuSet, Node, Topology, TopologyError};
+pub use cpus::{CpuSet, ParseCpuSetError};
+pub use pin::{current_cpu, pin_current};
+pub use topology::{Node, Topology, TopologyError};

@@ -1,0 +1,3 @@
+//! What the pool does, in sentences.
+
+mod topology;
