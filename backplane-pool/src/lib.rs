@@ -6,13 +6,13 @@ mod counters;
 mod cpus;
 mod domain;
 mod event;
-#[cfg_attr(not(backplane_loom), allow(unreachable_pub))]
+#[allow(unreachable_pub)] // Loom reaches it.
 mod idle;
 mod pin;
 mod pool;
 mod registry;
 mod runtime;
-#[cfg_attr(not(backplane_loom), allow(unreachable_pub))]
+#[allow(unreachable_pub)] // Loom reaches it.
 mod slot;
 mod sync;
 mod task;
