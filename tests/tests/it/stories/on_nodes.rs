@@ -40,7 +40,7 @@ fn flaky(name: &'static str, handle: Handle, seen: &Seen, gate: &Gate) -> ChildS
             handle.sleep_until(handle.now() + Duration::from_millis(1)).await;
             saw(&seen, &handle);
             if run < 2 {
-                return Err(());
+                return Err::<(), _>(());
             }
             gate.open();
             pending().await
