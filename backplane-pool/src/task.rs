@@ -1,0 +1,209 @@
+//! What a spawn gives: a task that is cancelled with its handle, and whose panic is a value.
+
+use std::{
+    cell::Cell,
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use async_task::FallibleTask;
+use backplane::Panic;
+use pin_project_lite::pin_project;
+
+use crate::registry::Key;
+
+/// What a task's scheduler knows about it.
+#[derive(Debug)]
+pub(crate) struct Meta {
+    pub(crate) key: Key,
+    /// The one worker of the domain that may run it.
+    pub(crate) pinned: Option<u32>,
+}
+
+pub(crate) type Runnable = async_task::Runnable<Meta>;
+
+/// A task of a pool.
+///
+/// Dropping it cancels the task: its future is dropped on a thread of its pool, at once or as soon as it is not running.
+/// [`detach`](Task::detach) lets it run on. Awaiting it gives what the future returned, or how it ended without.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = backplane_pool::Pool::builder().workers(1).build()?;
+/// let three = pool.spawn(async { 1 + 2 });
+/// assert_eq!(pool.block_on(three)?, 3);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a task is cancelled when it is dropped; `detach` lets it run on"]
+pub struct Task<T> {
+    inner: Inner<T>,
+}
+
+enum Inner<T> {
+    Pool(FallibleTask<Result<T, Panic>, Meta>),
+    Blocking(FallibleTask<Result<T, Panic>>),
+}
+
+/// How a task ended without a value.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// It panicked.
+    Panicked(Panic),
+    /// It was dropped before it was done: its pool has shut down, or was about to when it was spawned.
+    Cancelled,
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JoinError::Panicked(panic) => write!(f, "the task {panic}"),
+            JoinError::Cancelled => f.write_str("the task was cancelled"),
+        }
+    }
+}
+
+impl Error for JoinError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            JoinError::Panicked(panic) => Some(panic),
+            JoinError::Cancelled => None,
+        }
+    }
+}
+
+impl<T> Task<T> {
+    pub(crate) fn new(task: async_task::Task<Result<T, Panic>, Meta>) -> Task<T> {
+        Task { inner: Inner::Pool(task.fallible()) }
+    }
+
+    pub(crate) fn blocking(task: async_task::Task<Result<T, Panic>>) -> Task<T> {
+        Task { inner: Inner::Blocking(task.fallible()) }
+    }
+
+    /// Lets the task run on without its handle. What it returns is dropped.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// pool.spawn(async move { send.send("ran on").unwrap() }).detach();
+    /// assert_eq!(receive.recv(), Ok("ran on"));
+    /// ```
+    pub fn detach(self) {
+        match self.inner {
+            Inner::Pool(task) => task.detach(),
+            Inner::Blocking(task) => task.detach(),
+        }
+    }
+
+    /// Cancels the task and waits until its future is gone. `None` if it had not ended by itself.
+    ///
+    /// A future that is being polled is dropped after that poll. Giving up this wait does not give up the cancellation.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let task = pool.spawn(std::future::pending::<()>());
+    /// assert!(pool.block_on(task.cancel()).is_none());
+    /// ```
+    pub async fn cancel(self) -> Option<Result<T, Panic>> {
+        match self.inner {
+            Inner::Pool(task) => task.cancel().await,
+            Inner::Blocking(task) => task.cancel().await,
+        }
+    }
+
+    /// Whether it has ended, or its cancellation is on its way.
+    pub fn is_finished(&self) -> bool {
+        match &self.inner {
+            Inner::Pool(task) => task.is_finished(),
+            Inner::Blocking(task) => task.is_finished(),
+        }
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = match &mut self.inner {
+            Inner::Pool(task) => Pin::new(task).poll(cx),
+            Inner::Blocking(task) => Pin::new(task).poll(cx),
+        };
+        Poll::Ready(match ready!(ended) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(panic)) => Err(JoinError::Panicked(panic)),
+            None => Err(JoinError::Cancelled),
+        })
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("is_finished", &self.is_finished()).finish()
+    }
+}
+
+thread_local! {
+    /// Whether a future of a task has been dropped on this thread since its worker last asked.
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a future has gone since this was last asked.
+#[inline]
+pub(crate) fn has_ended() -> bool {
+    ENDED.replace(false)
+}
+
+/// Says that a future is gone: whoever ran or dropped the task on this thread takes it off the list.
+struct Ends;
+
+impl Drop for Ends {
+    #[inline]
+    fn drop(&mut self) {
+        ENDED.set(true);
+    }
+}
+
+pin_project! {
+    /// A task's future: a panic in it, or in its destructor, is a value.
+    pub(crate) struct Job<F> {
+        #[pin]
+        future: Option<F>,
+        // Below the future, so that the future is gone when this says so.
+        ends: Ends,
+    }
+}
+
+impl<F> Job<F> {
+    pub(crate) fn new(future: F) -> Job<F> {
+        Job { future: Some(future), ends: Ends }
+    }
+}
+
+impl<F: Future> Future for Job<F> {
+    type Output = Result<F::Output, Panic>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut future = self.project().future;
+        let polled = backplane::catch(|| {
+            let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Pending };
+            let value = ready!(running.poll(cx));
+            future.set(None);
+            Poll::Ready(value)
+        });
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(panic) => {
+                // The first panic is the one to tell of.
+                drop(backplane::catch(|| future.set(None)));
+                Poll::Ready(Err(panic))
+            }
+        }
+    }
+}

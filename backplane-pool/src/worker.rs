@@ -1,0 +1,484 @@
+//! A worker: one thread of a domain, and what it does next.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use crossbeam_deque::{Steal, Worker};
+
+use crate::{
+    domain::{Domain, Phase, Remote},
+    idle::Woken,
+    registry::{Key, Shard},
+    task::{Runnable, has_ended},
+};
+
+/// So often in a row a task may run next because the one before has woken it. Then others have their turn.
+const STREAK: u32 = 16;
+/// Every so many polls something from outside is taken, whatever waits here.
+const OUTSIDE: u32 = 61;
+/// How long a turn should be: between two turns events and timers are looked at.
+const TURN: Duration = Duration::from_micros(250);
+/// The fewest and the most polls of a turn.
+const TURN_POLLS: (u32, u32) = (8, 256);
+
+/// The half of a worker that its thread keeps to itself.
+pub(crate) struct Local {
+    /// Its place among the workers of its domain.
+    pub(crate) index: usize,
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) remote: Arc<Remote>,
+    /// One for each worker of the domain, and one for outsiders.
+    pub(crate) shards: Box<[Arc<Shard>]>,
+    deque: Worker<Runnable>,
+    /// Tasks that no other worker may run.
+    pinned: RefCell<VecDeque<Runnable>>,
+    state: State,
+}
+
+/// What changes with every poll.
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the slot may hold something.
+    has_next: Cell<bool>,
+    streak: Cell<u32>,
+    tick: Cell<u32>,
+    turn: Cell<u32>,
+    pinned_waits: Cell<bool>,
+    pinned_turn: Cell<bool>,
+    /// Inside `poll`; outside, the thread waits or turns the reactor.
+    polling: Cell<bool>,
+    searching: Cell<bool>,
+    asleep_since: Cell<Option<Instant>>,
+    waker: RefCell<Option<Waker>>,
+    dropping: Cell<bool>,
+    random: Cell<u32>,
+}
+
+impl Local {
+    pub(crate) fn new(
+        index: usize,
+        domain: Arc<Domain>,
+        remote: Arc<Remote>,
+        shards: Box<[Arc<Shard>]>,
+        deque: Worker<Runnable>,
+    ) -> Local {
+        let state = State::default();
+        state.turn.set(64);
+        state.random.set(index as u32 * 2 + 1);
+        Local { index, domain, remote, shards, deque, pinned: RefCell::default(), state }
+    }
+
+    /// The shard of the tasks that this worker spawns.
+    #[inline]
+    pub(crate) fn shard(&self) -> &Arc<Shard> {
+        &self.shards[self.index]
+    }
+
+    /// Takes a task that was woken or spawned on this thread.
+    #[inline]
+    pub(crate) fn schedule(&self, runnable: Runnable, woken_while_running: bool) {
+        if let Some(pinned) = runnable.metadata().pinned {
+            self.schedule_pinned(runnable, pinned as usize);
+        } else if woken_while_running {
+            // It asks for another turn, so everybody else has theirs before.
+            self.share(runnable);
+        } else {
+            self.state.has_next.set(true);
+            if let Some(before) = self.remote.next.put(runnable) {
+                self.share(before);
+            }
+        }
+        if !self.state.polling.get() {
+            self.stop_waiting();
+        }
+    }
+
+    fn share(&self, runnable: Runnable) {
+        self.deque.push(runnable);
+        // What is missed here is seen at the next poll at the latest.
+        self.domain.idle.hint();
+    }
+
+    #[cold]
+    fn schedule_pinned(&self, runnable: Runnable, worker: usize) {
+        if worker == self.index {
+            self.pinned.borrow_mut().push_back(runnable);
+            self.state.pinned_waits.set(true);
+        } else if let Some(remote) = self.domain.remotes().get(worker) {
+            drop(remote.inbox.push(runnable));
+            self.domain.idle.rouse(worker);
+        }
+    }
+
+    /// An event has come in while this thread was turning the reactor: it has work now.
+    #[cold]
+    fn stop_waiting(&self) {
+        self.wake_up();
+        let waker = self.state.waker.borrow().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Runs tasks until the pool has ended and all its tasks are gone.
+    pub(crate) async fn run(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    /// Runs tasks until `future` is ready: for a task that blocks on it, on this thread.
+    pub(crate) async fn run_until<F: Future>(&self, future: F) -> F::Output {
+        /// Whoever was to wake this worker, meant the one that goes on.
+        struct Leave<'a>(&'a Local, Option<Key>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.wake_up();
+                self.0.stop_searching();
+                self.0.state.polling.set(true);
+                self.0.remote.current.store(self.1.map_or(0, Key::to_word), Ordering::Relaxed);
+            }
+        }
+        let _leave = Leave(self, self.remote.current());
+        let mut future = std::pin::pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(value),
+            Poll::Pending => self.poll(cx).map(|()| unreachable!("a task that blocks is still there")),
+        })
+        .await
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state.polling.set(true);
+        self.wake_up();
+        let polled = self.turn(cx);
+        if polled.is_pending() {
+            let mut waker = self.state.waker.borrow_mut();
+            match &mut *waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        self.state.polling.set(false);
+        polled
+    }
+
+    fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = self.state.turn.get();
+        let begin = Instant::now();
+        let mut polls = 0;
+        while polls < turn {
+            if self.domain.house.phase() == Phase::Dropping {
+                return self.poll_dropping(cx);
+            }
+            let Some(runnable) = self.find() else {
+                if self.sleep(cx) {
+                    self.look_where_we_are(polls);
+                    return Poll::Pending;
+                }
+                continue;
+            };
+            self.stop_searching();
+            self.run_one(runnable);
+            polls += 1;
+        }
+        self.look_where_we_are(polls);
+        // Long polls make short turns.
+        let took = begin.elapsed();
+        let (fewest, most) = TURN_POLLS;
+        self.state.turn.set(if took > TURN { (turn / 2).max(fewest) } else { (turn + turn / 4).min(most) });
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    #[inline]
+    fn run_one(&self, runnable: Runnable) {
+        let key = runnable.metadata().key;
+        self.remote.current.store(key.to_word(), Ordering::Relaxed);
+        self.remote.counters.polls.add(1);
+        if let Err(panic) = backplane::catch(|| runnable.run()) {
+            self.lose(panic);
+        }
+        if has_ended() {
+            self.forget(key);
+        }
+    }
+
+    /// A task is dropped where it may be: on a worker of its domain, and a pinned one on its own.
+    fn discard(&self, runnable: Runnable) {
+        let key = runnable.metadata().key;
+        if let Err(panic) = backplane::catch(|| drop(runnable)) {
+            self.lose(panic);
+        }
+        has_ended();
+        self.forget(key);
+    }
+
+    #[inline]
+    fn forget(&self, key: Key) {
+        if self.shards.get(key.shard()).is_some_and(|shard| shard.remove(key)) {
+            self.domain.house.tell();
+            if self.domain.house.phase() == Phase::Dropping {
+                self.domain.idle.rouse_all();
+            }
+        }
+    }
+
+    #[cold]
+    fn lose(&self, panic: backplane::Panic) {
+        self.remote.counters.lost_panics.add(1);
+        drop(panic);
+    }
+
+    /// The next task, wherever it is; stolen if need be.
+    #[inline]
+    fn find(&self) -> Option<Runnable> {
+        let tick = self.state.tick.get().wrapping_add(1);
+        self.state.tick.set(tick);
+        if tick % OUTSIDE == 0
+            && let Some(runnable) = self.from_outside()
+        {
+            return Some(runnable);
+        }
+        if self.state.pinned_waits.get()
+            && let Some(runnable) = self.find_pinned()
+        {
+            return Some(runnable);
+        }
+        let streak = self.state.streak.get();
+        if self.state.has_next.get() && streak < STREAK {
+            self.state.has_next.set(false);
+            if let Some(runnable) = self.remote.next.take() {
+                self.state.streak.set(streak + 1);
+                self.remote.counters.next.add(1);
+                return Some(runnable);
+            }
+        }
+        self.state.streak.set(0);
+        if let Some(runnable) = self.deque.pop() {
+            return Some(runnable);
+        }
+        self.find_elsewhere()
+    }
+
+    fn find_pinned(&self) -> Option<Runnable> {
+        // Every other time, so that neither kind starves the other.
+        if !self.state.pinned_turn.replace(!self.state.pinned_turn.get()) {
+            return None;
+        }
+        let mut pinned = self.pinned.borrow_mut();
+        let runnable = pinned.pop_front();
+        self.state.pinned_waits.set(!pinned.is_empty());
+        runnable
+    }
+
+    /// What others have left for this worker, or for any.
+    fn from_outside(&self) -> Option<Runnable> {
+        self.empty_inbox();
+        loop {
+            match self.domain.injector().steal() {
+                Steal::Success(runnable) => {
+                    self.remote.counters.from_outside.add(1);
+                    return Some(runnable);
+                }
+                Steal::Empty => return None,
+                Steal::Retry => {}
+            }
+        }
+    }
+
+    fn empty_inbox(&self) {
+        while let Ok(runnable) = self.remote.inbox.pop() {
+            self.pinned.borrow_mut().push_back(runnable);
+            self.state.pinned_waits.set(true);
+            self.remote.counters.from_outside.add(1);
+        }
+    }
+
+    /// With nothing in its own queue.
+    fn find_elsewhere(&self) -> Option<Runnable> {
+        self.empty_inbox();
+        if self.state.pinned_waits.get() {
+            self.state.pinned_turn.set(true);
+            if let Some(runnable) = self.find_pinned() {
+                return Some(runnable);
+            }
+        }
+        if self.state.has_next.replace(false)
+            && let Some(runnable) = self.remote.next.take()
+        {
+            self.remote.counters.next.add(1);
+            return Some(runnable);
+        }
+        let before = self.deque.len();
+        loop {
+            match self.domain.injector().steal_batch_and_pop(&self.deque) {
+                Steal::Success(runnable) => {
+                    let taken = 1 + self.deque.len().saturating_sub(before);
+                    self.remote.counters.from_outside.add(taken as u64);
+                    return Some(runnable);
+                }
+                Steal::Empty => break,
+                Steal::Retry => {}
+            }
+        }
+        self.steal()
+    }
+
+    fn steal(&self) -> Option<Runnable> {
+        let remotes = self.domain.remotes();
+        if remotes.len() < 2 {
+            return None;
+        }
+        if !self.state.searching.replace(true) {
+            self.domain.idle.search();
+        }
+        let start = self.random(remotes.len());
+        for remote in remotes[start..].iter().chain(&remotes[..start]) {
+            if Arc::ptr_eq(remote, &self.remote) {
+                continue;
+            }
+            let stolen = loop {
+                match remote.stealer.steal_batch_and_pop(&self.deque) {
+                    Steal::Success(runnable) => break Some(runnable),
+                    Steal::Empty => break None,
+                    Steal::Retry => {}
+                }
+            };
+            let behind_a_stuck_one =
+                || if remote.stuck.load(Ordering::Relaxed) { remote.next.take() } else { None };
+            if let Some(runnable) = stolen.or_else(behind_a_stuck_one) {
+                self.remote.counters.steals.add(1);
+                return Some(runnable);
+            }
+        }
+        None
+    }
+
+    fn random(&self, below: usize) -> usize {
+        // Xorshift: where to begin is all it decides.
+        let mut word = self.state.random.get();
+        word ^= word << 13;
+        word ^= word >> 17;
+        word ^= word << 5;
+        self.state.random.set(word);
+        word as usize % below
+    }
+
+    #[inline]
+    fn stop_searching(&self) {
+        if self.state.searching.get() {
+            self.found();
+        }
+    }
+
+    #[cold]
+    fn found(&self) {
+        self.state.searching.set(false);
+        // The last who searched passes the search on, if there is more (`idle`, invariant 2).
+        if self.domain.idle.found() && self.is_there_more() {
+            self.domain.idle.notify();
+        }
+    }
+
+    /// Whether there is anything that this worker or another could take.
+    fn is_there_more(&self) -> bool {
+        let stealable = |remote: &Arc<Remote>| !remote.stealer.is_empty();
+        !self.domain.injector().is_empty() || self.domain.remotes().iter().any(stealable)
+    }
+
+    /// Falls asleep, unless there is something after all.
+    fn sleep(&self, cx: &Context<'_>) -> bool {
+        if !self.state.searching.replace(true) {
+            self.domain.idle.search();
+        }
+        self.remote.awake.store(false, Ordering::SeqCst);
+        self.state.searching.set(false);
+        self.state.asleep_since.set(Some(Instant::now()));
+        self.domain.idle.sleep(self.index, cx.waker());
+        // Between the search and the sleep something may have come (`idle`, invariant 1).
+        let woken = self.is_there_more()
+            || !self.remote.inbox.is_empty()
+            || self.domain.house.phase() == Phase::Dropping && !self.state.dropping.get();
+        if woken {
+            self.wake_up();
+        }
+        !woken
+    }
+
+    /// Awake, if it was not.
+    #[inline]
+    fn wake_up(&self) {
+        if let Some(since) = self.state.asleep_since.take() {
+            self.wake_up_from(since);
+        }
+    }
+
+    fn wake_up_from(&self, since: Instant) {
+        self.remote.awake.store(true, Ordering::SeqCst);
+        let counters = &self.remote.counters;
+        if self.domain.idle.leave(self.index) == Woken::Notified {
+            self.state.searching.set(true);
+            counters.wakes.add(1);
+        }
+        counters.parks.add(1);
+        counters.parked_nanos.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.domain.house.alarm.somebody_is_awake();
+    }
+
+    /// Pinned threads never leave their node; others are seen here.
+    fn look_where_we_are(&self, polls: u32) {
+        if polls > 0 && !self.domain.cpus.contains(rustix::thread::sched_getcpu()) {
+            self.remote.counters.off_node_polls.add(polls.into());
+        }
+    }
+
+    /// Drops every task it can find, until the domain has none.
+    #[cold]
+    fn poll_dropping(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stop_searching();
+        if !self.state.dropping.replace(true) {
+            self.shards.iter().for_each(|shard| shard.close());
+            self.shard().wake_all();
+            // The outsiders'.
+            if self.index == 0
+                && let Some(shard) = self.shards.last()
+            {
+                shard.wake_all();
+            }
+        }
+        loop {
+            while let Some(runnable) = self.find_for_dropping() {
+                self.discard(runnable);
+            }
+            if self.shards.iter().all(|shard| shard.len() == 0) {
+                self.stop_searching();
+                self.domain.idle.rouse_all();
+                return Poll::Ready(());
+            }
+            if self.sleep(cx) {
+                // The last task may have gone before this one slept.
+                if !self.shards.iter().all(|shard| shard.len() == 0) {
+                    return Poll::Pending;
+                }
+                self.wake_up();
+            }
+        }
+    }
+
+    fn find_for_dropping(&self) -> Option<Runnable> {
+        self.empty_inbox();
+        let pinned = self.pinned.borrow_mut().pop_front();
+        pinned.or_else(|| self.remote.next.take()).or_else(|| self.deque.pop()).or_else(|| self.find_elsewhere())
+    }
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").field("index", &self.index).field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
