@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, io, os::unix::fs::FileExt};
 
 use rustix::{mount, process, system};
 
+use crate::work::Seen;
+
 /// Linux puts pages together where it can: memory of two tasks would be on one node if it were on one such page.
 const HUGE: usize = 1 << 21;
 
@@ -34,7 +36,7 @@ pub(crate) fn leave() -> io::Result<()> {
 /// How many pages of this memory lie on each node; `None` if this user may not know.
 ///
 /// Counts those that are inside of a large page which nobody else can have a part of.
-pub(crate) fn pages_by_node(memory: &[u8]) -> Option<BTreeMap<usize, usize>> {
+fn pages_by_node(memory: &[u8]) -> Option<BTreeMap<usize, usize>> {
     let block = fs::read_to_string("/sys/devices/system/memory/block_size_bytes").ok()?;
     let block = u64::from_str_radix(block.trim(), 16).ok()?;
     let pagemap = fs::File::open("/proc/self/pagemap").ok()?;
@@ -60,6 +62,33 @@ fn node_of_block(block: u64) -> Option<usize> {
     let entries = fs::read_dir(format!("/sys/devices/system/memory/memory{block}")).ok()?;
     let mut names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.find_map(|name| name.strip_prefix("node")?.parse().ok())
+}
+
+/// Whether each task's memory lies on the node that `of` says for the task's own.
+pub(crate) fn lies_on(all: &[Seen], of: impl Fn(usize) -> usize) {
+    let mut pages = 0;
+    for seen in all {
+        let Some(nodes) = pages_by_node(&seen.memory) else {
+            // Only the first process of a guest is sure to know.
+            assert!(!is_init(), "where memory lies cannot be read");
+            println!("this user may not know where memory lies");
+            return;
+        };
+        assert!(nodes.keys().all(|node| *node == of(seen.node)), "memory of node {}: {nodes:?}", seen.node);
+        pages += nodes.values().sum::<usize>();
+    }
+    assert!(pages > 0);
+    println!("{pages} pages, all on the node of the CPUs that touched them first");
+}
+
+/// How busy each CPU has been since, in per cent.
+pub(crate) fn busy_since(before: &BTreeMap<usize, (u64, u64)>) -> Vec<(usize, u64)> {
+    let share = |(cpu, (busy, idle)): (usize, (u64, u64))| {
+        let (busy_before, idle_before) = before.get(&cpu)?;
+        let (busy, idle) = (busy - busy_before, idle.saturating_sub(*idle_before));
+        Some((cpu, 100 * busy / (busy + idle).max(1)))
+    };
+    ticks().into_iter().filter_map(share).collect()
 }
 
 /// Ticks that each CPU was busy, and those that it was idle, since the machine began.
