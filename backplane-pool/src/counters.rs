@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_utils::CachePadded;
-
 /// What one worker has done since it started. Read while it works: each figure is true for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,8 +47,6 @@ pub(crate) struct Counters {
     pub(crate) off_node_polls: Counter,
     pub(crate) lost_panics: Counter,
 }
-
-pub(crate) type Padded = CachePadded<Counters>;
 
 impl Counters {
     pub(crate) fn read(&self, worker: usize, node: usize) -> WorkerCounters {

@@ -18,11 +18,11 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     counters::Counters,
+    cpus::CpuSet,
     idle::Idle,
     registry::{Key, Shard},
     slot::Slot,
     task::Runnable,
-    topology::CpuSet,
     watch::Alarm,
     worker::Local,
 };
@@ -212,20 +212,30 @@ pub(crate) fn with_worker<T>(f: impl FnOnce(&Rc<Local>) -> T) -> Option<T> {
 }
 
 impl Shard {
+    /// A task's first turn.
+    #[inline]
+    pub(crate) fn schedule_first(&self, runnable: Runnable) {
+        self.go(runnable, false);
+    }
+
     /// Where a task of this shard goes when it is woken or spawned.
     #[inline]
     pub(crate) fn schedule(&self, runnable: Runnable, info: ScheduleInfo) {
+        self.go(runnable, info.woken_while_running);
+    }
+
+    #[inline]
+    fn go(&self, runnable: Runnable, woken_while_running: bool) {
         let mut runnable = Some(runnable);
         // A thread that is ending may have no place for its worker any more; then it is an outsider like others.
-        let here = CURRENT.try_with(|current| match current.get() {
+        let _ = CURRENT.try_with(|current| match current.get() {
             Some(local) if Arc::ptr_eq(&local.domain, &self.domain) => {
                 if let Some(runnable) = runnable.take() {
-                    local.schedule(runnable, info.woken_while_running);
+                    local.schedule(runnable, woken_while_running);
                 }
             }
             _ => {}
         });
-        drop(here);
         if let Some(runnable) = runnable {
             self.domain.inject(runnable);
         }

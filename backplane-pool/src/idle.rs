@@ -58,11 +58,6 @@ impl Idle {
         Idle { state: AtomicUsize::new(0), sleepers: Mutex::new(Vec::new()) }
     }
 
-    /// How many sleep, or slept a moment ago.
-    pub fn sleeping(&self) -> usize {
-        sleeping(self.state.load(Ordering::SeqCst))
-    }
-
     /// One more looks for work.
     pub fn search(&self) {
         self.state.fetch_add(SEARCHING, Ordering::SeqCst);
@@ -125,7 +120,11 @@ impl Idle {
         let woken = {
             let mut sleepers = lock(&self.sleepers);
             // Somebody else may have been woken, or have begun to search, since.
-            if searching(self.state.load(Ordering::SeqCst)) > 0 { None } else { self.take(&mut sleepers, None) }
+            if searching(self.state.load(Ordering::SeqCst)) > 0 {
+                None
+            } else {
+                self.take(&mut sleepers, None)
+            }
         };
         if let Some(sleeper) = woken {
             sleeper.waker.wake();

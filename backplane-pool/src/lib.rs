@@ -1,10 +1,42 @@
 //! A pool of pinned threads that run futures, a queue domain for each NUMA node.
 
+mod builder;
 mod cgroup;
+mod counters;
 mod cpus;
+mod domain;
+mod event;
+#[cfg_attr(not(backplane_loom), allow(unreachable_pub))]
+mod idle;
 mod pin;
+mod pool;
+mod registry;
+mod runtime;
+#[cfg_attr(not(backplane_loom), allow(unreachable_pub))]
+mod slot;
+mod sync;
+mod task;
 mod topology;
+mod watch;
+mod worker;
 
+pub use builder::{BuildError, Builder, Pinning, WorkerInfo};
+pub use counters::WorkerCounters;
 pub use cpus::{CpuSet, ParseCpuSetError};
+pub use event::{Event, Hog};
 pub use pin::{current_cpu, pin_current};
+pub use pool::{Handle, NoSuchNode, Pool, Unfinished};
+pub use registry::TaskName;
+pub use runtime::Sleep;
+pub use task::{JoinError, Task};
 pub use topology::{Node, Topology, TopologyError};
+
+/// The parts that loom looks at.
+#[cfg(backplane_loom)]
+#[doc(hidden)]
+pub mod model {
+    pub use crate::{
+        idle::{Idle, Woken},
+        slot::Slot,
+    };
+}

@@ -12,7 +12,7 @@ use std::{
 
 use slab::Slab;
 
-use crate::domain::Domain;
+use crate::{domain::Domain, task::Runnable};
 
 /// What a task is called, for people.
 #[derive(Clone, PartialEq, Eq)]
@@ -117,18 +117,25 @@ impl Shard {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers the task that `make` makes, or says that nothing is taken any more.
+    /// Registers the task that `make` makes. Where nothing is taken any more, it is made all the same, and comes back as an
+    /// error: its future is the caller's to drop.
     #[inline]
-    pub(crate) fn register<T>(&self, name: TaskName, make: impl FnOnce(Key) -> (Waker, T)) -> Option<T> {
+    pub(crate) fn register<T>(
+        &self,
+        refused: bool,
+        name: TaskName,
+        make: impl FnOnce(Key) -> (Runnable, T),
+    ) -> (Result<Runnable, Runnable>, T) {
         let mut tasks = self.lock();
-        if tasks.closed {
-            return None;
+        let place = tasks.entries.vacant_key();
+        let known = u32::try_from(place).ok().filter(|_| !refused && !tasks.closed);
+        let (runnable, task) = make(Key { shard: self.index, entry: known.unwrap_or(u32::MAX) });
+        if known.is_some() {
+            tasks.entries.insert(Entry { waker: runnable.waker(), name });
+            (Ok(runnable), task)
+        } else {
+            (Err(runnable), task)
         }
-        let place = tasks.entries.vacant_entry();
-        let entry = u32::try_from(place.key()).ok()?;
-        let (waker, made) = make(Key { shard: self.index, entry });
-        place.insert(Entry { waker, name });
-        Some(made)
     }
 
     /// The task's future is gone. `true` if somebody waits for the last one and this was it.

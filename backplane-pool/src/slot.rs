@@ -21,7 +21,9 @@ impl<T> Slot<T> {
     /// An empty one.
     pub fn new() -> Slot<T> {
         #[cfg(not(backplane_loom))]
-        const { assert!(AtomicCell::<Option<T>>::is_lock_free(), "a slot holds what fits into a word") };
+        const {
+            assert!(AtomicCell::<Option<T>>::is_lock_free(), "a slot holds what fits into a word")
+        };
         Slot { cell: None.into() }
     }
 

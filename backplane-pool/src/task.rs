@@ -158,6 +158,14 @@ pub(crate) fn has_ended() -> bool {
     ENDED.replace(false)
 }
 
+/// Drops what may hold the future of a task that was never registered: nobody has to be told of that one's end. A panic in its
+/// destructor is nobody's.
+pub(crate) fn drop_untold<T>(untold: T) {
+    let before = has_ended();
+    drop(backplane::catch(|| drop(untold)));
+    ENDED.set(before);
+}
+
 /// Says that a future is gone: whoever ran or dropped the task on this thread takes it off the list.
 struct Ends;
 

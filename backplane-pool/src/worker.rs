@@ -14,6 +14,7 @@ use crossbeam_deque::{Steal, Worker};
 use crate::{
     domain::{Domain, Phase, Remote},
     idle::Woken,
+    pin::current_cpu,
     registry::{Key, Shard},
     task::{Runnable, has_ended},
 };
@@ -239,8 +240,8 @@ impl Local {
     fn find(&self) -> Option<Runnable> {
         let tick = self.state.tick.get().wrapping_add(1);
         self.state.tick.set(tick);
-        if tick % OUTSIDE == 0
-            && let Some(runnable) = self.from_outside()
+        if tick.is_multiple_of(OUTSIDE)
+            && let Some(runnable) = self.take_from_outside()
         {
             return Some(runnable);
         }
@@ -277,7 +278,7 @@ impl Local {
     }
 
     /// What others have left for this worker, or for any.
-    fn from_outside(&self) -> Option<Runnable> {
+    fn take_from_outside(&self) -> Option<Runnable> {
         self.empty_inbox();
         loop {
             match self.domain.injector().steal() {
@@ -432,7 +433,7 @@ impl Local {
 
     /// Pinned threads never leave their node; others are seen here.
     fn look_where_we_are(&self, polls: u32) {
-        if polls > 0 && !self.domain.cpus.contains(rustix::thread::sched_getcpu()) {
+        if polls > 0 && current_cpu().is_some_and(|cpu| !self.domain.cpus.contains(cpu)) {
             self.remote.counters.off_node_polls.add(polls.into());
         }
     }
@@ -473,12 +474,18 @@ impl Local {
     fn find_for_dropping(&self) -> Option<Runnable> {
         self.empty_inbox();
         let pinned = self.pinned.borrow_mut().pop_front();
-        pinned.or_else(|| self.remote.next.take()).or_else(|| self.deque.pop()).or_else(|| self.find_elsewhere())
+        pinned
+            .or_else(|| self.remote.next.take())
+            .or_else(|| self.deque.pop())
+            .or_else(|| self.find_elsewhere())
     }
 }
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Local").field("index", &self.index).field("domain", &self.domain).finish_non_exhaustive()
+        f.debug_struct("Local")
+            .field("index", &self.index)
+            .field("domain", &self.domain)
+            .finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ mod on_compio;
 mod on_one_thread;
 mod on_seeds;
 mod on_smol;
+mod on_the_pool;
 mod on_threads;
 mod on_tokio;
 mod runtimes;
