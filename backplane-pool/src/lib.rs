@@ -8,9 +8,14 @@ mod domain;
 mod event;
 #[cfg_attr(not(backplane_loom), allow(unreachable_pub))]
 mod idle;
+#[cfg(feature = "uring")]
+mod lane;
 mod pin;
 mod pool;
+mod reactor;
 mod registry;
+#[cfg(feature = "uring")]
+mod ring;
 mod runtime;
 #[cfg_attr(not(backplane_loom), allow(unreachable_pub))]
 mod slot;
@@ -21,12 +26,19 @@ mod watch;
 mod worker;
 
 pub use builder::{BuildError, Builder, Pinning, WorkerInfo};
+/// What sockets and files on lanes are made of: the version that lanes work with. Feature `uring`.
+#[cfg(feature = "uring")]
+pub use compio;
 pub use counters::WorkerCounters;
 pub use cpus::{CpuSet, ParseCpuSetError};
 pub use event::{Event, Hog};
+#[cfg(feature = "uring")]
+pub use lane::Lane;
 pub use pin::{current_cpu, pin_current};
 pub use pool::{Handle, NoSuchNode, Pool, Unfinished};
 pub use registry::TaskName;
+#[cfg(feature = "uring")]
+pub use ring::{Driver, Lanes};
 pub use runtime::Sleep;
 pub use task::{JoinError, Task};
 pub use topology::{Node, Topology, TopologyError};

@@ -461,7 +461,31 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let name = TaskName::of_type::<F>(Location::caller());
+        let here = self.worker(|local| {
+            let stays = self.node.is_none_or(|node| node == local.domain.index);
+            stays.then_some((local.domain.index, local.index))
+        });
+        let (node, worker) = here.flatten().unwrap_or_else(|| {
+            let (quarter, worker) = self.next_worker(self.node);
+            (quarter.domain.index, worker)
+        });
+        self.spawn_at(node, worker, Location::caller(), make)
+    }
+
+    /// As [`spawn_local`](Handle::spawn_local), on this worker of this domain.
+    pub(crate) fn spawn_at<M, F>(
+        &self,
+        node: usize,
+        worker: usize,
+        spawned_at: &'static Location<'static>,
+        make: M,
+    ) -> Task<F::Output>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let name = TaskName::of_type::<F>(spawned_at);
         let shared = Arc::clone(&self.shared);
         let inner = name.clone();
         let outer = async move {
@@ -476,14 +500,12 @@ impl Handle {
                 None => std::future::pending().await,
             }
         };
-        let here = self.worker(|local| {
-            let stays = self.node.is_none_or(|node| node == local.domain.index);
-            stays.then(|| (Arc::clone(local.shard()), local.index))
-        });
-        let (shard, worker) = here.flatten().unwrap_or_else(|| {
-            let (quarter, worker) = self.next_worker(self.node);
-            (Arc::clone(&quarter.shards[quarter.workers()]), worker)
-        });
+        let is_here = |local: &Local| (local.domain.index, local.index) == (node, worker);
+        let shard = match self.worker(is_here) {
+            Some(true) => worker,
+            _ => self.quarters()[node].workers(),
+        };
+        let shard = Arc::clone(&self.quarters()[node].shards[shard]);
         self.register(&shard, name, u32::try_from(worker).ok(), outer)
     }
 
@@ -518,9 +540,34 @@ impl Handle {
             Arc::ptr_eq(&local.domain.house, &self.shared.house).then(|| std::rc::Rc::clone(local))
         });
         match local.flatten() {
-            Some(local) => async_io::block_on(local.run_until(future)),
+            Some(local) => local.block_on(local.run_until(future)),
             None => async_io::block_on(future),
         }
+    }
+
+    /// The place of each lane, and what it waits in.
+    #[cfg(feature = "uring")]
+    pub(crate) fn drivers(&self) -> Vec<(usize, usize, crate::Driver)> {
+        let mut drivers = Vec::new();
+        for (node, quarter) in self.quarters().iter().enumerate() {
+            let remotes = quarter.domain.remotes().iter().enumerate();
+            if self.node.is_none_or(|only| only == node) {
+                drivers.extend(remotes.filter_map(|(at, remote)| Some((node, at, remote.driver?))));
+            }
+        }
+        drivers
+    }
+
+    /// The number of a worker, over all nodes.
+    #[cfg(feature = "uring")]
+    pub(crate) fn number_of(&self, node: usize, worker: usize) -> usize {
+        self.quarters()[node].first + worker
+    }
+
+    /// The number of a node.
+    #[cfg(feature = "uring")]
+    pub(crate) fn node_at(&self, node: usize) -> usize {
+        self.quarters()[node].domain.node
     }
 
     /// The domain and the worker whose turn it is.
