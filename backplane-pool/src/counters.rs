@@ -30,7 +30,7 @@ pub struct WorkerCounters {
     /// Polls made while the system ran the worker on a CPU of another node. Looked at once for each turn of polls, and
     /// zero wherever workers are pinned.
     pub off_node_polls: u64,
-    /// Panics that came out of a task's waker or of the destructor of what it returned, where nobody could be told.
+    /// Panics of destructors, of what a task returned or was cancelled with, where nobody could be told.
     pub lost_panics: u64,
 }
 

@@ -23,7 +23,7 @@ use crate::{
     counters::WorkerCounters,
     domain::{Domain, House, Phase, with_worker},
     registry::{Key, Shard, TaskName},
-    task::{Job, Meta, Runnable, Task, drop_untold},
+    task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
     worker::Local,
 };
 
@@ -522,7 +522,7 @@ impl Handle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        Task::blocking(blocking::unblock(move || backplane::catch(f)))
+        Task::blocking(blocking::unblock(move || Outcome::new(backplane::catch(f))))
     }
 
     /// Runs a future on this thread until it is ready, and events and timers meanwhile.

@@ -44,8 +44,8 @@ pub struct Task<T> {
 }
 
 enum Inner<T> {
-    Pool(FallibleTask<Result<T, Panic>, Meta>),
-    Blocking(FallibleTask<Result<T, Panic>>),
+    Pool(FallibleTask<Outcome<T>, Meta>),
+    Blocking(FallibleTask<Outcome<T>>),
 }
 
 /// How a task ended without a value.
@@ -77,11 +77,11 @@ impl Error for JoinError {
 }
 
 impl<T> Task<T> {
-    pub(crate) fn new(task: async_task::Task<Result<T, Panic>, Meta>) -> Task<T> {
+    pub(crate) fn new(task: async_task::Task<Outcome<T>, Meta>) -> Task<T> {
         Task { inner: Inner::Pool(task.fallible()) }
     }
 
-    pub(crate) fn blocking(task: async_task::Task<Result<T, Panic>>) -> Task<T> {
+    pub(crate) fn blocking(task: async_task::Task<Outcome<T>>) -> Task<T> {
         Task { inner: Inner::Blocking(task.fallible()) }
     }
 
@@ -110,10 +110,11 @@ impl<T> Task<T> {
     /// assert!(pool.block_on(task.cancel()).is_none());
     /// ```
     pub async fn cancel(self) -> Option<Result<T, Panic>> {
-        match self.inner {
+        let outcome = match self.inner {
             Inner::Pool(task) => task.cancel().await,
             Inner::Blocking(task) => task.cancel().await,
-        }
+        };
+        outcome?.take()
     }
 
     /// Whether it has ended, or its cancellation is on its way.
@@ -133,7 +134,7 @@ impl<T> Future for Task<T> {
             Inner::Pool(task) => Pin::new(task).poll(cx),
             Inner::Blocking(task) => Pin::new(task).poll(cx),
         };
-        Poll::Ready(match ready!(ended) {
+        Poll::Ready(match ready!(ended).and_then(Outcome::take) {
             Some(Ok(value)) => Ok(value),
             Some(Err(panic)) => Err(JoinError::Panicked(panic)),
             None => Err(JoinError::Cancelled),
@@ -147,32 +148,58 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-thread_local! {
-    /// Whether a future of a task has been dropped on this thread since its worker last asked.
-    static ENDED: Cell<bool> = const { Cell::new(false) };
+/// What a task has come to. A value that panics when nobody takes it and it is dropped takes nobody along.
+pub(crate) struct Outcome<T>(Option<Result<T, Panic>>);
+
+impl<T> Outcome<T> {
+    pub(crate) fn new(ended: Result<T, Panic>) -> Outcome<T> {
+        Outcome(Some(ended))
+    }
+
+    fn take(mut self) -> Option<Result<T, Panic>> {
+        self.0.take()
+    }
 }
 
-/// Whether a future has gone since this was last asked.
+impl<T> Drop for Outcome<T> {
+    fn drop(&mut self) {
+        if let Some(untaken) = self.0.take() {
+            quietly(|| drop(untaken));
+        }
+    }
+}
+
+/// What has happened on this thread since its worker last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// A task's future has gone.
+    pub(crate) ended: bool,
+    /// A panic was nobody's: that of a destructor.
+    pub(crate) lost: bool,
+}
+
+thread_local! {
+    static SINCE: Cell<Since> = const { Cell::new(Since { ended: false, lost: false }) };
+}
+
+/// What has happened since this was last asked. Whoever ran or dropped a task on this thread asks.
 #[inline]
-pub(crate) fn has_ended() -> bool {
-    ENDED.replace(false)
+pub(crate) fn since() -> Since {
+    SINCE.take()
 }
 
 /// Drops what may hold the future of a task that was never registered: nobody has to be told of that one's end. A panic in its
 /// destructor is nobody's.
 pub(crate) fn drop_untold<T>(untold: T) {
-    let before = has_ended();
+    let before = since();
     drop(backplane::catch(|| drop(untold)));
-    ENDED.set(before);
+    SINCE.set(before);
 }
 
-/// Says that a future is gone: whoever ran or dropped the task on this thread takes it off the list.
-struct Ends;
-
-impl Drop for Ends {
-    #[inline]
-    fn drop(&mut self) {
-        ENDED.set(true);
+/// Lets a panic be nobody's: async-task would end the process rather than drop with one.
+fn quietly(f: impl FnOnce()) {
+    if backplane::catch(f).is_err() {
+        SINCE.set(Since { lost: true, ..SINCE.get() });
     }
 }
 
@@ -181,19 +208,27 @@ pin_project! {
     pub(crate) struct Job<F> {
         #[pin]
         future: Option<F>,
-        // Below the future, so that the future is gone when this says so.
-        ends: Ends,
+    }
+
+    impl<F> PinnedDrop for Job<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut future = this.project().future;
+            if future.is_some() {
+                quietly(|| future.set(None));
+            }
+            SINCE.set(Since { ended: true, ..SINCE.get() });
+        }
     }
 }
 
 impl<F> Job<F> {
     pub(crate) fn new(future: F) -> Job<F> {
-        Job { future: Some(future), ends: Ends }
+        Job { future: Some(future) }
     }
 }
 
 impl<F: Future> Future for Job<F> {
-    type Output = Result<F::Output, Panic>;
+    type Output = Outcome<F::Output>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -206,11 +241,11 @@ impl<F: Future> Future for Job<F> {
         });
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Ok(Poll::Ready(value)) => Poll::Ready(Outcome::new(Ok(value))),
             Err(panic) => {
                 // The first panic is the one to tell of.
-                drop(backplane::catch(|| future.set(None)));
-                Poll::Ready(Err(panic))
+                quietly(|| future.set(None));
+                Poll::Ready(Outcome::new(Err(panic)))
             }
         }
     }

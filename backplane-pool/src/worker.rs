@@ -17,7 +17,7 @@ use crate::{
     pin::current_cpu,
     reactor::Reactor,
     registry::{Key, Shard},
-    task::{Runnable, has_ended},
+    task::{Runnable, since},
 };
 
 /// So often in a row a task may run next because the one before has woken it. Then others have their turn.
@@ -225,21 +225,27 @@ impl Local {
         let key = runnable.metadata().key;
         self.remote.current.store(key.to_word(), Ordering::Relaxed);
         self.remote.counters.polls.add(1);
-        if let Err(panic) = backplane::catch(|| runnable.run()) {
-            self.lose(panic);
+        if backplane::catch(|| runnable.run()).is_err() {
+            self.lose();
         }
-        if has_ended() {
+        let since = since();
+        if since.ended {
             self.forget(key);
+        }
+        if since.lost {
+            self.lose();
         }
     }
 
     /// A task is dropped where it may be: on a worker of its domain, and a pinned one on its own.
     fn discard(&self, runnable: Runnable) {
         let key = runnable.metadata().key;
-        if let Err(panic) = backplane::catch(|| drop(runnable)) {
-            self.lose(panic);
+        if backplane::catch(|| drop(runnable)).is_err() {
+            self.lose();
         }
-        has_ended();
+        if since().lost {
+            self.lose();
+        }
         self.forget(key);
     }
 
@@ -254,9 +260,8 @@ impl Local {
     }
 
     #[cold]
-    fn lose(&self, panic: backplane::Panic) {
+    fn lose(&self) {
         self.remote.counters.lost_panics.add(1);
-        drop(panic);
     }
 
     /// The next task, wherever it is; stolen if need be.

@@ -1,5 +1,14 @@
-//! What the pool does, in sentences.
+//! What a pool promises, a sentence each.
 
+#![allow(clippy::unwrap_used)]
+
+mod hogs;
 #[cfg(feature = "uring")]
 mod lanes;
+mod nested;
+mod nodes;
+mod shutdown;
+mod spawns;
+mod support;
 mod topology;
+mod turns;
