@@ -14,6 +14,7 @@ mod pin;
 mod pool;
 mod reactor;
 mod registry;
+mod resident;
 #[cfg(feature = "uring")]
 mod ring;
 mod runtime;

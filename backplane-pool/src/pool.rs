@@ -23,6 +23,7 @@ use crate::{
     counters::WorkerCounters,
     domain::{Domain, House, Phase, with_worker},
     registry::{Key, Shard, TaskName},
+    resident::Resident,
     task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
     worker::Local,
 };
@@ -486,27 +487,13 @@ impl Handle {
         F::Output: Send + 'static,
     {
         let name = TaskName::of_type::<F>(spawned_at);
-        let shared = Arc::clone(&self.shared);
-        let inner = name.clone();
-        let outer = async move {
-            // On the worker that it will be run on, as this future here is pinned.
-            let task = Handle { shared, node: None }.worker(|local| spawn_here(local, inner, make));
-            match task.flatten() {
-                Some(task) => match task.await {
-                    Ok(value) => value,
-                    Err(crate::JoinError::Panicked(panic)) => panic.resume(),
-                    Err(_) => std::future::pending().await,
-                },
-                None => std::future::pending().await,
-            }
-        };
         let is_here = |local: &Local| (local.domain.index, local.index) == (node, worker);
         let shard = match self.worker(is_here) {
             Some(true) => worker,
             _ => self.quarters()[node].workers(),
         };
         let shard = Arc::clone(&self.quarters()[node].shards[shard]);
-        self.register(&shard, name, u32::try_from(worker).ok(), outer)
+        self.register(&shard, name, u32::try_from(worker).ok(), Resident::new(make))
     }
 
     /// Runs a closure that blocks, on a thread that is there for that: the `blocking` crate's. Cancelled before it
@@ -632,27 +619,6 @@ impl Handle {
         start_or_drop(shard, runnable);
         Task::new(task)
     }
-}
-
-/// Makes a future on its worker.
-fn spawn_here<M, F>(local: &Local, name: TaskName, make: M) -> Option<Task<F::Output>>
-where
-    M: FnOnce() -> F,
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    let shard = local.shard();
-    let schedules = Arc::clone(shard);
-    let schedule = move |runnable: Runnable, info: ScheduleInfo| schedules.schedule(runnable, info);
-    let pinned = Some(u32::try_from(local.index).ok()?);
-    let job = Job::new(make());
-    let make = |key: Key| {
-        let meta = Meta { key, pinned };
-        async_task::Builder::new().metadata(meta).spawn_local(move |_| job, WithInfo(schedule))
-    };
-    let (runnable, task) = shard.register(false, name, make);
-    start_or_drop(shard, runnable);
-    Some(Task::new(task))
 }
 
 /// A task that was not registered is dropped, here.
