@@ -18,6 +18,7 @@ use crate::{
     idle,
     pin::pin_current,
     pool::{Pool, Quarter},
+    reactor::{self, Reactor},
     registry::Shard,
     topology::Topology,
     watch::{Alarm, Listener, Watch, Watched},
@@ -60,6 +61,8 @@ pub enum BuildError {
     },
     /// The system gave no thread.
     Thread(io::Error),
+    /// A worker got nothing to wait in: neither an io_uring nor anything else of its own. Only with feature `uring`.
+    Reactor(io::Error),
     /// A worker could not be pinned where it was to be: the CPUs are not there, or are not this process's.
     Pin {
         /// The node's number.
@@ -75,6 +78,7 @@ impl fmt::Display for BuildError {
             BuildError::NoWorkers => f.write_str("a pool needs at least one worker"),
             BuildError::TooManyWorkers { node } => write!(f, "too many workers on node {node}"),
             BuildError::Thread(error) => write!(f, "no thread for a worker: {error}"),
+            BuildError::Reactor(error) => write!(f, "nothing for a worker to wait in: {error}"),
             BuildError::Pin { node, error } => write!(f, "a worker cannot be pinned to node {node}: {error}"),
         }
     }
@@ -83,7 +87,9 @@ impl fmt::Display for BuildError {
 impl Error for BuildError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            BuildError::Thread(error) | BuildError::Pin { error, .. } => Some(error),
+            BuildError::Thread(error) | BuildError::Reactor(error) | BuildError::Pin { error, .. } => {
+                Some(error)
+            }
             BuildError::NoWorkers | BuildError::TooManyWorkers { .. } => None,
         }
     }
@@ -106,6 +112,7 @@ pub struct Builder {
     topology: Option<Topology>,
     pinning: Option<Pinning>,
     workers: Workers,
+    reactor: reactor::Wish,
     thread_name: String,
     stack_size: Option<usize>,
     threshold: Duration,
@@ -134,6 +141,7 @@ impl Builder {
             topology: None,
             pinning: None,
             workers: Workers::AsManyAsCanRun,
+            reactor: reactor::Wish::default(),
             thread_name: "pool".into(),
             stack_size: None,
             threshold: Duration::from_millis(100),
@@ -170,6 +178,15 @@ impl Builder {
     #[must_use]
     pub fn workers_per_node(mut self, workers: usize) -> Builder {
         self.workers = Workers::PerNode(workers);
+        self
+    }
+
+    /// Makes each worker a [lane](crate::Lane), that waits in an io_uring of its own instead of the reactor that all threads
+    /// share. Feature `uring`.
+    #[cfg(feature = "uring")]
+    #[must_use]
+    pub fn lanes(mut self, lanes: crate::Lanes) -> Builder {
+        self.reactor = reactor::Wish::Lanes(lanes);
         self
     }
 
@@ -244,6 +261,7 @@ impl Builder {
                     shards: shards.clone(),
                     cpus: self.cpus_of(&domain.cpus, at),
                     must_pin: self.pinning.is_some(),
+                    reactor: self.reactor.clone(),
                     on_start: self.on_start.clone(),
                     on_stop: self.on_stop.clone(),
                 };
@@ -266,10 +284,7 @@ impl Builder {
             drop(ready);
             for _ in 0..workers {
                 let Ok((at, remote)) = all_ready.recv() else { return Err(BuildError::NoWorkers) };
-                match remote {
-                    Ok(remote) => remotes.push((at, remote)),
-                    Err(error) => return Err(BuildError::Pin { node, error }),
-                }
+                remotes.push((at, remote?));
             }
             remotes.sort_by_key(|(at, _)| *at);
             domain.workers_have_started(remotes.into_iter().map(|(_, remote)| remote).collect());
@@ -348,6 +363,7 @@ impl fmt::Debug for Builder {
             .field("topology", &self.topology)
             .field("pinning", &self.pinning)
             .field("workers", &self.workers)
+            .field("reactor", &self.reactor)
             .field("thread_name", &self.thread_name)
             .field("hog_threshold", &self.threshold)
             .finish_non_exhaustive()
@@ -362,6 +378,7 @@ struct Start {
     shards: Box<[Arc<Shard>]>,
     cpus: Option<CpuSet>,
     must_pin: bool,
+    reactor: reactor::Wish,
     on_start: Option<Hook>,
     on_stop: Option<Hook>,
 }
@@ -375,26 +392,23 @@ impl Drop for Ended {
     }
 }
 
-type Ready = mpsc::Sender<(usize, io::Result<Arc<Remote>>)>;
+type Ready = mpsc::Sender<(usize, Result<Arc<Remote>, BuildError>)>;
 
 impl Start {
     fn run(self, ready: &Ready, may_go: &mpsc::Receiver<()>) {
         let _ended = Ended(Arc::clone(&self.domain.house));
-        // Pinned first: what is allocated from here on lies near.
-        if let Some(Err(error)) = self.cpus.as_ref().map(pin_current)
-            && self.must_pin
-        {
-            drop(ready.send((self.index, Err(error))));
-            return;
-        }
+        let reactor = match self.settle() {
+            Ok(reactor) => reactor,
+            Err(error) => return drop(ready.send((self.index, Err(error)))),
+        };
         let deque = Worker::new_fifo();
-        let remote = Arc::new(Remote::new(deque.stealer()));
+        let remote = Arc::new(Remote::new(deque.stealer(), &reactor));
         drop(ready.send((self.index, Ok(Arc::clone(&remote)))));
         // Without a word the pool was not built.
         if may_go.recv().is_err() {
             return;
         }
-        let local = Rc::new(Local::new(self.index, self.domain, remote, self.shards, deque));
+        let local = Rc::new(Local::new(self.index, self.domain, remote, self.shards, deque, reactor));
         become_worker(Rc::clone(&local));
         let hook = |hook: Option<Hook>| {
             if let Some(hook) = hook {
@@ -402,7 +416,18 @@ impl Start {
             }
         };
         hook(self.on_start);
-        async_io::block_on(local.run());
+        local.block_on(local.run());
         hook(self.on_stop);
+        local.leave_reactor();
+    }
+
+    /// Pinned first: what is allocated from then on lies near.
+    fn settle(&self) -> Result<Reactor, BuildError> {
+        if let Some(Err(error)) = self.cpus.as_ref().map(pin_current)
+            && self.must_pin
+        {
+            return Err(BuildError::Pin { node: self.info.node, error });
+        }
+        self.reactor.make().map_err(BuildError::Reactor)
     }
 }

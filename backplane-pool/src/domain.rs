@@ -20,6 +20,7 @@ use crate::{
     counters::Counters,
     cpus::CpuSet,
     idle::Idle,
+    reactor::Reactor,
     registry::{Key, Shard},
     slot::Slot,
     task::Runnable,
@@ -129,10 +130,16 @@ pub(crate) struct Remote {
     pub(crate) awake: AtomicBool,
     /// Has been with one task for so long that what waits behind it is everybody's.
     pub(crate) stuck: AtomicBool,
+    #[cfg(feature = "uring")]
+    pub(crate) driver: Option<crate::Driver>,
 }
 
 impl Remote {
-    pub(crate) fn new(stealer: Stealer<Runnable>) -> Remote {
+    #[cfg_attr(
+        not(feature = "uring"),
+        expect(unused_variables, reason = "only a ring has a driver to tell of")
+    )]
+    pub(crate) fn new(stealer: Stealer<Runnable>, reactor: &Reactor) -> Remote {
         Remote {
             stealer,
             next: CachePadded::default(),
@@ -141,6 +148,8 @@ impl Remote {
             current: AtomicU64::new(0),
             awake: AtomicBool::new(true),
             stuck: AtomicBool::new(false),
+            #[cfg(feature = "uring")]
+            driver: reactor.driver(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::{
     counters::WorkerCounters,
     domain::{Domain, House, Phase, with_worker},
     registry::{Key, Shard, TaskName},
+    resident::Resident,
     task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
     worker::Local,
 };
@@ -461,30 +462,38 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let name = TaskName::of_type::<F>(Location::caller());
-        let shared = Arc::clone(&self.shared);
-        let inner = name.clone();
-        let outer = async move {
-            // On the worker that it will be run on, as this future here is pinned.
-            let task = Handle { shared, node: None }.worker(|local| spawn_here(local, inner, make));
-            match task.flatten() {
-                Some(task) => match task.await {
-                    Ok(value) => value,
-                    Err(crate::JoinError::Panicked(panic)) => panic.resume(),
-                    Err(_) => std::future::pending().await,
-                },
-                None => std::future::pending().await,
-            }
-        };
         let here = self.worker(|local| {
             let stays = self.node.is_none_or(|node| node == local.domain.index);
-            stays.then(|| (Arc::clone(local.shard()), local.index))
+            stays.then_some((local.domain.index, local.index))
         });
-        let (shard, worker) = here.flatten().unwrap_or_else(|| {
+        let (node, worker) = here.flatten().unwrap_or_else(|| {
             let (quarter, worker) = self.next_worker(self.node);
-            (Arc::clone(&quarter.shards[quarter.workers()]), worker)
+            (quarter.domain.index, worker)
         });
-        self.register(&shard, name, u32::try_from(worker).ok(), outer)
+        self.spawn_at(node, worker, Location::caller(), make)
+    }
+
+    /// As [`spawn_local`](Handle::spawn_local), on this worker of this domain.
+    pub(crate) fn spawn_at<M, F>(
+        &self,
+        node: usize,
+        worker: usize,
+        spawned_at: &'static Location<'static>,
+        make: M,
+    ) -> Task<F::Output>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let name = TaskName::of_type::<F>(spawned_at);
+        let is_here = |local: &Local| (local.domain.index, local.index) == (node, worker);
+        let shard = match self.worker(is_here) {
+            Some(true) => worker,
+            _ => self.quarters()[node].workers(),
+        };
+        let shard = Arc::clone(&self.quarters()[node].shards[shard]);
+        self.register(&shard, name, u32::try_from(worker).ok(), Resident::new(make))
     }
 
     /// Runs a closure that blocks, on a thread that is there for that: the `blocking` crate's. Cancelled before it
@@ -518,9 +527,34 @@ impl Handle {
             Arc::ptr_eq(&local.domain.house, &self.shared.house).then(|| std::rc::Rc::clone(local))
         });
         match local.flatten() {
-            Some(local) => async_io::block_on(local.run_until(future)),
+            Some(local) => local.block_on(local.run_until(future)),
             None => async_io::block_on(future),
         }
+    }
+
+    /// The place of each lane, and what it waits in.
+    #[cfg(feature = "uring")]
+    pub(crate) fn drivers(&self) -> Vec<(usize, usize, crate::Driver)> {
+        let mut drivers = Vec::new();
+        for (node, quarter) in self.quarters().iter().enumerate() {
+            let remotes = quarter.domain.remotes().iter().enumerate();
+            if self.node.is_none_or(|only| only == node) {
+                drivers.extend(remotes.filter_map(|(at, remote)| Some((node, at, remote.driver?))));
+            }
+        }
+        drivers
+    }
+
+    /// The number of a worker, over all nodes.
+    #[cfg(feature = "uring")]
+    pub(crate) fn number_of(&self, node: usize, worker: usize) -> usize {
+        self.quarters()[node].first + worker
+    }
+
+    /// The number of a node.
+    #[cfg(feature = "uring")]
+    pub(crate) fn node_at(&self, node: usize) -> usize {
+        self.quarters()[node].domain.node
     }
 
     /// The domain and the worker whose turn it is.
@@ -585,27 +619,6 @@ impl Handle {
         start_or_drop(shard, runnable);
         Task::new(task)
     }
-}
-
-/// Makes a future on its worker.
-fn spawn_here<M, F>(local: &Local, name: TaskName, make: M) -> Option<Task<F::Output>>
-where
-    M: FnOnce() -> F,
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    let shard = local.shard();
-    let schedules = Arc::clone(shard);
-    let schedule = move |runnable: Runnable, info: ScheduleInfo| schedules.schedule(runnable, info);
-    let pinned = Some(u32::try_from(local.index).ok()?);
-    let job = Job::new(make());
-    let make = |key: Key| {
-        let meta = Meta { key, pinned };
-        async_task::Builder::new().metadata(meta).spawn_local(move |_| job, WithInfo(schedule))
-    };
-    let (runnable, task) = shard.register(false, name, make);
-    start_or_drop(shard, runnable);
-    Some(Task::new(task))
 }
 
 /// A task that was not registered is dropped, here.

@@ -15,6 +15,7 @@ use crate::{
     domain::{Domain, Phase, Remote},
     idle::Woken,
     pin::current_cpu,
+    reactor::Reactor,
     registry::{Key, Shard},
     task::{Runnable, since},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Local {
     /// One for each worker of the domain, and one for outsiders.
     pub(crate) shards: Box<[Arc<Shard>]>,
     deque: Worker<Runnable>,
+    /// Gone when the thread has run its last task.
+    reactor: RefCell<Reactor>,
     /// Tasks that no other worker may run.
     pinned: RefCell<VecDeque<Runnable>>,
     state: State,
@@ -70,11 +73,32 @@ impl Local {
         remote: Arc<Remote>,
         shards: Box<[Arc<Shard>]>,
         deque: Worker<Runnable>,
+        reactor: Reactor,
     ) -> Local {
         let state = State::default();
         state.turn.set(64);
         state.random.set(index as u32 * 2 + 1);
-        Local { index, domain, remote, shards, deque, pinned: RefCell::default(), state }
+        Local {
+            index,
+            domain,
+            remote,
+            shards,
+            deque,
+            reactor: reactor.into(),
+            pinned: RefCell::default(),
+            state,
+        }
+    }
+
+    /// Runs a future on this thread, and waits in what this worker waits in.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let reactor = self.reactor.borrow().clone();
+        reactor.block_on(future)
+    }
+
+    /// Nothing of a ring is left for when the thread takes its own things down.
+    pub(crate) fn leave_reactor(&self) {
+        let _ring = self.reactor.replace(Reactor::AsyncIo);
     }
 
     /// The shard of the tasks that this worker spawns.

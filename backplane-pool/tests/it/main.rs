@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod hogs;
+#[cfg(feature = "uring")]
+mod lanes;
 mod nested;
 mod nodes;
 mod shutdown;

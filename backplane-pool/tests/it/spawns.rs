@@ -322,6 +322,23 @@ fn a_local_future_is_woken_from_anywhere_and_cancelled_from_anywhere() {
 }
 
 #[test]
+fn a_local_future_is_gone_when_its_cancellation_says_so() {
+    let pool = pool(2);
+    let (drops, _dropped) = Drops::new();
+    for cancelled in 1..=100 {
+        let (guard, (made, place)) = (drops.guard(), mpsc::channel());
+        let task = pool.spawn_local(move || async move {
+            let _guard = guard;
+            made.send(()).unwrap();
+            pending::<()>().await;
+        });
+        place.recv().unwrap();
+        assert!(pool.block_on(task.cancel()).is_none());
+        assert_eq!(drops.count(), cancelled);
+    }
+}
+
+#[test]
 fn a_panic_while_a_local_future_is_made_or_run_is_a_value() {
     let pool = pool(1);
     let make = || -> std::future::Ready<u32> { panic!("not made") };

@@ -114,7 +114,7 @@ fn rust() -> Vec<SourceFile> {
 fn written() -> Vec<SourceFile> {
     let mut files = rust();
     files.extend(Workspace::read().files(&[".toml", ".md", ".sh", ".gitignore"]));
-    files.extend(Workspace::read().files(&["run", "mutants", "budgets"]));
+    files.extend(Workspace::read().files(&["run", "mutants", "budgets", "numa"]));
     files
 }
 
