@@ -26,12 +26,8 @@ type Connections = Arc<Mutex<Vec<Task<()>>>>;
 async fn serve(pool: Handle, listener: Async<TcpListener>, connections: Connections) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let connection = pool.spawn_named("connection", async move {
-            let mut buffer = [0; 1024];
-            while let Ok(1..) = stream.read_exact(&mut buffer[..64]).await.map(|()| 64) {
-                if stream.write_all(&buffer[..64]).await.is_err() {
-                    return;
-                }
-            }
+            let mut buffer = [0; 64];
+            while stream.read_exact(&mut buffer).await.is_ok() && stream.write_all(&buffer).await.is_ok() {}
         });
         let mut connections = connections.lock().expect("nobody panics with it");
         connections.retain(|connection| !connection.is_finished());

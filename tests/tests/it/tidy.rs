@@ -46,6 +46,7 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("pin-project-lite", "pins a task's future without unsafe code of ours"),
             ("rustix", "pins a thread, without unsafe code of ours"),
             ("slab", "the list of tasks"),
+            ("compio", "lanes that wait in an io_uring; feature `uring`"),
             ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
         ],
     ),
