@@ -68,6 +68,8 @@ struct State {
     random: Cell<u32>,
     /// How long a poll takes, of late; the greatest number as long as there was none.
     poll_nanos: Cell<u32>,
+    /// For how long something has been waiting in the queue, by whole turns.
+    backlog_nanos: Cell<u32>,
     known: [Cell<[usize; 2]>; KNOWN],
 }
 
@@ -144,6 +146,17 @@ impl Local {
     fn is_worth_a_wake(&self) -> bool {
         let waiting = u32::try_from(self.deque.len()).unwrap_or(u32::MAX);
         waiting.saturating_mul(self.state.poll_nanos.get()) >= WAKE_NANOS
+    }
+
+    /// After a turn: what has been waiting without a break for as long as it takes to wake somebody, would go on to.
+    fn call_for_help(&self, took: Duration) {
+        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+        let waited = self.state.backlog_nanos.get().saturating_add(took);
+        let enough = waited >= WAKE_NANOS && !self.deque.is_empty();
+        self.state.backlog_nanos.set(if enough { 0 } else { waited });
+        if enough {
+            self.domain.idle.hint();
+        }
     }
 
     /// So many polls have taken so long.
@@ -248,6 +261,7 @@ impl Local {
         // Long polls make short turns.
         let took = begin.elapsed();
         self.learn(polls, took);
+        self.call_for_help(took);
         let (fewest, most) = TURN_POLLS;
         self.state.turn.set(if took > TURN { (turn / 2).max(fewest) } else { (turn + turn / 4).min(most) });
         cx.waker().wake_by_ref();
@@ -396,6 +410,7 @@ impl Local {
 
     /// With nothing in its own queue.
     fn find_elsewhere(&self) -> Option<Runnable> {
+        self.state.backlog_nanos.set(0);
         self.empty_inbox();
         if self.state.pinned_waits.get() {
             self.state.pinned_turn.set(true);
