@@ -71,8 +71,8 @@ impl Idle {
         last
     }
 
-    /// One who searched falls asleep. It must look for work once more after this, and [leave](Idle::leave) if there is some
-    /// (invariant 1).
+    /// One who searched falls asleep. It must look for work once more after this, and if there is some [leave](Idle::leave)
+    /// (invariant 1) and go on [searching](Idle::search), since others may have relied on it (invariant 2).
     pub fn sleep(&self, worker: usize, waker: &Waker) {
         let waker = waker.clone();
         let mut sleepers = lock(&self.sleepers);

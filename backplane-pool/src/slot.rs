@@ -50,3 +50,9 @@ impl<T> Slot<T> {
         std::mem::replace(&mut *crate::sync::lock(&self.cell), new)
     }
 }
+
+impl<T> std::fmt::Debug for Slot<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").finish_non_exhaustive()
+    }
+}

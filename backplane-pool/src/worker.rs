@@ -24,6 +24,8 @@ use crate::{
 const STREAK: u32 = 16;
 /// Every so many polls something from outside is taken, whatever waits here.
 const OUTSIDE: u32 = 61;
+/// After so many polls, work that is still waiting is offered to those who sleep.
+const BACKLOG: u32 = 8;
 /// How long a turn should be: between two turns events and timers are looked at.
 const TURN: Duration = Duration::from_micros(250);
 /// The fewest and the most polls of a turn.
@@ -126,8 +128,10 @@ impl Local {
 
     fn share(&self, runnable: Runnable) {
         self.deque.push(runnable);
-        // What is missed here is seen at the next poll at the latest.
-        self.domain.idle.hint();
+        // Not for what events bring: most of it is done before another worker would be up.
+        if self.state.polling.get() {
+            self.domain.idle.hint();
+        }
     }
 
     #[cold]
@@ -208,6 +212,10 @@ impl Local {
                 continue;
             };
             self.stop_searching();
+            // What has not been taken care of by now is worth waking somebody for.
+            if polls % BACKLOG == BACKLOG - 1 && !self.deque.is_empty() {
+                self.domain.idle.hint();
+            }
             self.run_one(runnable);
             polls += 1;
         }
@@ -436,6 +444,10 @@ impl Local {
             || self.domain.house.phase() == Phase::Dropping && !self.state.dropping.get();
         if woken {
             self.wake_up();
+            // It stays the one on whom others have relied, and passes the search on (`idle`, invariant 2).
+            if !self.state.searching.replace(true) {
+                self.domain.idle.search();
+            }
         }
         !woken
     }

@@ -8,6 +8,7 @@ mod lanes;
 mod nested;
 mod nodes;
 mod shutdown;
+mod soak;
 mod spawns;
 mod support;
 mod topology;

@@ -153,7 +153,7 @@ fn a_pool_that_cannot_be_is_an_error_and_leaves_no_thread() {
         let build = Pool::builder()
             .topology(topology.clone())
             .pinning(Pinning::Node)
-            .on_start(move |info| drop(stops.lock().unwrap().send(info.worker)))
+            .on_start(move |info| stops.lock().unwrap().send(info.worker).unwrap())
             .build();
         assert!(matches!(build, Err(BuildError::Pin { node: 1, .. })));
         assert!(stopped.recv().is_err(), "none has begun");

@@ -180,7 +180,8 @@ fn pools_come_and_go_while_tasks_of_others_wake_theirs() {
         passing.spawn(async move { receive.recv().await }).detach();
         let wakes = steady.spawn(async move { send.send(1).await });
         drop(passing);
-        drop(steady.block_on(wakes).unwrap());
+        // It was heard, or its hearer was gone.
+        let _ = steady.block_on(wakes).unwrap();
     }
 }
 

@@ -242,7 +242,7 @@ fn panics_that_nobody_can_hear_are_counted_and_take_no_worker_along() {
     // One whose value explodes when it is thrown away, and one that explodes when it is cancelled.
     let (go, wait) = async_channel::bounded::<()>(1);
     pool.spawn(async move {
-        drop(wait.recv().await);
+        wait.recv().await.unwrap();
         Bomb
     })
     .detach();

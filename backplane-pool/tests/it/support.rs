@@ -12,37 +12,37 @@ use std::{
 use backplane_pool::{Pinning, Pool, Topology};
 
 /// A pool of one node.
-pub fn pool(workers: usize) -> Pool {
+pub(crate) fn pool(workers: usize) -> Pool {
     Pool::builder().workers(workers).build().unwrap()
 }
 
 /// A pool of nodes that are made up, with two workers each.
-pub fn two_nodes() -> Pool {
+pub(crate) fn two_nodes() -> Pool {
     let topology = Topology::from_nodes([(0, [0, 1]), (7, [2, 3])]);
     Pool::builder().topology(topology).pinning(Pinning::None).build().unwrap()
 }
 
 /// Counts drops, and says on which thread each was.
 #[derive(Clone)]
-pub struct Drops {
+pub(crate) struct Drops {
     count: Arc<AtomicUsize>,
     send: mpsc::Sender<(ThreadId, Option<String>)>,
 }
 
 /// Is dropped.
-pub struct Dropped(Drops);
+pub(crate) struct Dropped(Drops);
 
 impl Drops {
-    pub fn new() -> (Drops, mpsc::Receiver<(ThreadId, Option<String>)>) {
+    pub(crate) fn new() -> (Drops, mpsc::Receiver<(ThreadId, Option<String>)>) {
         let (send, receive) = mpsc::channel();
         (Drops { count: Arc::default(), send }, receive)
     }
 
-    pub fn guard(&self) -> Dropped {
+    pub(crate) fn guard(&self) -> Dropped {
         Dropped(self.clone())
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 }

@@ -147,7 +147,7 @@ fn idle_here(who: &str) -> f64 {
             async move {
                 for _ in 0..10 {
                     peer.sleep(Duration::from_millis(1)).await;
-                    drop(peer.spawn(async {}).await);
+                    peer.spawn(async {}).await;
                 }
             }
         });

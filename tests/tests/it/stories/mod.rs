@@ -4,6 +4,7 @@
 #![allow(clippy::duplicate_mod)]
 
 mod on_compio;
+mod on_nodes;
 mod on_one_thread;
 mod on_seeds;
 mod on_smol;
