@@ -19,7 +19,6 @@ use crate::{
     pin::pin_current,
     pool::{Pool, Quarter},
     reactor::{self, Reactor},
-    registry::Shard,
     topology::Topology,
     watch::{Alarm, Listener, Watch, Watched},
     worker::Local,
@@ -247,9 +246,7 @@ impl Builder {
         let mut goes = Vec::new();
         let mut first = 0;
         for (index, Plan { node, cpus, workers }) in plans.into_iter().enumerate() {
-            let domain = Arc::new(Domain::new(index, node, cpus, Arc::clone(&house)));
-            let shards: Box<[Arc<Shard>]> =
-                (0..=workers).map(|at| Arc::new(Shard::new(at, Arc::clone(&domain)))).collect();
+            let domain = Domain::new(index, node, cpus, Arc::clone(&house), workers);
             let (ready, all_ready) = mpsc::channel();
             let mut remotes = Vec::with_capacity(workers);
             for at in 0..workers {
@@ -258,7 +255,6 @@ impl Builder {
                     info: WorkerInfo { worker: first + at, node },
                     index: at,
                     domain: Arc::clone(&domain),
-                    shards: shards.clone(),
                     cpus: self.cpus_of(&domain.cpus, at),
                     must_pin: self.pinning.is_some(),
                     reactor: self.reactor.clone(),
@@ -288,12 +284,8 @@ impl Builder {
             }
             remotes.sort_by_key(|(at, _)| *at);
             domain.workers_have_started(remotes.into_iter().map(|(_, remote)| remote).collect());
-            watched.push(Watched {
-                domain: Arc::clone(&domain),
-                shards: shards.iter().map(Arc::downgrade).collect(),
-                first,
-            });
-            domains.push(Quarter { domain, shards, first });
+            watched.push(Watched { domain: Arc::clone(&domain), first });
+            domains.push(Quarter { domain, workers, first });
             first += workers;
         }
         let watch = Watch { house, domains: watched, threshold: self.threshold, listener: self.listener };
@@ -375,7 +367,6 @@ struct Start {
     info: WorkerInfo,
     index: usize,
     domain: Arc<Domain>,
-    shards: Box<[Arc<Shard>]>,
     cpus: Option<CpuSet>,
     must_pin: bool,
     reactor: reactor::Wish,
@@ -408,7 +399,7 @@ impl Start {
         if may_go.recv().is_err() {
             return;
         }
-        let local = Rc::new(Local::new(self.index, self.domain, remote, self.shards, deque, reactor));
+        let local = Rc::new(Local::new(self.index, self.domain, remote, deque, reactor));
         become_worker(Rc::clone(&local));
         let hook = |hook: Option<Hook>| {
             if let Some(hook) = hook {

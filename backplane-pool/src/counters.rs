@@ -46,6 +46,8 @@ pub(crate) struct Counters {
     pub(crate) parked_nanos: Counter,
     pub(crate) off_node_polls: Counter,
     pub(crate) lost_panics: Counter,
+    /// Tasks whose future is gone.
+    pub(crate) ended: Counter,
 }
 
 impl Counters {
@@ -74,6 +76,17 @@ impl Counter {
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// With all that its writer did before.
+    pub(crate) fn get_after(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// For its one writer only; whoever [sees it](Counter::get_after) sees what was done before.
+    #[inline]
+    pub(crate) fn add_after(&self, more: u64) {
+        self.0.store(self.get().wrapping_add(more), Ordering::Release);
     }
 
     /// For its one writer only.

@@ -2,11 +2,12 @@
 
 use std::{
     cell::OnceCell,
+    collections::HashMap,
     fmt,
     rc::Rc,
     sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -21,9 +22,9 @@ use crate::{
     cpus::CpuSet,
     idle::Idle,
     reactor::Reactor,
-    registry::{Key, Shard},
+    registry::{Key, Shard, Site, TaskName},
     slot::Slot,
-    task::Runnable,
+    task::{Runnable, drop_untold},
     watch::Alarm,
     worker::Local,
 };
@@ -47,11 +48,41 @@ pub(crate) struct House {
     workers: Mutex<usize>,
     changed: Condvar,
     pub(crate) alarm: Alarm,
+    /// Every site that a worker has run a task of, by its words.
+    sites: Mutex<HashMap<[usize; 2], Site>>,
+    /// The names of tasks that were dropped unpolled, once somebody wants to know.
+    dropped: Mutex<Option<Vec<TaskName>>>,
 }
 
 impl House {
     pub(crate) fn new(alarm: Alarm) -> House {
-        House { phase: (Phase::Open as u8).into(), workers: Mutex::new(0), changed: Condvar::new(), alarm }
+        let (sites, dropped) = (Mutex::default(), Mutex::default());
+        let (phase, workers, changed) = ((Phase::Open as u8).into(), Mutex::new(0), Condvar::new());
+        House { phase, workers, changed, alarm, sites, dropped }
+    }
+
+    /// Can be asked for this site from now on.
+    pub(crate) fn know(&self, site: Site) {
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner).insert(site.words(), site);
+    }
+
+    fn site(&self, words: [usize; 2]) -> Option<Site> {
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner).get(&words).copied()
+    }
+
+    /// From now on the names of tasks that are dropped unpolled are kept, for [`names_of_dropped`](House::names_of_dropped).
+    pub(crate) fn keep_names_of_dropped(&self) {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    }
+
+    pub(crate) fn dropped(&self, site: Site) {
+        if let Some(names) = &mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) {
+            names.push(site.into());
+        }
+    }
+
+    pub(crate) fn names_of_dropped(&self) -> Vec<TaskName> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -105,6 +136,8 @@ impl House {
 
 /// The queues of one node.
 pub(crate) struct Domain {
+    /// By which its tasks find it.
+    id: u64,
     /// Its place among the pool's domains.
     pub(crate) index: usize,
     /// The node's number.
@@ -115,6 +148,24 @@ pub(crate) struct Domain {
     pub(crate) idle: Idle,
     /// Known as soon as all workers have started.
     remotes: OnceLock<Box<[Arc<Remote>]>>,
+    /// One for each worker, and one for outsiders.
+    pub(crate) shards: Box<[CachePadded<Shard>]>,
+}
+
+/// Domains by their ids. What wakes a task holds such an id, and no reference: workers would count references on the same word
+/// with every task that moves between them. Only who wakes from outside looks here.
+static DOMAINS: RwLock<Option<HashMap<u64, Weak<Domain>>>> = RwLock::new(None);
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        if let Some(domains) = &mut *DOMAINS.write().unwrap_or_else(PoisonError::into_inner) {
+            domains.remove(&self.id);
+        }
+    }
+}
+
+fn domain(id: u64) -> Option<Arc<Domain>> {
+    DOMAINS.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&id)?.upgrade()
 }
 
 /// The shared half of a worker. Made on the worker's own thread, so that it lies in the node's own memory.
@@ -126,7 +177,9 @@ pub(crate) struct Remote {
     pub(crate) inbox: ConcurrentQueue<Runnable>,
     pub(crate) counters: CachePadded<Counters>,
     /// The key of the task that is being polled, as a word.
-    pub(crate) current: AtomicU64,
+    current: AtomicU64,
+    /// Its site, as words; zero between polls.
+    site: [AtomicUsize; 2],
     pub(crate) awake: AtomicBool,
     /// Has been with one task for so long that what waits behind it is everybody's.
     pub(crate) stuck: AtomicBool,
@@ -146,6 +199,7 @@ impl Remote {
             inbox: ConcurrentQueue::unbounded(),
             counters: CachePadded::default(),
             current: AtomicU64::new(0),
+            site: Default::default(),
             awake: AtomicBool::new(true),
             stuck: AtomicBool::new(false),
             #[cfg(feature = "uring")]
@@ -153,16 +207,89 @@ impl Remote {
         }
     }
 
-    /// The task that is being polled, or was polled last.
-    pub(crate) fn current(&self) -> Option<Key> {
-        Key::from_word(self.current.load(Ordering::Relaxed))
+    /// What is being polled from now on.
+    #[inline]
+    pub(crate) fn polls(&self, polled: Polled) {
+        self.current.store(polled.key, Ordering::Relaxed);
+        self.site[0].store(polled.site[0], Ordering::Relaxed);
+        self.site[1].store(polled.site[1], Ordering::Relaxed);
+    }
+
+    pub(crate) fn polled(&self) -> Polled {
+        Polled {
+            key: self.current.load(Ordering::Relaxed),
+            site: [0, 1].map(|at| self.site[at].load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// A task that is being polled, in words that are written by one thread and read by another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Polled {
+    key: u64,
+    site: [usize; 2],
+}
+
+impl Polled {
+    /// Whether it is on the list, and so cannot be taken for another.
+    pub(crate) fn is_written_down(self) -> bool {
+        self.key > 0
+    }
+
+    #[inline]
+    pub(crate) fn new(key: Option<Key>, site: Site) -> Polled {
+        Polled { key: key.map_or(0, Key::to_word), site: site.words() }
     }
 }
 
 impl Domain {
-    pub(crate) fn new(index: usize, node: usize, cpus: CpuSet, house: Arc<House>) -> Domain {
+    pub(crate) fn new(
+        index: usize,
+        node: usize,
+        cpus: CpuSet,
+        house: Arc<House>,
+        workers: usize,
+    ) -> Arc<Domain> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (injector, idle, remotes) = (Injector::new(), Idle::new(), OnceLock::new());
-        Domain { index, node, cpus, house, injector, idle, remotes }
+        let shards = (0..=workers).map(|at| Shard::new(at).into()).collect();
+        let domain = Arc::new(Domain { id, index, node, cpus, house, injector, idle, remotes, shards });
+        let mut domains = DOMAINS.write().unwrap_or_else(PoisonError::into_inner);
+        domains.get_or_insert_default().insert(id, Arc::downgrade(&domain));
+        drop(domains);
+        domain
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The shard of what comes from outside.
+    pub(crate) fn outside(&self) -> &Shard {
+        &self.shards[self.shards.len() - 1]
+    }
+
+    /// How many tasks have ended.
+    pub(crate) fn ended(&self) -> u64 {
+        self.remotes().iter().map(|remote| remote.counters.ended.get_after()).sum()
+    }
+
+    /// How many tasks were ever spawned. Asked after [`ended`](Domain::ended): if both are equal, there was a moment between at
+    /// which no task was left, for a task is counted before it can run, and what it spawns before it can end.
+    pub(crate) fn spawned(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.spawned()).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let ended = self.ended();
+        ended == self.spawned()
+    }
+
+    /// The name of the task that this worker polls.
+    pub(crate) fn name_of(&self, polled: Polled) -> Option<TaskName> {
+        let written = Key::from_word(polled.key).and_then(|key| self.shards.get(key.shard())?.name(key));
+        written.or_else(|| self.house.site(polled.site).map(TaskName::from))
     }
 
     pub(crate) fn workers_have_started(&self, remotes: Box<[Arc<Remote>]>) {
@@ -178,7 +305,7 @@ impl Domain {
     }
 
     /// Takes a task from a thread that is no worker of this domain.
-    fn inject(&self, runnable: Runnable) {
+    pub(crate) fn inject(&self, runnable: Runnable) {
         let pinned = runnable.metadata().pinned.and_then(|worker| {
             let worker = worker as usize;
             Some((worker, self.remotes().get(worker)?))
@@ -220,33 +347,28 @@ pub(crate) fn with_worker<T>(f: impl FnOnce(&Rc<Local>) -> T) -> Option<T> {
     CURRENT.try_with(|current| current.get().map(f)).ok().flatten()
 }
 
-impl Shard {
-    /// A task's first turn.
-    #[inline]
-    pub(crate) fn schedule_first(&self, runnable: Runnable) {
-        self.go(runnable, false);
-    }
-
-    /// Where a task of this shard goes when it is woken or spawned.
-    #[inline]
-    pub(crate) fn schedule(&self, runnable: Runnable, info: ScheduleInfo) {
-        self.go(runnable, info.woken_while_running);
-    }
-
-    #[inline]
-    fn go(&self, runnable: Runnable, woken_while_running: bool) {
-        let mut runnable = Some(runnable);
-        // A thread that is ending may have no place for its worker any more; then it is an outsider like others.
-        let _ = CURRENT.try_with(|current| match current.get() {
-            Some(local) if Arc::ptr_eq(&local.domain, &self.domain) => {
-                if let Some(runnable) = runnable.take() {
-                    local.schedule(runnable, woken_while_running);
-                }
+/// Where a task goes when it is woken: home.
+#[inline]
+pub(crate) fn schedule(home: u64, runnable: Runnable, info: ScheduleInfo) {
+    let mut runnable = Some(runnable);
+    // A thread that is ending may have no place for its worker any more; then it is an outsider like others.
+    let _ = CURRENT.try_with(|current| match current.get() {
+        Some(local) if local.domain.id == home => {
+            if let Some(runnable) = runnable.take() {
+                local.schedule(runnable, info.woken_while_running);
             }
-            _ => {}
-        });
-        if let Some(runnable) = runnable {
-            self.domain.inject(runnable);
         }
+        _ => {}
+    });
+    if let Some(runnable) = runnable {
+        from_outside(home, runnable);
+    }
+}
+
+fn from_outside(home: u64, runnable: Runnable) {
+    match domain(home) {
+        Some(home) => home.inject(runnable),
+        // A domain is there as long as a task of it is.
+        None => drop_untold(runnable),
     }
 }

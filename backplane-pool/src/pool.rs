@@ -21,8 +21,8 @@ use backplane::{DeviceId, Line};
 use crate::{
     builder::Builder,
     counters::WorkerCounters,
-    domain::{Domain, House, Phase, with_worker},
-    registry::{Key, Shard, TaskName},
+    domain::{Domain, House, Phase, schedule, with_worker},
+    registry::{Key, Site, Spawner, TaskName},
     resident::Resident,
     task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
     worker::Local,
@@ -32,16 +32,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Quarter {
     pub(crate) domain: Arc<Domain>,
-    /// One for each worker, and one for outsiders.
-    pub(crate) shards: Box<[Arc<Shard>]>,
+    pub(crate) workers: usize,
     /// The number of its first worker.
     pub(crate) first: usize,
-}
-
-impl Quarter {
-    fn workers(&self) -> usize {
-        self.shards.len() - 1
-    }
 }
 
 #[derive(Debug)]
@@ -175,13 +168,14 @@ impl Pool {
         let house = Arc::clone(&self.handle.shared.house);
         let deadline = Instant::now().checked_add(within);
         house.enter(Phase::Draining);
-        self.await_the_last();
         if house.wait(deadline, |_| self.is_empty()) {
             return Ok(());
         }
-        let (running, waiting) = self.tasks();
+        house.keep_names_of_dropped();
+        let (running, mut waiting) = self.names();
         self.drop_tasks();
         let all_ended = house.wait(Instant::now().checked_add(GRACE), |workers| workers == 0);
+        waiting.extend(house.names_of_dropped());
         if all_ended {
             return if running.is_empty() && waiting.is_empty() {
                 Ok(())
@@ -189,38 +183,38 @@ impl Pool {
                 Err(Unfinished { waiting, running, stuck: Vec::new() })
             };
         }
-        let stuck = self.tasks().0;
+        let stuck = self.names().0;
         // Their threads are left to themselves.
         self.threads.clear();
         Err(Unfinished { waiting, running, stuck })
     }
 
     fn is_empty(&self) -> bool {
-        self.handle.quarters().iter().flat_map(|quarter| &quarter.shards).all(|shard| shard.len() == 0)
-    }
-
-    fn await_the_last(&self) {
-        for shard in self.handle.quarters().iter().flat_map(|quarter| &quarter.shards) {
-            shard.awaited.store(true, Ordering::SeqCst);
-        }
+        self.handle.tasks() == 0
     }
 
     /// Who runs, and who waits.
-    fn tasks(&self) -> (Vec<TaskName>, Vec<TaskName>) {
-        let (mut running, mut waiting) = (Vec::new(), Vec::new());
+    fn names(&self) -> (Vec<TaskName>, Vec<TaskName>) {
+        let (mut running, mut waiting) = (Vec::new(), self.handle.task_names());
+        let mut seen = Vec::new();
         for quarter in self.handle.quarters() {
-            let remotes = quarter.domain.remotes().iter();
-            let awake = remotes.filter(|remote| remote.awake.load(Ordering::SeqCst));
-            let current: Vec<Key> = awake.filter_map(|remote| remote.current()).collect();
-            for (key, name) in quarter.shards.iter().flat_map(|shard| shard.all()) {
-                if current.contains(&key) { &mut running } else { &mut waiting }.push(name);
+            for remote in quarter.domain.remotes() {
+                let polled = remote.polled();
+                // It may have moved from one worker to the next while we looked.
+                let again = polled.is_written_down() && seen.contains(&(quarter.domain.id(), polled));
+                let Some(name) = quarter.domain.name_of(polled).filter(|_| !again) else { continue };
+                seen.push((quarter.domain.id(), polled));
+                // It is on the list as well, unless this is its first poll.
+                if let Some(at) = waiting.iter().position(|waits| *waits == name) {
+                    waiting.swap_remove(at);
+                }
+                running.push(name);
             }
         }
         (running, waiting)
     }
 
     fn drop_tasks(&self) {
-        self.await_the_last();
         self.handle.shared.house.enter(Phase::Dropping);
         self.handle.quarters().iter().for_each(|quarter| quarter.domain.idle.rouse_all());
     }
@@ -350,14 +344,26 @@ impl Handle {
     }
 
     /// How many tasks have been spawned and have not ended.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let task = pool.spawn(std::future::pending::<()>());
+    /// assert_eq!(pool.tasks(), 1);
+    /// pool.block_on(task.cancel());
+    /// # while pool.tasks() > 0 {}
+    /// ```
     pub fn tasks(&self) -> usize {
-        self.quarters().iter().flat_map(|quarter| &quarter.shards).map(|shard| shard.len()).sum()
+        // First those that have ended: see `Domain::spawned`.
+        let ended: u64 = self.quarters().iter().map(|quarter| quarter.domain.ended()).sum();
+        let spawned: u64 = self.quarters().iter().map(|quarter| quarter.domain.spawned()).sum();
+        usize::try_from(spawned.saturating_sub(ended)).unwrap_or(usize::MAX)
     }
 
-    /// The names of the tasks that have been spawned and have not ended.
+    /// The names of tasks that have not ended: of those that wait for something, and of all that were
+    /// [named](Handle::spawn_named). Others that wait for their first turn, or are in it, are only counted.
     pub fn task_names(&self) -> Vec<TaskName> {
-        let shards = self.quarters().iter().flat_map(|quarter| &quarter.shards);
-        shards.flat_map(|shard| shard.all()).map(|(_, name)| name).collect()
+        let shards = self.quarters().iter().flat_map(|quarter| &quarter.domain.shards);
+        shards.flat_map(|shard| shard.names()).collect()
     }
 
     /// Runs a future on the pool.
@@ -370,7 +376,7 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.start(self.node, TaskName::of_type::<F>(Location::caller()), future)
+        self.start(self.node, Site::of::<F>(Location::caller()), None, future)
     }
 
     /// As [`spawn`](Handle::spawn), with a name for reports: of hogs, and of what a shutdown could not wait for.
@@ -380,7 +386,9 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.start(self.node, TaskName::given(name.into(), Location::caller()), future)
+        let at = Location::caller();
+        let name = TaskName::given(name.into(), at);
+        self.start(self.node, Site::of::<F>(at), Some(name), future)
     }
 
     /// Runs a future on a node, and only there.
@@ -395,8 +403,8 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let name = TaskName::of_type::<F>(Location::caller());
-        Ok(self.start(self.on_node(node)?.node, name, future))
+        let site = Site::of::<F>(Location::caller());
+        Ok(self.start(self.on_node(node)?.node, site, None, future))
     }
 
     /// Runs a future on the node where a device [lives](Handle::settle); where nothing is known of it, as
@@ -418,7 +426,7 @@ impl Handle {
         F::Output: Send + 'static,
     {
         let known = self.homes(|homes| homes.known.get(&line.id()).map(|(_, node)| *node));
-        self.start(known.or(self.node), TaskName::of_type::<F>(Location::caller()), future)
+        self.start(known.or(self.node), Site::of::<F>(Location::caller()), None, future)
     }
 
     /// Says that a device lives here: on the node of the calling worker, or of this handle. Its neighbours are then
@@ -520,14 +528,24 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let name = TaskName::of_type::<F>(spawned_at);
-        let is_here = |local: &Local| (local.domain.index, local.index) == (node, worker);
-        let shard = match self.worker(is_here) {
-            Some(true) => worker,
-            _ => self.quarters()[node].workers(),
-        };
-        let shard = Arc::clone(&self.quarters()[node].shards[shard]);
-        self.register(&shard, name, u32::try_from(worker).ok(), Resident::new(make))
+        let site = Site::of::<F>(spawned_at);
+        let pinned = u32::try_from(worker).ok();
+        let mut future = Some(Resident::new(make));
+        let here = self.worker(|local| {
+            let is_here = (local.domain.index, local.index) == (node, worker);
+            if is_here {
+                future.take().map(|future| self.start_here(local, site, None, pinned, future))
+            } else {
+                None
+            }
+        });
+        match (here.flatten(), future) {
+            (Some(task), _) => task,
+            (None, Some(future)) => {
+                self.start_there(&self.quarters()[node].domain, site, None, pinned, future)
+            }
+            (None, None) => unreachable!("whoever took it has made a task of it"),
+        }
     }
 
     /// Runs a closure that blocks, on a thread that is there for that: the `blocking` crate's. Cancelled before it
@@ -596,44 +614,47 @@ impl Handle {
         let quarters = self.quarters();
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
         if let Some(quarter) = node.and_then(|node| quarters.get(node)) {
-            return (quarter, turn % quarter.workers());
+            return (quarter, turn % quarter.workers);
         }
-        let workers: usize = quarters.iter().map(Quarter::workers).sum();
+        let workers: usize = quarters.iter().map(|quarter| quarter.workers).sum();
         let mut at = turn % workers;
         for quarter in quarters {
-            if at < quarter.workers() {
+            if at < quarter.workers {
                 return (quarter, at);
             }
-            at -= quarter.workers();
+            at -= quarter.workers;
         }
         unreachable!("below the sum of all")
     }
 
     #[inline]
-    fn start<F>(&self, node: Option<usize>, name: TaskName, future: F) -> Task<F::Output>
+    fn start<F>(&self, node: Option<usize>, site: Site, name: Option<TaskName>, future: F) -> Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let mut future = Some(future);
+        let mut given = Some((name, future));
         let here = self.worker(|local| {
             let stays = node.is_none_or(|node| node == local.domain.index);
-            let future = if stays { future.take()? } else { return None };
-            Some(self.register(local.shard(), name.clone(), None, future))
+            let (name, future) = if stays { given.take()? } else { return None };
+            Some(self.start_here(local, site, name, None, future))
         });
-        if let Some(task) = here.flatten() {
-            return task;
+        match (here.flatten(), given) {
+            (Some(task), _) => task,
+            (None, Some((name, future))) => {
+                self.start_there(&self.next_worker(node).0.domain, site, name, None, future)
+            }
+            (None, None) => unreachable!("whoever took them has made a task of them"),
         }
-        let Some(future) = future else { unreachable!("whoever took it has made a task of it") };
-        let (quarter, _) = self.next_worker(node);
-        self.register(&quarter.shards[quarter.workers()], name, None, future)
     }
 
+    /// On the worker that this thread is.
     #[inline]
-    fn register<F>(
+    fn start_here<F>(
         &self,
-        shard: &Arc<Shard>,
-        name: TaskName,
+        local: &Local,
+        site: Site,
+        name: Option<TaskName>,
         pinned: Option<u32>,
         future: F,
     ) -> Task<F::Output>
@@ -641,29 +662,59 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let schedules = Arc::clone(shard);
-        let schedule = move |runnable: Runnable, info: ScheduleInfo| schedules.schedule(runnable, info);
-        let job = Job::new(future);
-        let make = |key: Key| {
-            let meta = Meta { key, pinned };
-            async_task::Builder::new().metadata(meta).spawn(move |_| job, WithInfo(schedule))
-        };
+        let refused = self.shared.house.phase() == Phase::Dropping;
+        let make = make(local.domain.id(), site, pinned, future);
+        let (runnable, task) = local.shard().enter(Spawner::Within, refused, name, make);
+        match runnable {
+            Ok(runnable) => local.schedule(runnable, false),
+            Err(runnable) => drop_untold(runnable),
+        }
+        Task::new(task)
+    }
+
+    /// From outside, or from another node.
+    fn start_there<F>(
+        &self,
+        domain: &Domain,
+        site: Site,
+        name: Option<TaskName>,
+        pinned: Option<u32>,
+        future: F,
+    ) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
         let refused = self.shared.house.phase() > Phase::Open && self.worker(|_| ()).is_none();
-        let (runnable, task) = shard.register(refused, name, make);
-        start_or_drop(shard, runnable);
+        let make = make(domain.id(), site, pinned, future);
+        let (runnable, task) = domain.outside().enter(Spawner::Without, refused, name, make);
+        match runnable {
+            Ok(runnable) => domain.inject(runnable),
+            Err(runnable) => drop_untold(runnable),
+        }
         Task::new(task)
     }
 }
 
-/// A task that was not registered is dropped, here.
+type Made<T> = (Runnable, async_task::Task<Outcome<T>, Meta>);
+
+/// Makes a task of a future, at home in a domain.
 #[inline]
-fn start_or_drop(shard: &Shard, runnable: Result<Runnable, Runnable>) {
-    match runnable {
-        Ok(runnable) => shard.schedule_first(runnable),
-        Err(runnable) => {
-            // The task that spawned it has not ended with it.
-            drop_untold(runnable);
-        }
+fn make<F>(
+    home: u64,
+    site: Site,
+    pinned: Option<u32>,
+    future: F,
+) -> impl FnOnce(Option<Key>) -> Made<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    move |key| {
+        let job = Job::new(future, key, site);
+        let schedule = move |runnable: Runnable, info: ScheduleInfo| schedule(home, runnable, info);
+        let meta = Meta { key, site, pinned };
+        async_task::Builder::new().metadata(meta).spawn(move |_| job, WithInfo(schedule))
     }
 }
 

@@ -13,12 +13,17 @@ use async_task::FallibleTask;
 use backplane::Panic;
 use pin_project_lite::pin_project;
 
-use crate::registry::Key;
+use crate::{
+    domain::with_worker,
+    registry::{Key, Site},
+};
 
 /// What a task's scheduler knows about it.
 #[derive(Debug)]
 pub(crate) struct Meta {
-    pub(crate) key: Key,
+    /// Where it is written down, if it was from the start.
+    pub(crate) key: Option<Key>,
+    pub(crate) site: Site,
     /// The one worker of the domain that may run it.
     pub(crate) pinned: Option<u32>,
 }
@@ -172,14 +177,27 @@ impl<T> Drop for Outcome<T> {
 /// What has happened on this thread since its worker last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Since {
-    /// A task's future has gone.
-    pub(crate) ended: bool,
+    /// A task's future has gone: where it was written down, as a word; one, if nowhere; zero, if none has gone.
+    ended: u64,
     /// A panic was nobody's: that of a destructor.
     pub(crate) lost: bool,
 }
 
+impl Since {
+    #[inline]
+    pub(crate) fn has_ended(self) -> bool {
+        self.ended > 0
+    }
+
+    /// Where the one that has gone was written down.
+    #[inline]
+    pub(crate) fn key(self) -> Option<Key> {
+        Key::from_word(self.ended)
+    }
+}
+
 thread_local! {
-    static SINCE: Cell<Since> = const { Cell::new(Since { ended: false, lost: false }) };
+    static SINCE: Cell<Since> = const { Cell::new(Since { ended: 0, lost: false }) };
 }
 
 /// What has happened since this was last asked. Whoever ran or dropped a task on this thread asks.
@@ -208,22 +226,25 @@ pin_project! {
     pub(crate) struct Job<F> {
         #[pin]
         future: Option<F>,
+        key: Option<Key>,
+        site: Site,
     }
 
     impl<F> PinnedDrop for Job<F> {
         fn drop(this: Pin<&mut Self>) {
-            let mut future = this.project().future;
+            let this = this.project();
+            let mut future = this.future;
             if future.is_some() {
                 quietly(|| future.set(None));
             }
-            SINCE.set(Since { ended: true, ..SINCE.get() });
+            SINCE.set(Since { ended: this.key.map_or(1, Key::to_word), ..SINCE.get() });
         }
     }
 }
 
 impl<F> Job<F> {
-    pub(crate) fn new(future: F) -> Job<F> {
-        Job { future: Some(future) }
+    pub(crate) fn new(future: F, key: Option<Key>, site: Site) -> Job<F> {
+        Job { future: Some(future), key, site }
     }
 }
 
@@ -232,7 +253,8 @@ impl<F: Future> Future for Job<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut future = self.project().future;
+        let this = self.project();
+        let mut future = this.future;
         let polled = backplane::catch(|| {
             let Some(running) = future.as_mut().as_pin_mut() else { return Poll::Pending };
             let value = ready!(running.poll(cx));
@@ -240,7 +262,13 @@ impl<F: Future> Future for Job<F> {
             Poll::Ready(value)
         });
         match polled {
-            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Pending) => {
+                // It waits, so it is written down.
+                if this.key.is_none() {
+                    *this.key = with_worker(|local| local.write_down(cx.waker(), *this.site)).flatten();
+                }
+                Poll::Pending
+            }
             Ok(Poll::Ready(value)) => Poll::Ready(Outcome::new(Ok(value))),
             Err(panic) => {
                 // The first panic is the one to tell of.

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Condvar, Mutex, PoisonError, Weak,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 use crate::{
     domain::{Domain, House, Remote},
     event::{Event, Hog},
-    registry::{Shard, TaskName},
+    registry::TaskName,
 };
 
 /// The longest time between two looks.
@@ -85,7 +85,6 @@ pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 /// What is watched: a domain's workers and the names of their tasks.
 pub(crate) struct Watched {
     pub(crate) domain: Arc<Domain>,
-    pub(crate) shards: Box<[Weak<Shard>]>,
     /// The number of the domain's first worker.
     pub(crate) first: usize,
 }
@@ -172,8 +171,7 @@ impl Watch {
 
 /// The name of the task that a worker polls, if it still polls it afterwards.
 fn name(watched: &Watched, remote: &Remote, polls: u64) -> Option<TaskName> {
-    let key = remote.current()?;
-    let name = watched.shards.get(key.shard())?.upgrade()?.name(key)?;
+    let name = watched.domain.name_of(remote.polled())?;
     (remote.counters.polls.get() == polls).then_some(name)
 }
 

@@ -12,12 +12,12 @@ use std::{
 use crossbeam_deque::{Steal, Worker};
 
 use crate::{
-    domain::{Domain, Phase, Remote},
+    domain::{Domain, Phase, Polled, Remote},
     idle::Woken,
     pin::current_cpu,
     reactor::Reactor,
-    registry::{Key, Shard},
-    task::{Runnable, since},
+    registry::{Key, Shard, Site},
+    task::{Runnable, Since, since},
 };
 
 /// So often in a row a task may run next because the one before has woken it. Then others have their turn.
@@ -26,6 +26,8 @@ const STREAK: u32 = 16;
 const OUTSIDE: u32 = 61;
 /// After so many polls, work that is still waiting is offered to those who sleep.
 const BACKLOG: u32 = 8;
+/// So many sites are remembered as known to the house.
+const KNOWN: usize = 32;
 /// How long a turn should be: between two turns events and timers are looked at.
 const TURN: Duration = Duration::from_micros(250);
 /// The fewest and the most polls of a turn.
@@ -37,8 +39,6 @@ pub(crate) struct Local {
     pub(crate) index: usize,
     pub(crate) domain: Arc<Domain>,
     pub(crate) remote: Arc<Remote>,
-    /// One for each worker of the domain, and one for outsiders.
-    pub(crate) shards: Box<[Arc<Shard>]>,
     deque: Worker<Runnable>,
     /// Gone when the thread has run its last task.
     reactor: RefCell<Reactor>,
@@ -64,6 +64,7 @@ struct State {
     waker: RefCell<Option<Waker>>,
     dropping: Cell<bool>,
     random: Cell<u32>,
+    known: [Cell<[usize; 2]>; KNOWN],
 }
 
 impl Local {
@@ -71,23 +72,13 @@ impl Local {
         index: usize,
         domain: Arc<Domain>,
         remote: Arc<Remote>,
-        shards: Box<[Arc<Shard>]>,
         deque: Worker<Runnable>,
         reactor: Reactor,
     ) -> Local {
         let state = State::default();
         state.turn.set(64);
         state.random.set(index as u32 * 2 + 1);
-        Local {
-            index,
-            domain,
-            remote,
-            shards,
-            deque,
-            reactor: reactor.into(),
-            pinned: RefCell::default(),
-            state,
-        }
+        Local { index, domain, remote, deque, reactor: reactor.into(), pinned: RefCell::default(), state }
     }
 
     /// Runs a future on this thread, and waits in what this worker waits in.
@@ -103,8 +94,18 @@ impl Local {
 
     /// The shard of the tasks that this worker spawns.
     #[inline]
-    pub(crate) fn shard(&self) -> &Arc<Shard> {
-        &self.shards[self.index]
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.domain.shards[self.index]
+    }
+
+    /// A task that waits for the first time is on the list from now on.
+    pub(crate) fn write_down(&self, waker: &Waker, site: Site) -> Option<Key> {
+        let key = self.shard().insert(waker, site.into());
+        if key.is_none() {
+            // Too late to wait: it is dropped in its next turn.
+            waker.wake_by_ref();
+        }
+        key
     }
 
     /// Takes a task that was woken or spawned on this thread.
@@ -163,16 +164,16 @@ impl Local {
     /// Runs tasks until `future` is ready: for a task that blocks on it, on this thread.
     pub(crate) async fn run_until<F: Future>(&self, future: F) -> F::Output {
         /// Whoever was to wake this worker, meant the one that goes on.
-        struct Leave<'a>(&'a Local, Option<Key>);
+        struct Leave<'a>(&'a Local, Polled);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 self.0.wake_up();
                 self.0.stop_searching();
                 self.0.state.polling.set(true);
-                self.0.remote.current.store(self.1.map_or(0, Key::to_word), Ordering::Relaxed);
+                self.0.remote.polls(self.1);
             }
         }
-        let _leave = Leave(self, self.remote.current());
+        let _leave = Leave(self, self.remote.polled());
         let mut future = std::pin::pin!(future);
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(value),
@@ -230,36 +231,67 @@ impl Local {
 
     #[inline]
     fn run_one(&self, runnable: Runnable) {
-        let key = runnable.metadata().key;
-        self.remote.current.store(key.to_word(), Ordering::Relaxed);
+        let meta = runnable.metadata();
+        let polled = Polled::new(meta.key, meta.site);
+        self.know(meta.site);
+        self.remote.polls(polled);
         self.remote.counters.polls.add(1);
         if backplane::catch(|| runnable.run()).is_err() {
             self.lose();
         }
+        self.remote.polls(Polled::default());
         let since = since();
-        if since.ended {
-            self.forget(key);
+        if since != Since::default() {
+            self.heard(since);
+        }
+    }
+
+    /// Sites that were seen lately are known to the house.
+    #[inline]
+    fn know(&self, site: Site) {
+        let words = site.words();
+        let place = &self.state.known[((words[1] >> 3) ^ (words[1] >> 9)) % KNOWN];
+        if place.get() != words {
+            place.set(words);
+            self.domain.house.know(site);
+        }
+    }
+
+    /// A task is dropped where it may be: on a worker of its domain, and a pinned one on its own.
+    fn discard(&self, runnable: Runnable) {
+        let site = runnable.metadata().site;
+        if backplane::catch(|| drop(runnable)).is_err() {
+            self.lose();
+        }
+        let since = since();
+        if since.key().is_none() {
+            self.domain.house.dropped(site);
+        }
+        self.heard(since);
+    }
+
+    #[inline]
+    fn heard(&self, since: Since) {
+        if since.has_ended() {
+            if let Some(key) = since.key()
+                && let Some(shard) = self.domain.shards.get(key.shard())
+            {
+                shard.remove(key);
+            }
+            self.remote.counters.ended.add_after(1);
+            if self.domain.house.phase() > Phase::Open {
+                self.one_less();
+            }
         }
         if since.lost {
             self.lose();
         }
     }
 
-    /// A task is dropped where it may be: on a worker of its domain, and a pinned one on its own.
-    fn discard(&self, runnable: Runnable) {
-        let key = runnable.metadata().key;
-        if backplane::catch(|| drop(runnable)).is_err() {
-            self.lose();
-        }
-        if since().lost {
-            self.lose();
-        }
-        self.forget(key);
-    }
-
-    #[inline]
-    fn forget(&self, key: Key) {
-        if self.shards.get(key.shard()).is_some_and(|shard| shard.remove(key)) {
+    /// Somebody waits for the last task.
+    #[cold]
+    fn one_less(&self) {
+        if self.domain.is_empty() {
             self.domain.house.tell();
             if self.domain.house.phase() == Phase::Dropping {
                 self.domain.idle.rouse_all();
@@ -484,27 +516,24 @@ impl Local {
     fn poll_dropping(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.stop_searching();
         if !self.state.dropping.replace(true) {
-            self.shards.iter().for_each(|shard| shard.close());
+            self.shard().close();
             self.shard().wake_all();
-            // The outsiders'.
-            if self.index == 0
-                && let Some(shard) = self.shards.last()
-            {
-                shard.wake_all();
-            }
+            // Whoever is first closes the door for all; whoever is second finds it so.
+            self.domain.outside().close();
+            self.domain.outside().wake_all();
         }
         loop {
             while let Some(runnable) = self.find_for_dropping() {
                 self.discard(runnable);
             }
-            if self.shards.iter().all(|shard| shard.len() == 0) {
+            if self.domain.is_empty() {
                 self.stop_searching();
                 self.domain.idle.rouse_all();
                 return Poll::Ready(());
             }
             if self.sleep(cx) {
                 // The last task may have gone before this one slept.
-                if !self.shards.iter().all(|shard| shard.len() == 0) {
+                if !self.domain.is_empty() {
                     return Poll::Pending;
                 }
                 self.wake_up();

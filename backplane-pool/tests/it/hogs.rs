@@ -35,6 +35,35 @@ fn a_hog_is_named_while_it_hogs_and_when_it_lets_go() {
 }
 
 #[test]
+fn a_hog_that_nobody_named_is_known_by_its_type_and_place_in_its_first_poll_and_in_later_ones() {
+    async fn glutton(wait: mpsc::Receiver<()>, yields: usize) {
+        for _ in 0..yields {
+            yield_now().await;
+        }
+        wait.recv().unwrap();
+    }
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let pool = Pool::builder()
+        .workers(1)
+        .hog_threshold(Duration::from_millis(8))
+        .on_event(move |event| drop(tell.lock().unwrap().send(event.clone())))
+        .build()
+        .unwrap();
+    for yields in [0, 3] {
+        let (let_go, wait) = mpsc::channel::<()>();
+        let task = pool.spawn(glutton(wait, yields));
+        let Ok(Event::Hog(hog)) = told.recv() else { panic!() };
+        let name = hog.task.unwrap();
+        assert!(name.name().contains("::glutton"), "{name}");
+        assert!(name.spawned_at().file().ends_with("hogs.rs"));
+        let_go.send(()).unwrap();
+        pool.block_on(task).unwrap();
+        assert!(matches!(told.recv(), Ok(Event::HogEnded(_))));
+    }
+}
+
+#[test]
 fn a_task_that_takes_long_in_many_short_polls_is_no_hog_and_a_listener_may_panic() {
     let (tell, told) = mpsc::channel();
     let tell = Mutex::new(tell);

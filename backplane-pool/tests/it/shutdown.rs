@@ -94,6 +94,38 @@ fn a_shutdown_does_not_wait_for_a_task_that_is_stuck_and_names_it() {
 }
 
 #[test]
+fn a_shutdown_names_tasks_that_nobody_named_even_those_that_never_had_a_turn() {
+    async fn waits() {
+        pending::<()>().await
+    }
+    async fn never_polled(_guard: crate::support::Dropped) {
+        unreachable!("somebody is before it")
+    }
+    async fn keeps(says: mpsc::Sender<()>, handle: backplane_pool::Handle) {
+        says.send(()).unwrap();
+        // Until not even those within may spawn any more, which is when tasks are dropped.
+        while !handle.spawn(async {}).is_finished() {
+            std::thread::yield_now();
+        }
+    }
+    let pool = pool(1);
+    let (drops, dropped) = Drops::new();
+    let (says, running) = mpsc::channel();
+    pool.spawn(waits()).detach();
+    pool.spawn(keeps(says, pool.handle())).detach();
+    running.recv().unwrap();
+    (0..3).for_each(|_| pool.spawn(never_polled(drops.guard())).detach());
+    assert!(pool.tasks() >= 5);
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(drops.count(), 3);
+    drop(dropped);
+    let waiting: Vec<_> = unfinished.waiting.iter().map(|task| task.name()).collect();
+    assert_eq!(waiting.iter().filter(|name| name.contains("::never_polled")).count(), 3, "{unfinished}");
+    assert_eq!(waiting.iter().filter(|name| name.contains("::waits")).count(), 1, "{unfinished}");
+    assert!(unfinished.waiting.iter().all(|task| task.spawned_at().file().ends_with("shutdown.rs")));
+}
+
+#[test]
 fn dropping_a_pool_drops_its_tasks_on_its_own_threads() {
     let pool = Pool::builder().workers(2).thread_name("own").build().unwrap();
     let (drops, dropped) = Drops::new();
