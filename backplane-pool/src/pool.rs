@@ -506,13 +506,19 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
+        let site = Site::of::<F>(Location::caller());
+        let mut given = Some(future);
         let here = self.worker(|local| {
             let stays = self.node.is_none_or(|node| node == local.domain.index);
-            stays.then(|| (Arc::clone(local.shard()), u32::try_from(local.index).ok()))
+            let future = if stays { given.take()? } else { return None };
+            let pinned = u32::try_from(local.index).ok();
+            Some(self.start_here(local, site, None, pinned, Resident::<fn() -> F, F>::here(future)))
         });
-        let Some((shard, worker)) = here.flatten() else { return Err(future) };
-        let name = TaskName::of_type::<F>(Location::caller());
-        Ok(self.register(&shard, name, worker, Resident::<fn() -> F, F>::here(future)))
+        match (here.flatten(), given) {
+            (Some(task), _) => Ok(task),
+            (None, Some(future)) => Err(future),
+            (None, None) => unreachable!("whoever took it has made a task of it"),
+        }
     }
 
     /// As [`spawn_local`](Handle::spawn_local), on this worker of this domain.
