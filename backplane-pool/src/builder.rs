@@ -16,7 +16,7 @@ use crate::{
     domain::{Domain, House, Remote, become_worker},
     event::Event,
     idle,
-    pin::pin_current,
+    pin::{pin_current, process_cpus},
     pool::{Pool, Quarter},
     reactor::{self, Reactor},
     topology::Topology,
@@ -327,6 +327,8 @@ impl Builder {
 
     fn cpus_of(&self, node: &CpuSet, worker: usize) -> Option<CpuSet> {
         match self.pinning.unwrap_or_default() {
+            // Where the node is all there is, there is nothing to say.
+            Pinning::Node if process_cpus().is_some_and(|all| all == *node) => None,
             Pinning::Node => Some(node.clone()),
             Pinning::Cpu => node.iter().nth(worker % node.len()).map(|cpu| [cpu].into_iter().collect()),
             Pinning::None => None,

@@ -105,12 +105,18 @@ impl Idle {
         }
     }
 
+    /// Whether [`hint`](Idle::hint) would wake somebody, as far as can be seen from here.
+    #[inline]
+    pub fn is_anybody_to_wake(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        sleeping(state) > 0 && searching(state) == 0
+    }
+
     /// As [`notify`](Idle::notify), without the fence: for who will come by the work itself before long, so that a sleeper
     /// that is missed costs time and loses nothing.
     #[inline]
     pub fn hint(&self) {
-        let state = self.state.load(Ordering::Relaxed);
-        if sleeping(state) > 0 && searching(state) == 0 {
+        if self.is_anybody_to_wake() {
             self.wake_one();
         }
     }

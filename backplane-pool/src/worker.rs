@@ -24,6 +24,8 @@ use crate::{
 const STREAK: u32 = 16;
 /// Every so many polls something from outside is taken, whatever waits here.
 const OUTSIDE: u32 = 61;
+/// Work of so many nanoseconds is worth waking another worker for: about what a round trip to a sleeping thread costs.
+const WAKE_NANOS: u32 = 30_000;
 /// After so many polls, work that is still waiting is offered to those who sleep.
 const BACKLOG: u32 = 8;
 /// So many sites are remembered as known to the house.
@@ -64,6 +66,8 @@ struct State {
     waker: RefCell<Option<Waker>>,
     dropping: Cell<bool>,
     random: Cell<u32>,
+    /// How long a poll takes, of late; the greatest number as long as there was none.
+    poll_nanos: Cell<u32>,
     known: [Cell<[usize; 2]>; KNOWN],
 }
 
@@ -77,6 +81,7 @@ impl Local {
     ) -> Local {
         let state = State::default();
         state.turn.set(64);
+        state.poll_nanos.set(u32::MAX);
         state.random.set(index as u32 * 2 + 1);
         Local { index, domain, remote, deque, reactor: reactor.into(), pinned: RefCell::default(), state }
     }
@@ -129,9 +134,23 @@ impl Local {
 
     fn share(&self, runnable: Runnable) {
         self.deque.push(runnable);
-        // Not for what events bring: most of it is done before another worker would be up.
-        if self.state.polling.get() {
+        if self.domain.idle.is_anybody_to_wake() && self.is_worth_a_wake() {
             self.domain.idle.hint();
+        }
+    }
+
+    /// Whether what waits here would, by what polls took lately, take longer than it takes another worker to wake up. A worker
+    /// that has polled nothing yet thinks so. If it is wrong, and one poll is long after many short ones, the watch sees that.
+    fn is_worth_a_wake(&self) -> bool {
+        let waiting = u32::try_from(self.deque.len()).unwrap_or(u32::MAX);
+        waiting.saturating_mul(self.state.poll_nanos.get()) >= WAKE_NANOS
+    }
+
+    /// So many polls have taken so long.
+    fn learn(&self, polls: u32, took: Duration) {
+        if let Some(each) = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).checked_div(polls) {
+            let before = self.state.poll_nanos.get();
+            self.state.poll_nanos.set(if before == u32::MAX { each } else { before - before / 4 + each / 4 });
         }
     }
 
@@ -206,7 +225,9 @@ impl Local {
                 return self.poll_dropping(cx);
             }
             let Some(runnable) = self.find() else {
-                if self.sleep(cx) {
+                let now = Instant::now();
+                if self.sleep(cx, now) {
+                    self.learn(polls, now - begin);
                     self.look_where_we_are(polls);
                     return Poll::Pending;
                 }
@@ -214,7 +235,10 @@ impl Local {
             };
             self.stop_searching();
             // What has not been taken care of by now is worth waking somebody for.
-            if polls % BACKLOG == BACKLOG - 1 && !self.deque.is_empty() {
+            if polls % BACKLOG == BACKLOG - 1
+                && self.domain.idle.is_anybody_to_wake()
+                && self.is_worth_a_wake()
+            {
                 self.domain.idle.hint();
             }
             self.run_one(runnable);
@@ -223,6 +247,7 @@ impl Local {
         self.look_where_we_are(polls);
         // Long polls make short turns.
         let took = begin.elapsed();
+        self.learn(polls, took);
         let (fewest, most) = TURN_POLLS;
         self.state.turn.set(if took > TURN { (turn / 2).max(fewest) } else { (turn + turn / 4).min(most) });
         cx.waker().wake_by_ref();
@@ -462,13 +487,13 @@ impl Local {
     }
 
     /// Falls asleep, unless there is something after all.
-    fn sleep(&self, cx: &Context<'_>) -> bool {
+    fn sleep(&self, cx: &Context<'_>, now: Instant) -> bool {
         if !self.state.searching.replace(true) {
             self.domain.idle.search();
         }
         self.remote.awake.store(false, Ordering::SeqCst);
         self.state.searching.set(false);
-        self.state.asleep_since.set(Some(Instant::now()));
+        self.state.asleep_since.set(Some(now));
         self.domain.idle.sleep(self.index, cx.waker());
         // Between the search and the sleep something may have come (`idle`, invariant 1).
         let woken = self.is_there_more()
@@ -531,7 +556,7 @@ impl Local {
                 self.domain.idle.rouse_all();
                 return Poll::Ready(());
             }
-            if self.sleep(cx) {
+            if self.sleep(cx, Instant::now()) {
                 // The last task may have gone before this one slept.
                 if !self.domain.is_empty() {
                     return Poll::Pending;
