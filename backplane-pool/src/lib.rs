@@ -34,6 +34,12 @@
 //!   events do not starve one another. Only a poll that does not return keeps its worker, and is [told of](Event::Hog).
 //! - No wake is lost. An idle pool uses no CPU.
 //!
+//! # Features
+//!
+//! - `uring`: workers that wait in an io_uring of their own, as lanes, with the sockets and files of compio.
+//!
+//! # Threads
+//!
 //! async-io has a thread of its own in every process, for when nobody else turns its reactor. While a pool is there it
 //! sleeps; nothing waits for it.
 

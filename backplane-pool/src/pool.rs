@@ -481,6 +481,46 @@ impl Handle {
         self.spawn_at(node, worker, Location::caller(), make)
     }
 
+    /// Runs a future on the worker that this thread is: it need not be `Send`, for it never leaves that thread. So a task that
+    /// accepts connections, which cannot be sent, gives each a task of its own.
+    ///
+    /// # Errors
+    ///
+    /// The future, if this thread is none of this handle's workers.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(2).build().unwrap();
+    /// use std::rc::Rc;
+    /// let handle = pool.handle();
+    /// let outer = pool.spawn_local(move || async move {
+    ///     let (one, other) = (Rc::new(3), Rc::new(4));
+    ///     let inner = handle.spawn_here(async move { *one + *other });
+    ///     inner.map_err(|_| "is a worker").unwrap().await.unwrap()
+    /// });
+    /// assert_eq!(pool.block_on(outer).unwrap(), 7);
+    /// assert!(pool.spawn_here(async { "nobody runs this" }).is_err());
+    /// ```
+    #[track_caller]
+    pub fn spawn_here<F>(&self, future: F) -> Result<Task<F::Output>, F>
+    where
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let site = Site::of::<F>(Location::caller());
+        let mut given = Some(future);
+        let here = self.worker(|local| {
+            let stays = self.node.is_none_or(|node| node == local.domain.index);
+            let future = if stays { given.take()? } else { return None };
+            let pinned = u32::try_from(local.index).ok();
+            Some(self.start_here(local, site, None, pinned, Resident::<fn() -> F, F>::here(future)))
+        });
+        match (here.flatten(), given) {
+            (Some(task), _) => Ok(task),
+            (None, Some(future)) => Err(future),
+            (None, None) => unreachable!("whoever took it has made a task of it"),
+        }
+    }
+
     /// As [`spawn_local`](Handle::spawn_local), on this worker of this domain.
     pub(crate) fn spawn_at<M, F>(
         &self,

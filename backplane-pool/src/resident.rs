@@ -38,6 +38,16 @@ impl<M, F> Resident<M, F> {
     pub(crate) fn new(make: M) -> Resident<M, F> {
         Resident { place: Place::Nowhere(make), future: PhantomData }
     }
+
+    /// One that is made already, on this thread.
+    pub(crate) fn here(future: F) -> Resident<M, F>
+    where
+        F: 'static,
+    {
+        let future: Box<dyn Any> = Box::new(Box::pin(future));
+        let at = HERE.with_borrow_mut(|here| here.insert(Some(future)));
+        Resident { place: Place::On(thread::current().id(), at), future: PhantomData }
+    }
 }
 
 // Nothing of it is pinned; the future is in a box.

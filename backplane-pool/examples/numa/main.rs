@@ -22,8 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let all = work::run(&pool, &machine, &machine);
     for (cpu, share) in guest::busy_since(&before) {
         println!("CPU {cpu} was busy for {share} % of the time");
-        // Elsewhere others have a say.
-        assert!(!guest::is_init() || share > 50);
+        // Elsewhere others have a say; and what the host is busy with, a guest takes for idle time.
+        assert!(!guest::is_init() || share > 25);
     }
     assert_eq!(
         all.iter().flat_map(|seen| &seen.cpus).copied().collect::<BTreeSet<_>>(),

@@ -257,7 +257,10 @@ fn panics_that_nobody_can_hear_are_counted_and_take_no_worker_along() {
     drop(pool.block_on(task.cancel()));
     assert_eq!(pool.block_on(pool.spawn(async { 3 })).unwrap(), 3);
     assert_eq!(pool.counters()[0].lost_panics, 2);
-    assert_eq!(pool.tasks(), 0);
+    // A task is counted out just after whoever awaits it hears.
+    while pool.tasks() > 0 {
+        thread::yield_now();
+    }
 }
 
 #[test]
