@@ -162,7 +162,7 @@ impl crate::Common {
             || std::thread::available_parallelism().map_or(1, |threads| threads.get()),
             usize::from,
         );
-        Staff { threads, readers: threads.clamp(2, 8), abreast, desk }
+        Staff { threads, pool: self.pool, readers: threads.clamp(2, 8), abreast, desk }
     }
 }
 

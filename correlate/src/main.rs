@@ -86,6 +86,9 @@ struct Common {
     /// Threads that drive the workers [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Drive them with the NUMA-aware pool of backplane-pool instead of async-executor
+    #[arg(long)]
+    pool: bool,
     /// For whom the report at the end is
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     report: Form,

@@ -417,6 +417,7 @@ mod tests {
         let job = Arc::new(InMemory::new(1 + random.below(12) as usize, 1 + random.below(64) as usize));
         let staff = Staff {
             threads: 1 + random.below(3) as usize,
+            pool: random.below(2) == 0,
             readers: 1 + random.below(3) as usize,
             abreast: 1 + random.below(12) as usize,
             desk: 1 + random.below(9) as usize,

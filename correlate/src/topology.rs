@@ -52,7 +52,8 @@ use std::{
 };
 
 use async_executor::Executor;
-use backplane::{Device, DeviceId, Exit, runtime::Smol};
+use backplane::{Device, DeviceId, Exit, Runtime, runtime::Smol};
+use backplane_pool::Pool;
 use backplane_supervisor::{
     ChildId, ChildSpec, Event, Intensity, Report, Restart, RestartStrategy, StartError, Supervisor,
 };
@@ -77,6 +78,8 @@ const THE_WHOLE_RUN: Duration = Duration::MAX;
 pub(crate) struct Staff {
     /// Threads that drive all workers.
     pub(crate) threads: usize,
+    /// Whether the threads are a pool's; otherwise they are async-executor's.
+    pub(crate) pool: bool,
     /// Workers that read partitions.
     pub(crate) readers: usize,
     /// Partitions that are read abreast, in turns: what was written at the same time is read at the same time, and keys
@@ -150,8 +153,32 @@ pub(crate) fn run<J: Job>(
 ) -> Result<Outcome<J::Table, J::Output>, Error> {
     let began = Instant::now();
     let floor = Arc::new(Floor::new(job, partitions, staff, table, output, kills, vitals));
-    let executor = Arc::new(Executor::new());
     let root = floor.tree(&staff.roles(floor.job.stages().len()));
+    if staff.pool {
+        on_a_pool(&floor, root, staff)?
+    } else {
+        on_an_executor(&floor, root, staff)?
+    }
+    let floor = Arc::into_inner(floor).expect("the tree is gone");
+    let (Some(bench), Some(ledger)) = (floor.bench.into_inner(), floor.ledger.into_inner()) else {
+        unreachable!("a worker that is gone has left its berth");
+    };
+    Ok(Outcome { table: bench.table, output: ledger.output, took: began.elapsed() })
+}
+
+/// Ours: threads on their nodes.
+fn on_a_pool<J: Job>(floor: &Floor<J>, root: Supervisor, staff: &Staff) -> Result<(), Error> {
+    let pool = Pool::builder().workers(staff.threads.max(1)).thread_name("driver").build();
+    let pool = pool.map_err(|error| Error::Request(format!("the pool: {error}")))?;
+    pool.block_on(floor.oversee(root, pool.handle()))?;
+    // Supervisors that have ended may have a last step to take; what is then left is dropped.
+    let _ = pool.shutdown(Duration::from_secs(10));
+    Ok(())
+}
+
+/// smol's way: this thread and others run one executor.
+fn on_an_executor<J: Job>(floor: &Floor<J>, root: Supervisor, staff: &Staff) -> Result<(), Error> {
+    let executor = Arc::new(Executor::new());
     let stop = Desk::<()>::new(1);
     thread::scope(|scope| {
         for n in 1..staff.threads.max(1) {
@@ -166,12 +193,7 @@ pub(crate) fn run<J: Job>(
     })?;
     // Supervisors that have ended may have a last step to take.
     while executor.try_tick() {}
-    drop(executor);
-    let floor = Arc::into_inner(floor).expect("the tree is gone");
-    let (Some(bench), Some(ledger)) = (floor.bench.into_inner(), floor.ledger.into_inner()) else {
-        unreachable!("a worker that is gone has left its berth");
-    };
-    Ok(Outcome { table: bench.table, output: ledger.output, took: began.elapsed() })
+    Ok(())
 }
 
 /// The workers of one supervisor.
@@ -382,7 +404,7 @@ impl<J: Job> Floor<J> {
     }
 
     /// Runs the tree until the work is done or has become pointless.
-    async fn oversee(&self, root: Supervisor, runtime: Smol) -> Result<(), Error> {
+    async fn oversee(&self, root: Supervisor, runtime: impl Runtime) -> Result<(), Error> {
         let defect = |words: &dyn fmt::Display| Error::Request(format!("the workers {words}: a defect"));
         match root.start(runtime).await {
             Ok(root) => {
@@ -658,7 +680,7 @@ mod tests {
 
     fn joined(strikes: &[(usize, Strike)]) -> (memory::Verdict, Vec<Death>) {
         let job = Arc::new(InMemory::new(12, 64));
-        let staff = Staff { threads: 1, readers: 1, abreast: 64, desk: 4 };
+        let staff = Staff { threads: 1, pool: false, readers: 1, abreast: 64, desk: 4 };
         let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let vitals = Arc::new(Vitals::default());
@@ -670,7 +692,7 @@ mod tests {
 
     fn each_strike() -> impl Iterator<Item = (usize, Strike)> {
         let shares = [0, 100, 256].map(Share);
-        let workers = Staff { threads: 1, readers: 1, abreast: 64, desk: 4 }.roles(STAGES).len();
+        let workers = Staff { threads: 1, pool: false, readers: 1, abreast: 64, desk: 4 }.roles(STAGES).len();
         (0..workers).flat_map(move |worker| {
             shares.into_iter().flat_map(move |share| {
                 How::ALL.into_iter().map(move |how| (worker, Strike { turn: 2, share, how }))
@@ -802,7 +824,7 @@ mod tests {
     ) -> Result<memory::Verdict, Error> {
         let join = InMemory::new(12, 64);
         let job = Arc::new(Cursed { join, panics: panics.into(), readers_too });
-        let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
+        let staff = Staff { threads: 2, pool: true, readers: 2, abreast: 64, desk: 4 };
         let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let (partitions, table, output) =
@@ -852,7 +874,7 @@ mod tests {
     fn every_death_is_followed_by_one_restart() {
         for strikes in [1, 7, 20].map(strikes_on_the_sink) {
             let job = Arc::new(InMemory::new(12, 64));
-            let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
+            let staff = Staff { threads: 2, pool: true, readers: 2, abreast: 64, desk: 4 };
             let kills = Kills::exactly(staff.roles(STAGES).len(), &strikes);
             let messages = Arc::new(memory::messages(5, CUSTOMERS));
             let vitals = Arc::new(Vitals::default());
