@@ -12,6 +12,7 @@ mod lists;
 mod mailbox;
 mod name;
 mod options;
+mod pending;
 mod protocol;
 mod registry;
 mod router;
@@ -20,6 +21,8 @@ mod start;
 mod statem;
 mod sync;
 mod system;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timer;
 mod watch;
 
@@ -32,6 +35,7 @@ pub use lists::{Member, Members, OwnerEnded};
 pub use mailbox::{Mailbox, Priority};
 pub use name::ActorName;
 pub use options::{DEFAULT_CAPACITY, DeadLetter, Options, QueueOnRestart};
+pub use pending::{NoQuorum, Pending};
 pub use protocol::{Accepts, Answers, At, Envelope, Has, Itself, Letter, Protocol};
 pub use registry::{Holder, NotRegistered, RegisterError, Registry, TransferError, UnregisterError, WaitFor};
 pub use run::Run;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod groups;
+mod processes;
 mod random;
 mod registry;
+mod support;
 mod world;
