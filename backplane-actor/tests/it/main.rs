@@ -6,5 +6,6 @@ mod groups;
 mod processes;
 mod random;
 mod registry;
+mod servers;
 mod support;
 mod world;
