@@ -161,7 +161,7 @@ impl<T: Send + 'static> Drop for Reply<T> {
         // In the actor that was called, what comes next says why; see `Frame::dropped`.
         frame::with(|frame| {
             if let Some(dropped) = slot.take_if(|slot| slot.callee == address_of(&frame.node)) {
-                frame.dropped.push(dropped);
+                frame.dropped.get_or_insert_default().push(dropped);
             }
         });
         if let Some(slot) = slot {

@@ -31,7 +31,8 @@ pub(crate) struct Frame {
     /// The call that is being handled.
     pub(crate) call: Option<Arc<dyn CallState>>,
     /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
-    pub(crate) dropped: Vec<Arc<dyn CallState>>,
+    #[allow(clippy::box_collection, reason = "it is there for a moment, and seldom")]
+    pub(crate) dropped: Option<Box<Vec<Arc<dyn CallState>>>>,
     /// The actor is ending: what was dropped waits until it is known how.
     pub(crate) ending: bool,
 }

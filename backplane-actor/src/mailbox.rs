@@ -64,15 +64,17 @@ const STOP: u64 = 8;
 const RETRY: u64 = 16;
 const PAUSED: u64 = 32;
 
+/// In this order, so that `first` and `state` are more than a cache line apart: what senders write, the receiver need not
+/// see for each message.
+#[repr(C)]
 pub(crate) struct Shared<M> {
     first: First,
-    /// On a line of its own: what senders write here, the receiver need not see for each message.
-    state: OwnLine<Mutex<State<M>>>,
     waits: Mutex<Vec<(u64, Arc<dyn Node>)>>,
     pub(crate) name: ActorName,
     capacity: usize,
     pub(crate) world: Arc<World>,
     options: Option<Arc<Options<M>>>,
+    state: Mutex<State<M>>,
 }
 
 /// What the receiver looks at for each message.
@@ -81,9 +83,6 @@ struct First {
     taken: AtomicU64,
     senders: AtomicUsize,
 }
-
-#[repr(align(64))]
-struct OwnLine<T>(T);
 
 /// Whether messages are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +100,6 @@ struct State<M> {
     /// Somebody may make another incarnation.
     reopens: bool,
     normal: VecDeque<Item<M>>,
-    urgent: VecDeque<Item<M>>,
     /// How many normal messages have gone into the receiver's hand.
     handed: u64,
     waker: Option<Waker>,
@@ -110,6 +108,7 @@ struct State<M> {
 }
 
 struct Rare<M> {
+    urgent: VecDeque<Item<M>>,
     /// With the number of the monitor that it comes from, if it does.
     system: VecDeque<(Option<u64>, M)>,
     waiting: [VecDeque<Waiter<M>>; 2],
@@ -131,6 +130,7 @@ struct Rare<M> {
 impl<M> Default for Rare<M> {
     fn default() -> Rare<M> {
         Rare {
+            urgent: VecDeque::new(),
             system: VecDeque::new(),
             waiting: [VecDeque::new(), VecDeque::new()],
             tickets: 0,
@@ -175,7 +175,7 @@ impl<M> State<M> {
     fn lane(&mut self, priority: Priority) -> &mut VecDeque<Item<M>> {
         match priority {
             Priority::Normal => &mut self.normal,
-            Priority::Urgent => &mut self.urgent,
+            Priority::Urgent => &mut self.rare().urgent,
         }
     }
 
@@ -186,7 +186,7 @@ impl<M> State<M> {
 
 impl<M> Shared<M> {
     fn state(&self) -> MutexGuard<'_, State<M>> {
-        lock(&self.state.0)
+        lock(&self.state)
     }
 
     fn has_room(&self, state: &State<M>, priority: Priority) -> bool {
@@ -196,7 +196,7 @@ impl<M> Shared<M> {
                 let in_hand = state.handed - self.first.taken.load(Ordering::Acquire);
                 state.normal.len() + in_hand as usize
             }
-            Priority::Urgent => state.urgent.len(),
+            Priority::Urgent => state.rare.as_ref().map_or(0, |rare| rare.urgent.len()),
         };
         waiting < self.capacity
     }
@@ -534,7 +534,7 @@ impl<M> Shared<M> {
         self.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         if !keep_queue {
             left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
-            left.extend(state.urgent.drain(..));
+            left.extend(rare.urgent.drain(..));
             left.extend(state.normal.drain(..));
             self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
         }
@@ -598,9 +598,10 @@ impl<M> Shared<M> {
         let state = self.state();
         let taken = self.first.taken.load(Ordering::Acquire);
         let normal = state.normal.len() + (state.handed - taken) as usize;
+        let urgent = state.rare.as_ref().map_or(0, |rare| rare.urgent.len());
         let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
         let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
-        (normal, state.urgent.len(), system, taken + others)
+        (normal, urgent, system, taken + others)
     }
 
     // ---- news ---------------------------------------------------------------------------------------------------
@@ -653,17 +654,16 @@ impl<M: Send + 'static> Shared<M> {
         };
         Arc::new(Shared {
             first: First { flags: AtomicU64::new(0), taken: AtomicU64::new(0), senders: AtomicUsize::new(1) },
-            state: OwnLine(Mutex::new(State {
+            state: Mutex::new(State {
                 phase: Phase::Open,
                 exact: false,
                 reopens,
                 normal: VecDeque::new(),
-                urgent: VecDeque::new(),
                 handed: 0,
                 waker: None,
                 line: None,
                 rare: None,
-            })),
+            }),
             waits: Mutex::new(Vec::new()),
             name,
             capacity: options.capacity.unwrap_or(usize::MAX),
@@ -692,17 +692,31 @@ impl<M: Send + 'static> Node for Shared<M> {
 /// Messages arrive in this order: news and timers of the system lane, urgent ones with a bound, normal ones; each lane in
 /// the order in which its messages were accepted. When the mailbox is dropped, what it has not received stays for the next
 /// incarnation, or goes to the dead letters.
-pub struct Mailbox<M> {
+pub struct Mailbox<M>(Box<Reader<M>>);
+
+/// In a box, so that it costs a word to move it into the futures that hold it.
+struct Reader<M> {
     shared: Arc<Shared<M>>,
     hand: Hand<M>,
     turn: u32,
     /// There are no options that want to see each message.
     plain: bool,
     in_call: bool,
+    own: Option<Box<Own<M>>>,
+}
+
+/// What comes before all that waits in the queue.
+struct Own<M> {
     /// Passed over by a selective receive; older than all that is in the hand.
     saved: VecDeque<Item<M>>,
     /// The actor's own messages to itself; they come first, and die with it.
-    first: Vec<M>,
+    first: VecDeque<M>,
+}
+
+impl<M> Default for Own<M> {
+    fn default() -> Own<M> {
+        Own { saved: VecDeque::new(), first: VecDeque::new() }
+    }
 }
 
 /// What the receiver holds and has not taken yet.
@@ -710,7 +724,7 @@ struct Hand<M> {
     items: VecDeque<Item<M>>,
     taken: u64,
     /// What `taken` says to others lags behind by less than this.
-    lag: u64,
+    lag: u32,
     /// How many urgent ones have been taken in a row.
     streak: u32,
 }
@@ -721,7 +735,7 @@ impl<M> Hand<M> {
     fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
         let item = self.items.pop_front()?;
         self.taken += 1;
-        if self.items.is_empty() || self.taken.is_multiple_of(self.lag) {
+        if self.items.is_empty() || self.taken.is_multiple_of(u64::from(self.lag)) {
             taken.store(self.taken, Ordering::Release);
         }
         Some(item)
@@ -738,33 +752,32 @@ enum Next<M> {
 impl<M: Send + 'static> Mailbox<M> {
     pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
-        let lag = (shared.capacity as u64 / 64).clamp(1, 32);
+        let lag = (shared.capacity / 64).clamp(1, 32) as u32;
         let plain = shared.options.is_none();
-        Mailbox {
+        Mailbox(Box::new(Reader {
             shared,
             hand: Hand { items: VecDeque::new(), taken, lag, streak: 0 },
             turn: 0,
             plain,
             in_call: false,
-            saved: VecDeque::new(),
-            first: Vec::new(),
-        }
+            own: None,
+        }))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
-        &self.shared
+        &self.0.shared
     }
 
     /// The next message; if there is none, `waker` is told when there is.
     #[inline]
     fn next(&mut self, waker: Option<&Waker>) -> Next<M> {
         loop {
-            let next = match self.shared.first.flags.load(Ordering::Acquire) {
-                0 => match self.hand.take(&self.shared.first.taken) {
+            let next = match self.0.shared.first.flags.load(Ordering::Acquire) {
+                0 => match self.0.hand.take(&self.0.shared.first.taken) {
                     Some(item) => Next::Message(item),
-                    None => next_under_lock(&self.shared, &mut self.hand, waker),
+                    None => next_under_lock(&self.0.shared, &mut self.0.hand, waker),
                 },
-                _ => next_under_lock(&self.shared, &mut self.hand, waker),
+                _ => next_under_lock(&self.0.shared, &mut self.0.hand, waker),
             };
             let Next::Message(item) = next else { return next };
             if item.call.as_ref().is_some_and(|call| call.is_over()) {
@@ -780,13 +793,13 @@ impl<M: Send + 'static> Mailbox<M> {
     #[inline]
     fn deliver(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
-        if call.is_some() || self.in_call {
-            self.in_call = call.is_some();
+        if call.is_some() || self.0.in_call {
+            self.0.in_call = call.is_some();
             let before = frame::with(|frame| mem::replace(&mut frame.call, call));
             drop(before);
         }
-        if !self.plain
-            && let Some(options) = &self.shared.options
+        if !self.0.plain
+            && let Some(options) = &self.0.shared.options
         {
             self.note(options, &message);
         }
@@ -797,8 +810,8 @@ impl<M: Send + 'static> Mailbox<M> {
     fn note(&self, options: &Options<M>, message: &M) {
         if let Some((_, copy)) = &options.retry {
             // What is being tried again has been noted with its count.
-            let copied = if self.in_call { None } else { catch(|| copy(message)).ok().flatten() };
-            let mut state = self.shared.state();
+            let copied = if self.0.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+            let mut state = self.0.shared.state();
             let rare = state.rare();
             let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
             let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
@@ -810,33 +823,38 @@ impl<M: Send + 'static> Mailbox<M> {
     /// The message that was received has been handled: it cannot be what kills the actor later.
     #[inline]
     pub(crate) fn handled(&self) {
-        if self.plain {
+        if self.0.plain {
             return;
         }
-        if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let before = self.shared.state().rare().current.take();
+        if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
+            let before = self.0.shared.state().rare().current.take();
             drop(before);
         }
     }
 
     /// What comes before all that waits in the queue.
-    #[inline]
+    #[cold]
     fn next_of_own(&mut self) -> Option<Item<M>> {
-        if self.first.is_empty() && self.saved.is_empty()
-            || self.shared.first.flags.load(Ordering::Acquire) & STOP != 0
-        {
+        if self.0.shared.first.flags.load(Ordering::Acquire) & STOP != 0 {
             return None;
         }
-        if self.first.is_empty() {
-            return self.saved.pop_front();
+        let own = self.0.own.as_mut()?;
+        let item = match own.first.pop_front() {
+            Some(message) => Some(Item { message, call: None }),
+            None => own.saved.pop_front(),
+        };
+        if own.first.is_empty() && own.saved.is_empty() {
+            self.0.own = None;
         }
-        Some(Item { message: self.first.remove(0), call: None })
+        item
     }
 
     /// The next message, if there is one.
     pub fn try_receive(&mut self) -> Option<M> {
         self.handled();
-        if let Some(item) = self.next_of_own() {
+        if self.0.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
             return Some(self.deliver(item));
         }
         match self.next(None) {
@@ -857,22 +875,24 @@ impl<M: Send + 'static> Mailbox<M> {
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
         self.handled();
-        if self.turn >= TURN {
-            self.turn = 0;
+        if self.0.turn >= TURN {
+            self.0.turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(item) = self.next_of_own() {
+        if self.0.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
             return Poll::Ready(Some(self.deliver(item)));
         }
         match self.next(Some(cx.waker())) {
             Next::Message(item) => {
-                self.turn += 1;
+                self.0.turn += 1;
                 Poll::Ready(Some(self.deliver(item)))
             }
             Next::End => Poll::Ready(None),
             Next::Nothing => {
-                self.turn = 0;
+                self.0.turn = 0;
                 Poll::Pending
             }
         }
@@ -885,9 +905,9 @@ impl<M: Send + 'static> Mailbox<M> {
         let mut seen = 0;
         poll_fn(move |cx| {
             self.handled();
-            while let Some(item) = self.saved.get(seen) {
+            while let Some(item) = self.0.own.as_ref().and_then(|own| own.saved.get(seen)) {
                 if wanted(&item.message)
-                    && let Some(item) = self.saved.remove(seen)
+                    && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
                     return Poll::Ready(Some(self.deliver(item)));
                 }
@@ -899,8 +919,9 @@ impl<M: Send + 'static> Mailbox<M> {
                         return Poll::Ready(Some(self.deliver(item)));
                     }
                     Next::Message(item) => {
-                        self.saved.push_back(item);
-                        seen = self.saved.len();
+                        let saved = &mut self.0.own.get_or_insert_default().saved;
+                        saved.push_back(item);
+                        seen = saved.len();
                     }
                     Next::End => return Poll::Ready(None),
                     Next::Nothing => return Poll::Pending,
@@ -911,8 +932,8 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// How many messages wait.
     pub fn len(&self) -> usize {
-        let (normal, urgent, system, _) = self.shared.counts();
-        normal + urgent + system + self.saved.len()
+        let (normal, urgent, system, _) = self.0.shared.counts();
+        normal + urgent + system + self.0.own.as_ref().map_or(0, |own| own.saved.len())
     }
 
     /// Whether none waits.
@@ -922,7 +943,7 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// The actor's own address, which does not keep it alive.
     pub fn address(&self) -> WeakAddress<M> {
-        WeakAddress::new(Arc::clone(&self.shared))
+        WeakAddress::new(Arc::clone(&self.0.shared))
     }
 
     /// The actor's own address; `None` if nobody else has one any more.
@@ -932,27 +953,27 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// What people call this actor.
     pub fn name(&self) -> &ActorName {
-        &self.shared.name
+        &self.0.shared.name
     }
 
     /// The line of this incarnation: what others link with and monitor.
     pub fn line(&self) -> Option<Line> {
-        self.shared.line()
+        self.0.shared.line()
     }
 
     /// Asks this actor to stop after the message it is handling; [`receive`](Mailbox::receive) returns `None` from here on.
     pub fn stop(&mut self, exit: Exit) {
-        self.shared.stop(exit);
+        self.0.shared.stop(exit);
     }
 
     /// A message of the actor's to itself: it comes before all that waits.
     pub(crate) fn push_first(&mut self, message: M) {
-        self.first.push(message);
+        self.0.own.get_or_insert_default().first.push_back(message);
     }
 
     /// An idle actor's deadline; see [`Overdue`].
     pub(crate) fn overdue(&self, after: std::time::Duration) -> Overdue {
-        Overdue::new(&self.shared.world.clock, after)
+        Overdue::new(&self.0.shared.world.clock, after)
     }
 }
 
@@ -1009,13 +1030,14 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
     }
     let normal = !hand.items.is_empty() || !state.normal.is_empty();
     if flags & URGENT != 0 && (hand.streak < STREAK || !normal) {
-        let item = state.urgent.pop_front();
-        if state.urgent.is_empty() {
+        let rare = state.rare();
+        let item = rare.urgent.pop_front();
+        if rare.urgent.is_empty() {
             shared.first.flags.fetch_and(!URGENT, Ordering::Release);
         }
         if let Some(item) = item {
             hand.streak += 1;
-            state.rare().handled_before += 1;
+            rare.handled_before += 1;
             return Next::Message(item);
         }
     }
@@ -1038,28 +1060,29 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
 
 impl<M> Drop for Mailbox<M> {
     fn drop(&mut self) {
-        let mut hand = mem::take(&mut self.hand.items);
+        let mut hand = mem::take(&mut self.0.hand.items);
         let in_hand = hand.len() as u64;
-        let mut state = self.shared.state();
+        let mut state = self.0.shared.state();
         let waker = state.waker.take();
         state.handed -= in_hand;
-        self.shared.first.taken.store(self.hand.taken, Ordering::Release);
+        self.0.shared.first.taken.store(self.0.hand.taken, Ordering::Release);
         while let Some(item) = hand.pop_back() {
             state.normal.push_front(item);
         }
-        while let Some(item) = self.saved.pop_back() {
+        let mut own = self.0.own.take();
+        while let Some(item) = own.as_mut().and_then(|own| own.saved.pop_back()) {
             state.normal.push_front(item);
         }
         drop(state);
-        drop(waker);
+        drop((waker, own));
     }
 }
 
 impl<M> fmt::Debug for Mailbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (normal, urgent, system, handled) = self.shared.counts();
+        let (normal, urgent, system, handled) = self.0.shared.counts();
         f.debug_struct("Mailbox")
-            .field("actor", &format_args!("{}", self.shared.name))
+            .field("actor", &format_args!("{}", self.0.shared.name))
             .field("normal", &normal)
             .field("urgent", &urgent)
             .field("system", &system)

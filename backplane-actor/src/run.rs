@@ -57,7 +57,7 @@ fn settle(frame: &mut Option<Frame>, exit: Option<&Exit>) {
     if let Some(frame) = frame
         && (exit.is_some() || !frame.ending)
     {
-        for call in frame.dropped.drain(..) {
+        for call in frame.dropped.take().into_iter().flat_map(|dropped| *dropped) {
             call.settle(exit);
         }
     }
@@ -66,7 +66,7 @@ fn settle(frame: &mut Option<Frame>, exit: Option<&Exit>) {
 impl<M: Send + 'static, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(shared: Arc<Shared<M>>, device: Device, future: F) -> Run<M, F> {
         let node = shared.node();
-        let frame = Frame { node, call: None, dropped: Vec::new(), ending: false };
+        let frame = Frame { node, call: None, dropped: None, ending: false };
         Run { shared, device: Some(device), frame: Some(frame), future: Some(future) }
     }
 }
