@@ -37,8 +37,15 @@ pub(crate) struct Frame {
     pub(crate) ending: bool,
 }
 
+#[cfg(not(backplane_loom))]
 thread_local! {
     static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
+}
+
+// Loom's threads share one of the system's.
+#[cfg(backplane_loom)]
+loom::thread_local! {
+    static FRAME: RefCell<Option<Frame>> = RefCell::new(None);
 }
 
 fn swap(frame: &mut Option<Frame>) {

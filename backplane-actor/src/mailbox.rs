@@ -450,7 +450,7 @@ impl<M> Shared<M> {
     pub(crate) fn begin(&self, line: Line) {
         let mut state = self.state();
         state.line = Some(line);
-        if state.reopens && state.phase != Phase::Open {
+        if state.reopens && state.phase == Phase::Closed {
             state.phase = Phase::Open;
         }
         let mut dropped = None;

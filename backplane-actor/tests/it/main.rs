@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod groups;
+mod kills;
 mod processes;
 mod random;
 mod registry;
