@@ -14,3 +14,4 @@ pub use duplicates::DuplicateRegistry;
 pub use groups::{AllMembers, Change, Changes, Distributor, Groups};
 pub use lists::{Member, Members, OwnerEnded};
 pub use registry::{Holder, NotRegistered, RegisterError, Registry, TransferError, UnregisterError, WaitFor};
+pub use timer::{Tick, TimerId, Timers};

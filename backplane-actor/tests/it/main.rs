@@ -5,4 +5,5 @@
 mod groups;
 mod random;
 mod registry;
+mod timer;
 mod world;
