@@ -178,6 +178,11 @@ impl<R: Runtime> System<R> {
         self.prepare_one(options, true)
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn world(&self) -> Arc<World> {
+        Arc::clone(&self.world)
+    }
+
     fn prepare_one<M: Send + 'static>(&self, options: Options<M>, reopens: bool) -> (Address<M>, Home<M>) {
         let shared = Shared::new(Arc::clone(&self.world), options, reopens);
         let home = Home { shared: Arc::clone(&shared), counts: reopens };

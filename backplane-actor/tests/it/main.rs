@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod groups;
+mod processes;
 mod random;
 mod registry;
+mod statem;
+mod support;
 mod timer;
 mod world;
