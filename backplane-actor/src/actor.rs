@@ -258,7 +258,7 @@ async fn try_work<A: Actor>(
         .await;
         match next {
             Some(Some(Envelope(any))) => A::Messages::dispatch(actor, any, cx).await?,
-            Some(None) => return Ok(Exit::Normal),
+            Some(None) => return Ok(cx.mailbox.shared().asked_to_stop().unwrap_or(Exit::Normal)),
             None => actor.idle(cx).await?,
         }
     }

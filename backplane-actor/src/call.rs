@@ -387,7 +387,12 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             Poll::Ready(Stage::Dropped(exit)) => {
                 // Dropped elsewhere while the actor was ending, it cannot say so itself.
                 let exit = exit.or_else(|| self.address.shared().exit());
-                return Poll::Ready(Err(exit.map_or(CallError::NoReply, CallError::Ended)));
+                return Poll::Ready(Err(match exit {
+                    Some(exit) => CallError::Ended(exit),
+                    // It may have given up because the time was up, which it inherits.
+                    None if self.deadline.as_ref().is_some_and(Deadline::is_past) => CallError::TimedOut,
+                    None => CallError::NoReply,
+                }));
             }
             Poll::Ready(Stage::Waiting(_) | Stage::Over) => return Poll::Ready(Err(CallError::NoReply)),
             Poll::Pending => {}

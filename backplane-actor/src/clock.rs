@@ -258,10 +258,14 @@ impl Deadline {
         Deadline { clock, at, name: None }
     }
 
+    pub(crate) fn is_past(&self) -> bool {
+        self.at <= self.clock.now()
+    }
+
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let fired = match self.name {
             Some(name) => self.clock.look(name, cx),
-            None if self.at <= self.clock.now() => true,
+            None if self.is_past() => true,
             None => {
                 self.name = Some(self.clock.set(self.at, cx.waker().clone()));
                 false

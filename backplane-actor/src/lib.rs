@@ -38,6 +38,7 @@ pub use options::{DEFAULT_CAPACITY, DeadLetter, Options, QueueOnRestart};
 pub use pending::{NoQuorum, Pending};
 pub use protocol::{Accepts, Answers, At, Envelope, Has, Itself, Letter, Protocol};
 pub use registry::{Holder, NotRegistered, RegisterError, Registry, TransferError, UnregisterError, WaitFor};
+pub use router::{DEFAULT_QUEUE, Overload, Router, RouterStats, Routing, Scaling};
 pub use run::Run;
 pub use statem::{Entering, Event, Next, StateMachine, Turn, When, run_machine};
 pub use system::{Home, Outcome, System};

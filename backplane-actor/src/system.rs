@@ -255,3 +255,14 @@ impl<M: Send + 'static> Home<M> {
         Run::new(Arc::clone(&self.shared), device, future)
     }
 }
+
+impl<A: Actor> Home<Envelope<A>> {
+    /// A new incarnation of an actor; as [`run`](Home::run).
+    pub fn run_actor(
+        &self,
+        device: Device,
+        actor: A,
+    ) -> Run<Envelope<A>, impl Future<Output: Outcome> + Send + use<A>> {
+        self.run(device, |mailbox| actor::serve(actor, mailbox, || {}))
+    }
+}

@@ -6,6 +6,8 @@ mod groups;
 mod processes;
 mod random;
 mod registry;
+mod router;
+mod servers;
 mod statem;
 mod support;
 mod timer;

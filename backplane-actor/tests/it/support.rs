@@ -1,7 +1,6 @@
 //! What the tests of actors share.
 
 use std::{
-    convert::Infallible,
     future::Future,
     sync::{Arc, Mutex},
     time::Duration,
@@ -32,5 +31,3 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 }
-
-pub(crate) type Never = Infallible;
