@@ -15,7 +15,11 @@ use std::{
 
 use backplane::Runtime;
 
-use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::{
+    address::Address,
+    protocol::Accepts,
+    sync::{Arc, Mutex, MutexGuard, lock},
+};
 
 /// So many fire before others get their turn.
 const TURN: u32 = 256;
@@ -173,6 +177,55 @@ impl<R: Runtime> Timers<R> {
         let period = nanos(period);
         let at = self.shared().here().saturating_add(period);
         self.shared().set(at, Job::Every(period, Box::new(job)))
+    }
+
+    /// Sends a message to an actor when `delay` is over, through the system lane, which has no bound. One that has ended by
+    /// then does not get it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::{Runtime, runtime::Smol};
+    /// use backplane_actor::{Mailbox, System, Timers};
+    /// use std::time::Duration;
+    ///
+    /// let (runtime, system) = (Smol::global(), System::new(Smol::global()));
+    /// let timers = Timers::new(runtime.clone());
+    /// let _running = runtime.spawn(timers.run());
+    /// let waits = system.spawn(|mut mailbox: Mailbox<&str>| async move {
+    ///     assert_eq!(mailbox.receive().await, Some("now"));
+    /// });
+    /// timers.send_after(&waits, Duration::from_millis(1), "now");
+    /// assert_eq!(smol::block_on(waits.ended()), Some(backplane::Exit::Normal));
+    /// # }
+    /// ```
+    pub fn send_after<M, X, I>(&self, to: &Address<M>, delay: Duration, message: X) -> TimerId
+    where
+        M: Accepts<X, I> + Send + 'static,
+    {
+        let (to, message) = (to.downgrade(), M::wrap(message));
+        self.after(delay, move || drop(to.upgrade().map(|to| to.deliver(message))))
+    }
+
+    /// Sends an actor a message every `period`, as [`every`](Timers::every), until it has ended.
+    ///
+    /// # Panics
+    ///
+    /// If the period is zero.
+    #[track_caller]
+    pub fn send_interval<M, X, I>(
+        &self,
+        to: &Address<M>,
+        period: Duration,
+        mut make: impl FnMut(Tick) -> X + Send + 'static,
+    ) -> TimerId
+    where
+        M: Accepts<X, I> + Send + 'static,
+    {
+        let to = to.downgrade();
+        self.every(period, move |tick| {
+            let sent = to.upgrade().is_some_and(|to| to.deliver(M::wrap(make(tick))).is_ok());
+            if sent { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     }
 
     /// Puts an end to a timer. Returns how much time was left, of an interval until its next tick; `None` if it has fired,

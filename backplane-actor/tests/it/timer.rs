@@ -11,7 +11,7 @@ use std::{
 };
 
 use backplane::Runtime;
-use backplane_actor::{TimerId, Timers};
+use backplane_actor::{Address, Mailbox, Options, Registry, System, TimerId, Timers};
 
 use crate::{
     random::Random,
@@ -309,4 +309,61 @@ fn timers_are_a_sorted_map_of_moments() {
             assert_eq!(timers.len(), model.len(), "seed {seed}");
         }
     }
+}
+
+fn listener(world: &World, log: &Log) -> Address<u64> {
+    let (system, log) = (System::new(world.clone()), log.clone());
+    system.spawn_with(Options::new().capacity(1), move |mut mailbox: Mailbox<u64>| async move {
+        while let Some(number) = mailbox.receive().await {
+            log.note(number)();
+        }
+    })
+}
+
+#[test]
+fn s39_t4_a_timer_to_whoever_has_ended_does_no_harm_and_an_interval_ends_with_it() {
+    let (world, timers, log) = running();
+    let to = listener(&world, &log);
+    timers.send_after(&to, SECOND, 7);
+    timers.send_interval(&to, SECOND, |tick| tick.missed);
+    world.advance(2 * SECOND);
+    assert_eq!(log.take(), [7, 0, 0]);
+    timers.send_after(&to, SECOND, 8);
+    to.kill();
+    world.advance(5 * SECOND);
+    assert_eq!(log.take(), []);
+    assert!(timers.is_empty());
+}
+
+#[test]
+fn a_timer_passes_a_mailbox_that_is_full() {
+    let (world, timers, log) = running();
+    let to = listener(&world, &log);
+    to.suspend();
+    to.try_cast(1).unwrap();
+    assert!(to.try_cast(2).is_err());
+    timers.send_after(&to, SECOND, 3);
+    timers.send_after(&to, SECOND, 4);
+    world.advance(SECOND);
+    to.resume();
+    world.run();
+    let mut all = log.take();
+    all.sort_unstable();
+    assert_eq!(all, [1, 3, 4]);
+}
+
+#[test]
+fn s39_t6_a_timer_to_a_name_looks_the_name_up_when_it_fires() {
+    let (world, timers, log) = running();
+    let names = Registry::new();
+    let (first, second) = (listener(&world, &Log::default()), listener(&world, &log));
+    names.register_actor("name", &first).unwrap();
+    {
+        let names = names.clone();
+        timers.after(SECOND, move || drop(names.lookup("name").map(|to: Address<u64>| to.try_cast(5))));
+    }
+    names.unregister("name");
+    names.register_actor("name", &second).unwrap();
+    world.advance(SECOND);
+    assert_eq!(log.take(), [5]);
 }
