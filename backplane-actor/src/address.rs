@@ -162,7 +162,14 @@ impl<M: Send + 'static> Address<M> {
     where
         M: Accepts<X, I>,
     {
-        self.cast(x).now()
+        let item = Item { message: M::wrap(x), call: None };
+        self.shared.push(Priority::Normal, item, WhenFull::Refuse).map_err(|(refusal, item)| {
+            let x = M::unwrap(item.message).expect("what comes back is what was sent");
+            match refusal {
+                Refusal::Full => TryCastError::Full(x),
+                Refusal::Closed => TryCastError::Closed(x),
+            }
+        })
     }
 
     /// Asks an [`Actor`](crate::Actor), and waits for the answer that it has for this type of message.

@@ -336,8 +336,14 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             (Some(own), Some(inherited)) => Some(own.min(inherited)),
             (own, inherited) => own.or(inherited),
         };
+        let waker = cx.waker().clone();
+        let mut inside = lock(&self.slot.inside);
+        inside.deadline = deadline;
+        if let Stage::Waiting(place @ None) = &mut inside.stage {
+            *place = Some(waker);
+        }
+        drop(inside);
         if let Some(at) = deadline {
-            lock(&self.slot.inside).deadline = deadline;
             self.deadline = Some(Deadline::new(Arc::clone(clock), at));
         }
         let Some(message) = self.message.take() else { return Ok(()) };
@@ -367,10 +373,15 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     fn go_on(&mut self, cx: &Context<'_>) -> Poll<Result<T, CallError>> {
-        if let Step::Start = self.step
-            && let Err(error) = self.start(cx)
-        {
-            return Poll::Ready(Err(error));
+        if let Step::Start = self.step {
+            if let Err(error) = self.start(cx) {
+                return Poll::Ready(Err(error));
+            }
+            // Whatever comes from here on wakes us.
+            if let Some(deadline) = &mut self.deadline {
+                return deadline.poll(cx).map(|()| Err(CallError::TimedOut));
+            }
+            return Poll::Pending;
         }
         if let Step::Waits(ticket) = self.step {
             match self.address.shared().poll_waiting(self.priority, ticket, cx) {

@@ -265,7 +265,6 @@ impl Deadline {
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let fired = match self.name {
             Some(name) => self.clock.look(name, cx),
-            None if self.is_past() => true,
             None => {
                 self.name = Some(self.clock.set(self.at, cx.waker().clone()));
                 false

@@ -65,16 +65,25 @@ const RETRY: u64 = 16;
 const PAUSED: u64 = 32;
 
 pub(crate) struct Shared<M> {
-    flags: AtomicU64,
-    taken: AtomicU64,
-    senders: AtomicUsize,
-    state: Mutex<State<M>>,
+    first: First,
+    /// On a line of its own: what senders write here, the receiver need not see for each message.
+    state: OwnLine<Mutex<State<M>>>,
     waits: Mutex<Vec<(u64, Arc<dyn Node>)>>,
     pub(crate) name: ActorName,
     capacity: usize,
     pub(crate) world: Arc<World>,
     options: Option<Arc<Options<M>>>,
 }
+
+/// What the receiver looks at for each message.
+struct First {
+    flags: AtomicU64,
+    taken: AtomicU64,
+    senders: AtomicUsize,
+}
+
+#[repr(align(64))]
+struct OwnLine<T>(T);
 
 /// Whether messages are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,14 +186,14 @@ impl<M> State<M> {
 
 impl<M> Shared<M> {
     fn state(&self) -> MutexGuard<'_, State<M>> {
-        lock(&self.state)
+        lock(&self.state.0)
     }
 
     fn has_room(&self, state: &State<M>, priority: Priority) -> bool {
         let waiting = match priority {
             Priority::Normal => {
                 // Most of the time there is room even if all that was ever handed out is still in hand.
-                let in_hand = state.handed - self.taken.load(Ordering::Acquire);
+                let in_hand = state.handed - self.first.taken.load(Ordering::Acquire);
                 state.normal.len() + in_hand as usize
             }
             Priority::Urgent => state.urgent.len(),
@@ -230,7 +239,7 @@ impl<M> Shared<M> {
             }
         }
         if priority == Priority::Urgent {
-            self.flags.fetch_or(URGENT, Ordering::Release);
+            self.first.flags.fetch_or(URGENT, Ordering::Release);
         }
         state.lane(priority).push_back(item);
         let waker = state.waker.take();
@@ -271,7 +280,7 @@ impl<M> Shared<M> {
         let ticket = rare.tickets;
         rare.waiting[priority as usize].push_back(Waiter { ticket, item, waker });
         // Under the lock, so that the receiver, which looks at it there before it waits, cannot miss it.
-        self.flags.fetch_or(WAITING, Ordering::Release);
+        self.first.flags.fetch_or(WAITING, Ordering::Release);
         Ok(Some(ticket))
     }
 
@@ -321,7 +330,7 @@ impl<M> Shared<M> {
             while state.waits_for_room(priority) && self.has_room(state, priority) {
                 let Some(waiter) = state.rare().waiting[priority as usize].pop_front() else { break };
                 if priority == Priority::Urgent {
-                    self.flags.fetch_or(URGENT, Ordering::Release);
+                    self.first.flags.fetch_or(URGENT, Ordering::Release);
                 }
                 state.lane(priority).push_back(waiter.item);
                 wakers.push(waiter.waker);
@@ -329,7 +338,7 @@ impl<M> Shared<M> {
             left |= state.waits_for_room(priority);
         }
         if !left {
-            self.flags.fetch_and(!WAITING, Ordering::Release);
+            self.first.flags.fetch_and(!WAITING, Ordering::Release);
         }
     }
 
@@ -341,7 +350,7 @@ impl<M> Shared<M> {
             return Err(message);
         }
         state.rare().system.push_back((monitor, message));
-        self.flags.fetch_or(SYSTEM, Ordering::Release);
+        self.first.flags.fetch_or(SYSTEM, Ordering::Release);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -377,7 +386,7 @@ impl<M> Shared<M> {
         let before = rare.stop.take();
         let first = before.is_none();
         rare.stop = before.or(Some(exit));
-        self.flags.fetch_or(STOP, Ordering::Release);
+        self.first.flags.fetch_or(STOP, Ordering::Release);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -414,7 +423,7 @@ impl<M> Shared<M> {
     }
 
     pub(crate) fn asked_to_stop(&self) -> Option<Exit> {
-        if self.flags.load(Ordering::Acquire) & STOP == 0 {
+        if self.first.flags.load(Ordering::Acquire) & STOP == 0 {
             return None;
         }
         self.state().rare.as_ref().and_then(|rare| rare.stop.clone())
@@ -425,9 +434,9 @@ impl<M> Shared<M> {
         let mut state = self.state();
         let waker = state.waker.take();
         if paused {
-            self.flags.fetch_or(PAUSED, Ordering::Release);
+            self.first.flags.fetch_or(PAUSED, Ordering::Release);
         } else {
-            self.flags.fetch_and(!PAUSED, Ordering::Release);
+            self.first.flags.fetch_and(!PAUSED, Ordering::Release);
         }
         drop(state);
         if let Some(waker) = waker {
@@ -451,7 +460,7 @@ impl<M> Shared<M> {
             rare.killed = false;
             dropped = Some(mem::take(&mut rare.watches));
         }
-        self.flags.fetch_and(!STOP, Ordering::Release);
+        self.first.flags.fetch_and(!STOP, Ordering::Release);
         drop(state);
         drop(dropped);
     }
@@ -485,7 +494,7 @@ impl<M> Shared<M> {
             let more =
                 policy.and_then(|policy| policy.retry.as_ref()).is_some_and(|(times, _)| tries < *times);
             if more && keep_queue {
-                self.flags.fetch_or(RETRY, Ordering::Release);
+                self.first.flags.fetch_or(RETRY, Ordering::Release);
                 state.rare().retry = Some((message, tries + 1));
             } else {
                 killer = Some(message);
@@ -522,12 +531,12 @@ impl<M> Shared<M> {
         let watches = mem::take(&mut rare.watches);
         // News is for who asked for it, and not for a successor.
         left.extend(rare.system.drain(..).map(|(_, message)| Item { message, call: None }));
-        self.flags.fetch_and(!SYSTEM, Ordering::Release);
+        self.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         if !keep_queue {
             left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
             left.extend(state.urgent.drain(..));
             left.extend(state.normal.drain(..));
-            self.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
+            self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
         }
         if accept {
             self.admit(state, &mut wakers);
@@ -595,7 +604,7 @@ impl<M> Shared<M> {
     /// Messages that wait, and those handled so far.
     pub(crate) fn counts(&self) -> (usize, usize, usize, u64) {
         let state = self.state();
-        let taken = self.taken.load(Ordering::Acquire);
+        let taken = self.first.taken.load(Ordering::Acquire);
         let normal = state.normal.len() + (state.handed - taken) as usize;
         let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
         let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
@@ -619,16 +628,16 @@ impl<M> Shared<M> {
     // ---- handles ------------------------------------------------------------------------------------------------
 
     pub(crate) fn add_sender(&self) {
-        self.senders.fetch_add(1, Ordering::Relaxed);
+        self.first.senders.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add_sender_if_any(&self) -> bool {
         let add = |senders: usize| (senders > 0).then_some(senders + 1);
-        self.senders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        self.first.senders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 
     pub(crate) fn remove_sender(&self) {
-        if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.first.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             let waker = self.state().waker.take();
             if let Some(waker) = waker {
                 waker.wake();
@@ -651,10 +660,8 @@ impl<M: Send + 'static> Shared<M> {
             label: options.label.clone(),
         };
         Arc::new(Shared {
-            flags: AtomicU64::new(0),
-            taken: AtomicU64::new(0),
-            senders: AtomicUsize::new(1),
-            state: Mutex::new(State {
+            first: First { flags: AtomicU64::new(0), taken: AtomicU64::new(0), senders: AtomicUsize::new(1) },
+            state: OwnLine(Mutex::new(State {
                 phase: Phase::Open,
                 exact: false,
                 reopens,
@@ -664,7 +671,7 @@ impl<M: Send + 'static> Shared<M> {
                 waker: None,
                 line: None,
                 rare: None,
-            }),
+            })),
             waits: Mutex::new(Vec::new()),
             name,
             capacity: options.capacity.unwrap_or(usize::MAX),
@@ -695,15 +702,38 @@ impl<M: Send + 'static> Node for Shared<M> {
 /// incarnation, or goes to the dead letters.
 pub struct Mailbox<M> {
     shared: Arc<Shared<M>>,
-    hand: VecDeque<Item<M>>,
-    taken: u64,
-    streak: u32,
+    hand: Hand<M>,
     turn: u32,
+    /// There are no options that want to see each message.
+    plain: bool,
     in_call: bool,
     /// Passed over by a selective receive; older than all that is in the hand.
     saved: VecDeque<Item<M>>,
     /// The actor's own messages to itself; they come first, and die with it.
     first: Vec<M>,
+}
+
+/// What the receiver holds and has not taken yet.
+struct Hand<M> {
+    items: VecDeque<Item<M>>,
+    taken: u64,
+    /// What `taken` says to others lags behind by less than this.
+    lag: u64,
+    /// How many urgent ones have been taken in a row.
+    streak: u32,
+}
+
+impl<M> Hand<M> {
+    /// Takes the next one out; senders see the room at once, or, in a large mailbox, a few messages later.
+    #[inline]
+    fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
+        let item = self.items.pop_front()?;
+        self.taken += 1;
+        if self.items.is_empty() || self.taken.is_multiple_of(self.lag) {
+            taken.store(self.taken, Ordering::Release);
+        }
+        Some(item)
+    }
 }
 
 /// What there is to do.
@@ -715,13 +745,14 @@ enum Next<M> {
 
 impl<M: Send + 'static> Mailbox<M> {
     pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
-        let taken = shared.taken.load(Ordering::Acquire);
+        let taken = shared.first.taken.load(Ordering::Acquire);
+        let lag = (shared.capacity as u64 / 64).clamp(1, 32);
+        let plain = shared.options.is_none();
         Mailbox {
             shared,
-            hand: VecDeque::new(),
-            taken,
-            streak: 0,
+            hand: Hand { items: VecDeque::new(), taken, lag, streak: 0 },
             turn: 0,
+            plain,
             in_call: false,
             saved: VecDeque::new(),
             first: Vec::new(),
@@ -732,23 +763,16 @@ impl<M: Send + 'static> Mailbox<M> {
         &self.shared
     }
 
-    fn took(&mut self) {
-        self.taken += 1;
-        self.shared.taken.store(self.taken, Ordering::Release);
-    }
-
     /// The next message; if there is none, `waker` is told when there is.
     #[inline]
     fn next(&mut self, waker: Option<&Waker>) -> Next<M> {
         loop {
-            let flags = self.shared.flags.load(Ordering::Acquire);
-            let next = if flags == 0
-                && let Some(item) = self.hand.pop_front()
-            {
-                self.took();
-                Next::Message(item)
-            } else {
-                self.next_under_lock(waker)
+            let next = match self.shared.first.flags.load(Ordering::Acquire) {
+                0 => match self.hand.take(&self.shared.first.taken) {
+                    Some(item) => Next::Message(item),
+                    None => next_under_lock(&self.shared, &mut self.hand, waker),
+                },
+                _ => next_under_lock(&self.shared, &mut self.hand, waker),
             };
             let Next::Message(item) = next else { return next };
             if item.call.as_ref().is_some_and(|call| call.is_over()) {
@@ -757,90 +781,6 @@ impl<M: Send + 'static> Mailbox<M> {
                 continue;
             }
             return Next::Message(item);
-        }
-    }
-
-    fn next_under_lock(&mut self, waker: Option<&Waker>) -> Next<M> {
-        let mut wakers = Vec::new();
-        let mut waker = waker.cloned();
-        let shared = Arc::clone(&self.shared);
-        let next = {
-            let mut state = shared.state();
-            let next = self.choose(&shared, &mut state);
-            if shared.flags.load(Ordering::Acquire) & WAITING != 0 {
-                shared.admit(&mut state, &mut wakers);
-            }
-            match next {
-                Next::Nothing if !wakers.is_empty() => self.choose(&shared, &mut state),
-                Next::Nothing => {
-                    mem::swap(&mut state.waker, &mut waker);
-                    Next::Nothing
-                }
-                next => next,
-            }
-        };
-        drop(waker);
-        wakers.into_iter().for_each(Waker::wake);
-        next
-    }
-
-    fn choose(&mut self, shared: &Shared<M>, state: &mut State<M>) -> Next<M> {
-        let flags = shared.flags.load(Ordering::Acquire);
-        if flags & STOP != 0 {
-            return Next::End;
-        }
-        if flags & SYSTEM != 0 {
-            let rare = state.rare();
-            let item = rare.system.pop_front();
-            if rare.system.is_empty() {
-                shared.flags.fetch_and(!SYSTEM, Ordering::Release);
-            }
-            if let Some((_, message)) = item {
-                rare.handled_before += 1;
-                return Next::Message(Item { message, call: None });
-            }
-        }
-        if flags & PAUSED != 0 {
-            return Next::Nothing;
-        }
-        if flags & RETRY != 0 {
-            shared.flags.fetch_and(!RETRY, Ordering::Release);
-            let rare = state.rare();
-            if let Some((message, tries)) = rare.retry.take() {
-                let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
-                rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
-                return Next::Message(Item { message, call: None });
-            }
-        }
-        let normal = !self.hand.is_empty() || !state.normal.is_empty();
-        if flags & URGENT != 0 && (self.streak < STREAK || !normal) {
-            let item = state.urgent.pop_front();
-            if state.urgent.is_empty() {
-                shared.flags.fetch_and(!URGENT, Ordering::Release);
-            }
-            if let Some(item) = item {
-                self.streak += 1;
-                state.rare().handled_before += 1;
-                return Next::Message(item);
-            }
-        }
-        self.streak = 0;
-        if self.hand.is_empty() {
-            let limit = if state.exact { 1 } else { (shared.capacity / 2).max(1) };
-            if state.normal.len() <= limit {
-                mem::swap(&mut self.hand, &mut state.normal);
-            } else {
-                self.hand.extend(state.normal.drain(..limit));
-            }
-            state.handed += self.hand.len() as u64;
-        }
-        match self.hand.pop_front() {
-            Some(item) => {
-                self.took();
-                Next::Message(item)
-            }
-            None if state.phase != Phase::Open || shared.senders.load(Ordering::Acquire) == 0 => Next::End,
-            None => Next::Nothing,
         }
     }
 
@@ -853,7 +793,9 @@ impl<M: Send + 'static> Mailbox<M> {
             let before = frame::with(|frame| mem::replace(&mut frame.call, call));
             drop(before);
         }
-        if let Some(options) = &self.shared.options {
+        if !self.plain
+            && let Some(options) = &self.shared.options
+        {
             self.note(options, &message);
         }
         message
@@ -874,7 +816,11 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// The message that was received has been handled: it cannot be what kills the actor later.
+    #[inline]
     pub(crate) fn handled(&self) {
+        if self.plain {
+            return;
+        }
         if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
             let before = self.shared.state().rare().current.take();
             drop(before);
@@ -885,7 +831,7 @@ impl<M: Send + 'static> Mailbox<M> {
     #[inline]
     fn next_of_own(&mut self) -> Option<Item<M>> {
         if self.first.is_empty() && self.saved.is_empty()
-            || self.shared.flags.load(Ordering::Acquire) & STOP != 0
+            || self.shared.first.flags.load(Ordering::Acquire) & STOP != 0
         {
             return None;
         }
@@ -1018,13 +964,94 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 }
 
+#[inline(never)]
+fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Waker>) -> Next<M> {
+    let mut wakers = Vec::new();
+    let mut waker = waker.cloned();
+    let mut state = shared.state();
+    let mut next = choose(shared, &mut state, hand);
+    if shared.first.flags.load(Ordering::Acquire) & WAITING != 0 {
+        // All that has been taken has left its place.
+        shared.first.taken.store(hand.taken, Ordering::Release);
+        shared.admit(&mut state, &mut wakers);
+        if !wakers.is_empty() && matches!(next, Next::Nothing) {
+            next = choose(shared, &mut state, hand);
+        }
+    }
+    if matches!(next, Next::Nothing) {
+        mem::swap(&mut state.waker, &mut waker);
+    }
+    drop(state);
+    drop(waker);
+    wakers.into_iter().for_each(Waker::wake);
+    next
+}
+
+fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Next<M> {
+    let flags = shared.first.flags.load(Ordering::Acquire);
+    if flags & STOP != 0 {
+        return Next::End;
+    }
+    if flags & SYSTEM != 0 {
+        let rare = state.rare();
+        let item = rare.system.pop_front();
+        if rare.system.is_empty() {
+            shared.first.flags.fetch_and(!SYSTEM, Ordering::Release);
+        }
+        if let Some((_, message)) = item {
+            rare.handled_before += 1;
+            return Next::Message(Item { message, call: None });
+        }
+    }
+    if flags & PAUSED != 0 {
+        return Next::Nothing;
+    }
+    if flags & RETRY != 0 {
+        shared.first.flags.fetch_and(!RETRY, Ordering::Release);
+        let rare = state.rare();
+        if let Some((message, tries)) = rare.retry.take() {
+            let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
+            rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
+            return Next::Message(Item { message, call: None });
+        }
+    }
+    let normal = !hand.items.is_empty() || !state.normal.is_empty();
+    if flags & URGENT != 0 && (hand.streak < STREAK || !normal) {
+        let item = state.urgent.pop_front();
+        if state.urgent.is_empty() {
+            shared.first.flags.fetch_and(!URGENT, Ordering::Release);
+        }
+        if let Some(item) = item {
+            hand.streak += 1;
+            state.rare().handled_before += 1;
+            return Next::Message(item);
+        }
+    }
+    hand.streak = 0;
+    if hand.items.is_empty() {
+        let limit = if state.exact { 1 } else { (shared.capacity / 2).max(1) };
+        if state.normal.len() <= limit {
+            mem::swap(&mut hand.items, &mut state.normal);
+        } else {
+            hand.items.extend(state.normal.drain(..limit));
+        }
+        state.handed += hand.items.len() as u64;
+    }
+    match hand.take(&shared.first.taken) {
+        Some(item) => Next::Message(item),
+        None if state.phase != Phase::Open || shared.first.senders.load(Ordering::Acquire) == 0 => Next::End,
+        None => Next::Nothing,
+    }
+}
+
 impl<M> Drop for Mailbox<M> {
     fn drop(&mut self) {
-        let mut hand = mem::take(&mut self.hand);
+        let mut hand = mem::take(&mut self.hand.items);
         let in_hand = hand.len() as u64;
         let mut state = self.shared.state();
         let waker = state.waker.take();
         state.handed -= in_hand;
+        self.shared.first.taken.store(self.hand.taken, Ordering::Release);
         while let Some(item) = hand.pop_back() {
             state.normal.push_front(item);
         }
