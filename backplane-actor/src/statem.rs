@@ -155,6 +155,7 @@ pub trait StateMachine: Sized + Send + 'static {
 }
 
 /// What a machine handles.
+#[expect(clippy::enum_variant_names, reason = "an event timeout is what OTP calls it")]
 #[non_exhaustive]
 pub enum Event<S: StateMachine> {
     /// A message came.
@@ -233,7 +234,7 @@ enum Change<C> {
 /// What a machine can say while it enters a state. In OTP's words: the actions of a state enter call.
 pub struct Entering<'a, S: StateMachine> {
     mailbox: &'a mut Mailbox<S::Message>,
-    changes: Vec<(Which<S::Name>, Change<S::Content>)>,
+    changes: Changes<S>,
 }
 
 /// What a machine can say while it handles an event: all that it can while it [enters](Entering) a state, and more.

@@ -452,8 +452,8 @@ fn a_machine_that_is_asked_to_stop_stops_in_the_middle_of_its_own_events() {
             event: Event<Self>,
             turn: &mut Turn<'_, Self>,
         ) -> Result<Next<()>, Infallible> {
-            drop(event);
-            turn.insert(Event::Internal(()));
+            let again = if let Event::Message(()) = event { Event::Internal(()) } else { event };
+            turn.insert(again);
             Ok(Next::Keep)
         }
     }
@@ -491,7 +491,7 @@ fn each_message_is_handled_once_or_postponed_and_in_order_after_each_change() {
         ) -> Result<Next<u64>, Infallible> {
             let Event::Message(number) = event else { return Ok(Next::Keep) };
             // Of three kinds, one is for each state, and every tenth changes it.
-            if number % 10 == 0 {
+            if number.is_multiple_of(10) {
                 return Ok(Next::To((state + 1) % 3));
             }
             if number % 3 == *state {
@@ -518,7 +518,7 @@ fn each_message_is_handled_once_or_postponed_and_in_order_after_each_change() {
                 world.run();
             }
             waiting.push(number);
-            if number % 10 == 0 {
+            if number.is_multiple_of(10) {
                 waiting.pop();
                 state = (state + 1) % 3;
             }

@@ -360,7 +360,10 @@ fn s39_t6_a_timer_to_a_name_looks_the_name_up_when_it_fires() {
     names.register_actor("name", &first).unwrap();
     {
         let names = names.clone();
-        timers.after(SECOND, move || drop(names.lookup("name").map(|to: Address<u64>| to.try_cast(5))));
+        timers.after(SECOND, move || {
+            let to: Address<u64> = names.lookup("name").unwrap();
+            to.try_cast(5).unwrap();
+        });
     }
     names.unregister("name");
     names.register_actor("name", &second).unwrap();
