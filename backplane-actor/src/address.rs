@@ -194,7 +194,6 @@ impl<M: Send + 'static> Address<M> {
     }
 
     /// Sends a message through the system lane, which has no bound and comes first. For timers, news and the like.
-    #[allow(dead_code, reason = "for timers")]
     pub(crate) fn deliver(&self, message: M) -> Result<(), M> {
         self.shared.push_system(message, None)
     }

@@ -21,8 +21,11 @@ use std::{
 use backplane::{Device, Line, LinkMode, Message};
 
 use crate::{
+    address::{Address, TryCastError},
+    call::{CallError, Reply},
     keyed::{Hashing, Seen},
     lists::{Left, Lists, Member, Members, OwnerEnded},
+    protocol::Accepts,
     sync::{Arc, Mutex, lock},
 };
 
@@ -625,6 +628,148 @@ impl<K: Hash + Eq, V> Distributor<K, V> {
             }
         }
         Err(what)
+    }
+}
+
+impl<K: Hash + Eq, M: Send + 'static> Groups<K, Address<M>> {
+    /// Puts the incarnation of an actor that runs into a group; see [`join`](Groups::join).
+    ///
+    /// # Errors
+    ///
+    /// If none runs. Group and address come back.
+    pub fn join_actor(&self, group: K, actor: &Address<M>) -> Result<(), OwnerEnded<K, Address<M>>> {
+        match actor.line() {
+            Some(line) => self.join(group, &line, actor.clone()),
+            None => Err(OwnerEnded { name: group, value: actor.clone() }),
+        }
+    }
+
+    /// Sends one message to all members that have room, without a copy of what is in it; returns to how many. `refused` gets
+    /// what the others do not take.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Groups, Mailbox, System};
+    /// use std::sync::Arc;
+    ///
+    /// let (system, choir) = (System::new(Smol::global()), Groups::new());
+    /// for _ in 0..3 {
+    ///     let singer = system.spawn(|mut scores: Mailbox<Arc<str>>| async move {
+    ///         while let Some(_score) = scores.receive().await {}
+    ///     });
+    ///     choir.join_actor("choir", &singer).unwrap();
+    /// }
+    /// let score: Arc<str> = "la".into();
+    /// assert_eq!(choir.broadcast("choir", &score, |_, refused| panic!("{refused}")), 3);
+    /// # }
+    /// ```
+    pub fn broadcast<Q, P, I>(
+        &self,
+        group: &Q,
+        message: &Arc<P>,
+        mut refused: impl FnMut(&Member<Address<M>>, TryCastError<Arc<P>>),
+    ) -> usize
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        P: ?Sized,
+        M: Accepts<Arc<P>, I>,
+    {
+        let mut told = 0;
+        self.dispatch(group, |member| match member.value.try_cast(Arc::clone(message)) {
+            Ok(()) => told += 1,
+            Err(error) => refused(member, error),
+        });
+        told
+    }
+}
+
+impl<K: Hash + Eq, M: Send + 'static> Distributor<K, Address<M>> {
+    /// Sends to one member: to the one whose turn it is, or, if that has no room, to the next.
+    ///
+    /// # Errors
+    ///
+    /// The message, if nobody has room.
+    pub fn tell_one<X, I>(&self, message: X) -> Result<(), X>
+    where
+        M: Accepts<X, I>,
+    {
+        self.give_one(message, |member, message| {
+            member.value.try_cast(message).map_err(TryCastError::into_inner)
+        })
+    }
+
+    /// Sends one message to all members; see [`Groups::broadcast`].
+    pub fn tell_everyone<P, I>(
+        &self,
+        message: &Arc<P>,
+        refused: impl FnMut(&Member<Address<M>>, TryCastError<Arc<P>>),
+    ) -> usize
+    where
+        P: ?Sized,
+        M: Accepts<Arc<P>, I>,
+    {
+        self.groups.broadcast(&*self.group, message, refused)
+    }
+
+    /// Asks the member whose turn it is; `None` if there is none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Groups, Mailbox, Reply, System};
+    ///
+    /// let (system, choir) = (System::new(Smol::global()), Groups::new());
+    /// for note in ["do", "re"] {
+    ///     let singer = system.spawn(move |mut asked: Mailbox<Reply<&str>>| async move {
+    ///         while let Some(reply) = asked.receive().await {
+    ///             reply.send(note);
+    ///         }
+    ///     });
+    ///     choir.join_actor("choir", &singer).unwrap();
+    /// }
+    /// let choir = choir.distributor("choir");
+    /// smol::block_on(async {
+    ///     assert_eq!(choir.ask_one(|reply| reply).await, Some(Ok("do")));
+    ///     assert_eq!(choir.ask_one(|reply| reply).await, Some(Ok("re")));
+    ///     assert_eq!(choir.ask_everyone(|reply| reply).await, [Ok("do"), Ok("re")]);
+    /// });
+    /// # }
+    /// ```
+    pub async fn ask_one<T, X, I>(&self, make: impl FnOnce(Reply<T>) -> X) -> Option<Result<T, CallError>>
+    where
+        T: Send + 'static,
+        M: Accepts<X, I>,
+    {
+        let member = self.one()?;
+        Some(member.value.ask(make).await)
+    }
+
+    /// Asks all members at once, and waits for all answers; in the order in which the members came.
+    pub async fn ask_everyone<T, X, I>(
+        &self,
+        mut make: impl FnMut(Reply<T>) -> X,
+    ) -> Vec<Result<T, CallError>>
+    where
+        T: Send + 'static,
+        M: Accepts<X, I>,
+    {
+        let members = self.everyone();
+        let mut asked: Vec<_> =
+            members.iter().map(|member| (Box::pin(member.value.ask(&mut make)), None)).collect();
+        future::poll_fn(|cx| {
+            let mut all = true;
+            for (call, answer) in asked.iter_mut().filter(|(_, answer)| answer.is_none()) {
+                match call.as_mut().poll(cx) {
+                    Poll::Ready(ready) => *answer = Some(ready),
+                    Poll::Pending => all = false,
+                }
+            }
+            if all { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        asked.into_iter().filter_map(|(_, answer)| answer).collect()
     }
 }
 

@@ -37,7 +37,12 @@ pub use name::ActorName;
 pub use options::{DEFAULT_CAPACITY, DeadLetter, Options, QueueOnRestart};
 pub use pending::{NoQuorum, Pending};
 pub use protocol::{Accepts, Answers, At, Envelope, Has, Itself, Letter, Protocol};
-pub use registry::{Holder, NotRegistered, RegisterError, Registry, TransferError, UnregisterError, WaitFor};
+pub use registry::{
+    AlreadyStarted, Holder, NotRegistered, RegisterError, Registry, TransferError, UnregisterError, WaitFor,
+};
+pub use router::{DEFAULT_QUEUE, Overload, Router, RouterStats, Routing, Scaling};
 pub use run::Run;
+pub use statem::{Entering, Event, Next, StateMachine, Turn, When, run_machine};
 pub use system::{Home, Outcome, System};
+pub use timer::{Tick, TimerId, Timers};
 pub use watch::{Down, Monitor};

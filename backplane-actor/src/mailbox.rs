@@ -593,6 +593,14 @@ impl<M> Shared<M> {
         Poll::Pending
     }
 
+    /// Messages that wait, and one more if one is being handled: for who gives work to whoever has least.
+    pub(crate) fn busy(&self) -> usize {
+        let (normal, urgent, ..) = self.counts();
+        // Who waits for messages has left a waker here.
+        let waits = self.state().waker.is_some();
+        normal + urgent + usize::from(!waits)
+    }
+
     /// Messages that wait, and those handled so far.
     pub(crate) fn counts(&self) -> (usize, usize, usize, u64) {
         let state = self.state();

@@ -26,6 +26,8 @@ pub enum DeadLetter {
     Died,
     /// The actor died of this message, and it is not tried again.
     KilledIt,
+    /// It waited in a [`Router`](crate::Router) for longer than it may.
+    Expired,
 }
 
 impl fmt::Display for DeadLetter {
@@ -35,6 +37,7 @@ impl fmt::Display for DeadLetter {
             DeadLetter::Stopped => "the actor had stopped",
             DeadLetter::Died => "the actor had died",
             DeadLetter::KilledIt => "the actor died of it",
+            DeadLetter::Expired => "it had waited for too long",
         })
     }
 }

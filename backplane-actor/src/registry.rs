@@ -16,11 +16,16 @@ use std::{
     time::Instant,
 };
 
-use backplane::{DeviceId, Line, Runtime};
+use backplane::{Device, DeviceId, Line, Runtime};
 
 use crate::{
+    actor::{self, Actor},
+    address::{Address, WeakAddress},
     keyed::{Few, Hashing, Keyed, Seen},
+    options::Options,
+    protocol::Envelope,
     sync::{Arc, Mutex, lock},
+    system::System,
 };
 
 /// Swept when there are so many entries, and then at twice what was left.
@@ -492,6 +497,116 @@ impl<K, V> State<K, V> {
     }
 }
 
+impl<K: Hash + Eq, M> Registry<K, Address<M>> {
+    /// Gives a name to the incarnation of an actor that runs; it is free when that ends, so a successor takes the name itself,
+    /// in its `init`.
+    ///
+    /// The registry has an address then, so the actor does not end because nobody else has one. Where it should, keep
+    /// [`WeakAddress`]es, with [`register_weak`](Registry::register_weak).
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Registry::register).
+    pub fn register_actor(&self, name: K, actor: &Address<M>) -> Result<(), RegisterError<K, Address<M>>> {
+        match actor.line() {
+            Some(line) => self.register(name, &line, actor.clone()),
+            None => Err(RegisterError::Ended { name, value: actor.clone() }),
+        }
+    }
+}
+
+impl<K: Hash + Eq, M> Registry<K, WeakAddress<M>> {
+    /// Gives a name to the incarnation of an actor that runs, and does not keep its mailbox alive.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Registry::register).
+    pub fn register_weak(&self, name: K, actor: &Address<M>) -> Result<(), RegisterError<K, WeakAddress<M>>> {
+        match actor.line() {
+            Some(line) => self.register(name, &line, actor.downgrade()),
+            None => Err(RegisterError::Ended { name, value: actor.downgrade() }),
+        }
+    }
+}
+
+impl<R: Runtime> System<R> {
+    /// Starts an actor under a name, which it has before its [`init`](Actor::init) runs.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Actor, Options, Registry, System};
+    ///
+    /// struct Clock;
+    /// impl Actor for Clock {
+    ///     type Messages = ();
+    ///     type Error = std::convert::Infallible;
+    /// }
+    ///
+    /// let (system, names) = (System::new(Smol::global()), Registry::new());
+    /// let clock = system.start_named(&names, "clock", Options::new(), Clock).unwrap();
+    /// assert_eq!(names.lookup("clock"), Some(clock.clone()));
+    /// let again = system.start_named(&names, "clock", Options::new(), Clock).unwrap_err();
+    /// assert_eq!(again.holder.value, clock);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the name has another owner: it, the name and the actor come back, and nothing has been started.
+    pub fn start_named<K, A>(
+        &self,
+        names: &Registry<K, Address<Envelope<A>>>,
+        name: K,
+        options: Options<Envelope<A>>,
+        actor: A,
+    ) -> Result<Address<Envelope<A>>, AlreadyStarted<K, A>>
+    where
+        K: Hash + Eq,
+        A: Actor,
+    {
+        let (address, home) = self.prepare(options);
+        let device = Device::new();
+        match names.register(name, &device.line(), address.clone()) {
+            Ok(()) => {}
+            Err(RegisterError::Taken { name, holder, .. }) => {
+                return Err(AlreadyStarted { name, actor, holder });
+            }
+            // A device that has just been made lives, and has no name.
+            Err(error) => unreachable!("{}", error.words()),
+        }
+        let run = home.run(device, |mailbox| actor::serve(actor, mailbox, || {}));
+        drop(home);
+        let task = self.runtime().spawn(async move { drop(run.await) });
+        self.runtime().detach(task);
+        Ok(address)
+    }
+}
+
+/// The name has an owner; made by [`System::start_named`]. OTP's `already_started`.
+pub struct AlreadyStarted<K, A: Actor> {
+    /// The name.
+    pub name: K,
+    /// What was to be started.
+    pub actor: A,
+    /// Whose the name is.
+    pub holder: Holder<Address<Envelope<A>>>,
+}
+
+impl<K: fmt::Debug, A: Actor> fmt::Display for AlreadyStarted<K, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is taken by {}", self.name, self.holder.owner.id())
+    }
+}
+
+impl<K: fmt::Debug, A: Actor> fmt::Debug for AlreadyStarted<K, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlreadyStarted({self})")
+    }
+}
+
+impl<K: fmt::Debug, A: Actor> Error for AlreadyStarted<K, A> {}
+
 /// Why a name is not given. Turned into an error, which runs the user's `Clone`, when nothing is locked any more.
 enum Refusal<V> {
     Taken(Kept<V>),
@@ -618,6 +733,15 @@ impl<K, V> RegisterError<K, V> {
             RegisterError::Taken { name, value, .. }
             | RegisterError::Named { name, value }
             | RegisterError::Ended { name, value } => (name, value),
+        }
+    }
+
+    /// Why, without the name.
+    fn words(&self) -> &'static str {
+        match self {
+            RegisterError::Taken { .. } => "the name is taken",
+            RegisterError::Named { .. } => "it has a name",
+            RegisterError::Ended { .. } => "it has ended",
         }
     }
 

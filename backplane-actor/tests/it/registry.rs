@@ -14,8 +14,10 @@ use std::{
 
 use backplane::{Device, Exit, Line, LinkMode, Message, Runtime};
 use backplane_actor::{
-    DuplicateRegistry, NotRegistered, RegisterError, Registry, TransferError, UnregisterError,
+    Actor, Address, DuplicateRegistry, Envelope, Mailbox, NotRegistered, Options, RegisterError, Registry,
+    System, TransferError, UnregisterError, WeakAddress,
 };
+use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 
 use crate::{
     random::Random,
@@ -420,4 +422,85 @@ fn a_dispatch_may_change_the_registry_that_it_goes_through() {
         topics.register("news", &member.value, member.value).unwrap();
     });
     assert_eq!((told, topics.lookup("news").len()), (3, 3));
+}
+
+/// Asks for its own name while it starts.
+struct Named {
+    names: Registry<&'static str, Address<Envelope<Named>>>,
+    found: Arc<AtomicBool>,
+    fails: bool,
+}
+
+impl Actor for Named {
+    type Messages = ();
+    type Error = &'static str;
+
+    async fn init(&mut self, cx: &mut backplane_actor::Context<Self>) -> Result<(), &'static str> {
+        self.found.store(self.names.lookup("name") == cx.upgrade(), Ordering::SeqCst);
+        if self.fails { Err("no") } else { Ok(()) }
+    }
+}
+
+#[test]
+fn s44_a_server_has_its_name_before_its_init_runs_and_not_after_a_failed_one() {
+    let world = World::new();
+    let (system, names) = (System::new(world.clone()), Registry::new());
+    let found = Arc::new(AtomicBool::new(false));
+    let named = |fails| Named { names: names.clone(), found: Arc::clone(&found), fails };
+    let failed = system.start_named(&names, "name", Options::new(), named(true)).unwrap();
+    assert!(names.lookup("name").is_some());
+    world.run();
+    assert!(found.load(Ordering::SeqCst));
+    assert!(!failed.is_open());
+    assert!(names.lookup("name").is_none());
+
+    let holder = system.start_named(&names, "name", Options::new(), named(false)).unwrap();
+    let taken = system.start_named(&names, "name", Options::new(), named(true)).unwrap_err();
+    assert_eq!((taken.name, taken.holder.value), ("name", holder));
+    assert!(taken.actor.fails);
+}
+
+#[test]
+fn s41_a_supervised_actor_never_finds_its_name_taken_by_its_predecessor() {
+    let world = World::new();
+    let (system, names) = (System::new(world.clone()), Registry::<&str, Line>::new());
+    let starts = Arc::new(AtomicUsize::new(0));
+    let (address, spec) = {
+        let (names, starts) = (names.clone(), Arc::clone(&starts));
+        system.child_process("named", Options::new(), move |mut mailbox: Mailbox<()>| {
+            let line = mailbox.line().unwrap();
+            let registered = names.register("name", &line, line);
+            let starts = Arc::clone(&starts);
+            async move {
+                registered.unwrap();
+                starts.fetch_add(1, Ordering::SeqCst);
+                mailbox.receive().await.unwrap();
+                Err::<(), _>("and again")
+            }
+        })
+    };
+    let intensity = Intensity { restarts: 10_000, period: SECOND };
+    let tree = Supervisor::new(RestartStrategy::OneForOne).intensity(intensity).child(spec);
+    let handle = world.block_on(tree.start(world.clone())).unwrap();
+    for round in 1..=1000 {
+        world.run();
+        assert_eq!(starts.load(Ordering::SeqCst), round);
+        assert_eq!(names.lookup("name"), address.line());
+        address.try_cast(()).unwrap();
+    }
+    drop(handle);
+}
+
+#[test]
+fn a_name_given_to_a_weak_address_keeps_nobody_alive() {
+    let world = World::new();
+    let (system, names) = (System::new(world.clone()), Registry::<&str, WeakAddress<()>>::new());
+    let address =
+        system.spawn(|mut mailbox: Mailbox<()>| async move { while mailbox.receive().await.is_some() {} });
+    names.register_weak("name", &address).unwrap();
+    world.run();
+    assert!(names.lookup("name").unwrap().upgrade().is_some());
+    drop(address);
+    world.run();
+    assert!(names.lookup("name").is_none());
 }

@@ -88,12 +88,16 @@ impl World {
                     (moment, alarm.remove())
                 });
             let Some((moment, waker)) = first else { break };
-            let now = &mut self.state().now;
-            *now = moment.max(*now);
+            self.set_now(moment);
             waker.wake();
             self.run();
         }
-        self.state().now = until;
+        self.set_now(until);
+    }
+
+    fn set_now(&self, moment: Instant) {
+        let mut state = self.state();
+        state.now = state.now.max(moment);
     }
 
     /// How many alarms are set.
@@ -124,7 +128,7 @@ impl World {
             }
             let first = self.state().alarms.pop_first();
             let Some(((moment, _), waker)) = first else { panic!("everybody waits") };
-            self.state().now = moment;
+            self.set_now(moment);
             waker.wake();
         }
     }
