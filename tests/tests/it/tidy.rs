@@ -32,7 +32,6 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("tracing", "what a tree tells, for whoever collects it; feature `tracing`"),
         ],
     ),
-    ("backplane-actor", &[("backplane", "the mesh"), ("backplane-supervisor", "who starts an actor again")]),
     (
         "backplane-pool",
         &[
@@ -47,6 +46,15 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("rustix", "pins a thread, without unsafe code of ours"),
             ("slab", "the list of tasks"),
             ("compio", "lanes that wait in an io_uring; feature `uring`"),
+            ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
+        ],
+    ),
+    (
+        "backplane-actor",
+        &[
+            ("backplane", "the mesh"),
+            ("backplane-supervisor", "who starts an actor again"),
+            ("pin-project-lite", "pins an actor's future without unsafe code of ours"),
             ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
         ],
     ),
