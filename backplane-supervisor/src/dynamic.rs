@@ -9,15 +9,14 @@ use backplane::{Device, Runtime};
 use crate::backoff::Backoff;
 use crate::engine::Of;
 use crate::handle::{DynamicHandle, Gone, StartDynamicError};
-use crate::order::Key;
 use crate::report::Report;
 use crate::shared::{Kind, Shared, StartRefusal, TreeOf};
 use crate::spec::{ChildId, ChildInfo, ChildKind, Facts, Init, Job, Shutdown, SpecError, StartError, What};
-use crate::starting::{Birth, Life, Starting};
+use crate::starting::{Birth, Starting};
 use crate::supervisor::{Greet, Orphans, Plan, Settings, begin, run, settings};
 use crate::tree::{AutoShutdown, Budget, Intensity, Members, Named, Restart, RestartStrategy, Tree};
 
-type RecipeFor<A> = Arc<dyn Fn(A, Birth) -> Job + Send + Sync>;
+type RecipeFor<A> = Arc<dyn Fn(A, Birth<OneKind<A>>) -> Job + Send + Sync>;
 
 /// A supervisor whose children are all of one kind, each started with an argument: OTP's `simple_one_for_one`.
 ///
@@ -66,12 +65,10 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |argument: A, birth: Birth| -> Job {
-            let (device, starting) = birth.split();
-            let future = start(device, argument);
-            Box::pin(Life::new(Some(starting), future))
+        let recipe = move |argument: A, birth: Birth<OneKind<A>>| -> Job {
+            birth.silent(|device| start(device, argument))
         };
-        DynamicSupervisor::with(ChildKind::Worker, Arc::new(recipe))
+        DynamicSupervisor::with(Facts::new(ChildKind::Worker), Arc::new(recipe))
     }
 
     /// Workers that say themselves when they are started; see [`ChildSpec::starting`](crate::ChildSpec::starting).
@@ -81,12 +78,10 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |argument: A, birth: Birth| -> Job {
-            let (device, starting) = birth.split();
-            let future = start(device, starting, argument);
-            Box::pin(Life::new(None, future))
+        let recipe = move |argument: A, birth: Birth<OneKind<A>>| -> Job {
+            birth.speaking(|device, starting| start(device, starting, argument))
         };
-        DynamicSupervisor::with(ChildKind::Worker, Arc::new(recipe))
+        DynamicSupervisor::with(Facts::new(ChildKind::Worker).with_pulse(), Arc::new(recipe))
     }
 
     /// Supervisors, one for each argument.
@@ -95,17 +90,17 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
         I: Into<Init>,
     {
         let init = Arc::new(init);
-        let recipe = move |argument: A, birth: Birth| -> Job {
+        let recipe = move |argument: A, birth: Birth<OneKind<A>>| -> Job {
             let init = Arc::clone(&init);
-            Box::pin(birth.found(move || init(argument).into()))
+            Box::pin(birth.cradle().found(move || init(argument).into()))
         };
-        DynamicSupervisor::with(ChildKind::Supervisor, Arc::new(recipe))
+        DynamicSupervisor::with(Facts::new(ChildKind::Supervisor), Arc::new(recipe))
     }
 
-    fn with(kind: ChildKind, recipe: RecipeFor<A>) -> DynamicSupervisor<A> {
+    fn with(facts: Facts, recipe: RecipeFor<A>) -> DynamicSupervisor<A> {
         DynamicSupervisor {
             id: ChildId::from("child"),
-            facts: Facts::new(kind),
+            facts,
             recipe,
             max: None,
             common: Settings::default(),
@@ -150,7 +145,8 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
         self
     }
 
-    /// Each child promises a [`beat`](crate::Pulse::beat) at least this often.
+    /// Each child promises a [`beat`](crate::Pulse::beat) at least this often, which only one that is made by
+    /// [`starting`](DynamicSupervisor::starting) can keep.
     #[must_use]
     pub fn progress_within(mut self, deadline: Duration) -> DynamicSupervisor<A> {
         self.facts.progress_within = Some(deadline);
@@ -192,7 +188,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     ///
     /// # Errors
     ///
-    /// None that are known: it has no children yet.
+    /// If the children's common spec cannot be supervised. It has no children yet, so none can fail.
     pub fn start<R: Runtime>(
         self,
         runtime: R,
@@ -204,7 +200,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     ///
     /// # Errors
     ///
-    /// None that are known: it has no children yet.
+    /// If the children's common spec cannot be supervised. It has no children yet, so none can fail.
     pub fn start_linked<R: Runtime>(
         self,
         runtime: R,
@@ -226,12 +222,12 @@ impl<A: Clone + Send + 'static> fmt::Debug for DynamicSupervisor<A> {
 
 impl<A: Clone + Send + 'static> From<DynamicSupervisor<A>> for Init {
     fn from(plan: DynamicSupervisor<A>) -> Init {
-        Init(What::Run(Box::new(move |birth| -> Job { Box::pin(run(plan, birth)) })))
+        Init(What::Run(Box::new(move |cradle| -> Job { Box::pin(run(plan, cradle)) })))
     }
 }
 
 /// The kind of supervisor whose children are of one kind.
-pub(crate) struct OneKind<A> {
+pub(crate) struct OneKind<A: Clone + Send + 'static> {
     id: ChildId,
     facts: Facts,
     recipe: RecipeFor<A>,
@@ -250,6 +246,7 @@ impl<A> Named for Argument<A> {
 impl<A: Clone + Send + 'static> Kind for OneKind<A> {
     type Add = A;
     type Seed = Argument<A>;
+    type Loan = Argument<A>;
     type StartError = StartDynamicError<A>;
 
     const MEMBERS: Members = Members::OfOneKind;
@@ -279,15 +276,13 @@ impl<A: Clone + Send + 'static> Kind for OneKind<A> {
         seed.take()
     }
 
-    fn give_back(shared: &Shared<OneKind<A>>, key: Key, seed: Argument<A>) {
-        let mut tree = shared.tree();
-        if let Some(body) = tree.body_mut(key) {
-            body.seed = Some(seed);
-        }
+    fn give_back(seed: &mut Option<Argument<A>>, loan: Argument<A>) -> Option<Argument<A>> {
+        *seed = Some(loan);
+        None
     }
 
-    fn job(&self, seed: &Argument<A>, birth: Birth) -> Job {
-        (self.recipe)(seed.0.clone(), birth)
+    fn job(&self, loan: &Argument<A>, birth: Birth<OneKind<A>>) -> Job {
+        (self.recipe)(loan.0.clone(), birth)
     }
 
     fn set_max(&mut self, max: Option<usize>) {
@@ -307,24 +302,19 @@ impl<A: Clone + Send + 'static> Plan for DynamicSupervisor<A> {
         &self.common
     }
 
-    fn check(&self) -> Result<(), SpecError> {
-        Ok(())
-    }
-
     fn handle(shared: Arc<Shared<OneKind<A>>>) -> DynamicHandle<A> {
         DynamicHandle { shared }
     }
 
-    fn greet(&self, shared: &Arc<Shared<OneKind<A>>>) {
-        if let Some(greet) = &self.greet {
-            let handle = DynamicHandle { shared: Arc::clone(shared) };
-            crate::engine::quietly(|| greet(&handle));
-        }
+    fn greeting(&self) -> Option<Greet<DynamicHandle<A>>> {
+        self.greet.clone()
     }
 
-    fn open(self) -> (OneKind<A>, TreeOf<OneKind<A>>) {
+    fn open(self) -> Result<(OneKind<A>, TreeOf<OneKind<A>>), SpecError> {
+        self.facts.check(&self.id)?;
         let kind = OneKind { id: self.id, facts: self.facts, recipe: self.recipe, max: self.max };
         let strategy = RestartStrategy::OneForOne;
-        (kind, Tree::new(Members::OfOneKind, strategy, self.common.intensity, AutoShutdown::Never))
+        let tree = Tree::new(Members::OfOneKind, strategy, self.common.intensity, AutoShutdown::Never);
+        Ok((kind, tree))
     }
 }

@@ -89,6 +89,26 @@ impl fmt::Display for TerminateChildError {
 
 impl Error for TerminateChildError {}
 
+/// A kill_child that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KillChildError {
+    /// There is no such child.
+    NotFound,
+    /// The supervisor has ended, or ended before it came to answer.
+    Gone(Gone),
+}
+
+impl fmt::Display for KillChildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KillChildError::NotFound => f.write_str("no such child"),
+            KillChildError::Gone(gone) => gone.fmt(f),
+        }
+    }
+}
+
+impl Error for KillChildError {}
+
 /// A restart_child that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestartChildError {
@@ -264,6 +284,35 @@ pub struct Stopped {
 ///
 /// Every call is a message: it is put into the supervisor's inbox when the method is called, and answered in its turn, as in
 /// OTP. The answer may be awaited or dropped. A handle does not keep the supervisor alive.
+///
+/// ```
+/// use backplane::Exit;
+/// use backplane_supervisor::{ChildSpec, DeleteChildError, RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+///
+/// let spec = ChildSpec::new("clock", |device| device.manage(std::future::pending::<Result<(), ()>>()));
+/// # smol::block_on(async {
+/// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+/// let first = handle.start_child(spec).await?;
+/// assert_eq!(handle.count_children().await?.active, 1);
+///
+/// // Started again after a kill, as after a crash; not after it has been terminated.
+/// handle.kill_child("clock").await?;
+/// handle.terminate_child("clock").await?;
+/// assert!(!first.unwrap().is_alive());
+/// handle.restart_child("clock").await?;
+/// assert_eq!(handle.delete_child("clock").await, Err(DeleteChildError::Running));
+///
+/// let mut reports = handle.reports(100);
+/// handle.stop(Exit::Shutdown).await?;
+/// while let Some(report) = reports.next().await {
+///     println!("{report}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SupervisorHandle {
     pub(crate) shared: Arc<Shared<Listed>>,
@@ -368,6 +417,21 @@ impl SupervisorHandle {
         async move { answer.await.unwrap_or_else(|gone| Err(TerminateChildError::Gone(gone))) }
     }
 
+    /// Kills a child as a crash would: its task is dropped, and what follows is what follows any end with a fault. Resolves
+    /// when the task has been dropped; its end is heard afterwards, when all that it held is gone. Nothing happens to a child
+    /// that does not run. OTP's `exit(Pid, kill)`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such child.
+    pub fn kill_child(
+        &self,
+        id: &str,
+    ) -> impl Future<Output = Result<(), KillChildError>> + Send + use<> + 'static {
+        let answer = self.ask(|reply| Call::Kill(Target::Named(ChildId::from(id)), reply));
+        async move { answer.await.unwrap_or_else(|gone| Err(KillChildError::Gone(gone))) }
+    }
+
     /// Starts a listed child that does not run. Not counted as a restart.
     ///
     /// # Errors
@@ -424,6 +488,29 @@ impl fmt::Debug for SupervisorHandle {
 ///
 /// Every call is a message: it is put into the supervisor's inbox when the method is called, and answered in its turn. The
 /// answer may be awaited or dropped. A handle does not keep the supervisor alive.
+///
+/// ```
+/// use backplane_supervisor::{DynamicSupervisor, StartDynamicError};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+///
+/// let clients = DynamicSupervisor::new(|device, client: u32| {
+///     device.manage(async move {
+///         println!("client {client}");
+///         std::future::pending::<Result<(), ()>>().await
+///     })
+/// })
+/// .max_children(1);
+/// # smol::block_on(async {
+/// let handle = clients.start(Smol::global()).await?;
+/// let child = handle.start_child(7).await?.unwrap();
+/// assert_eq!(handle.start_child(8).await, Err(StartDynamicError::Full(8)));
+/// handle.terminate_child(child).await?;
+/// assert_eq!(handle.count_children().await?.workers, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 pub struct DynamicHandle<A: Clone + Send + 'static> {
     pub(crate) shared: Arc<Shared<OneKind<A>>>,
 }
@@ -468,6 +555,20 @@ impl<A: Clone + Send + 'static> DynamicHandle<A> {
     ) -> impl Future<Output = Result<(), TerminateChildError>> + Send + use<A> + 'static {
         let answer = self.ask(|reply| Call::Terminate(Target::Exactly(child), reply));
         async move { answer.await.unwrap_or_else(|gone| Err(TerminateChildError::Gone(gone))) }
+    }
+
+    /// Kills this incarnation of a child as a crash would: its task is dropped, and what follows is what follows any end with a
+    /// fault. Resolves when the task has been dropped. An incarnation that has ended already is no error.
+    ///
+    /// # Errors
+    ///
+    /// If it lives and is not a child of this supervisor.
+    pub fn kill_child(
+        &self,
+        child: ChildRef,
+    ) -> impl Future<Output = Result<(), KillChildError>> + Send + use<A> + 'static {
+        let answer = self.ask(|reply| Call::Kill(Target::Exactly(child), reply));
+        async move { answer.await.unwrap_or_else(|gone| Err(KillChildError::Gone(gone))) }
     }
 
     /// Ends a child by its shutdown rule, in whichever incarnation it is by now, and takes it off the list.

@@ -70,6 +70,7 @@ mod backoff;
 mod dynamic;
 mod engine;
 mod handle;
+mod names;
 mod order;
 mod reply;
 mod report;
@@ -86,8 +87,8 @@ mod tree;
 pub use backoff::Backoff;
 pub use dynamic::DynamicSupervisor;
 pub use handle::{
-    ChildRef, Counts, DeleteChildError, DynamicHandle, Gone, Killed, RestartChildError, Row, RowState,
-    StartChildError, StartDynamicError, Stopped, SupervisorHandle, TerminateChildError,
+    ChildRef, Counts, DeleteChildError, DynamicHandle, Gone, KillChildError, Killed, RestartChildError, Row,
+    RowState, StartChildError, StartDynamicError, Stopped, SupervisorHandle, TerminateChildError,
 };
 pub use report::{Event, Report, Reports};
 pub use root::{Root, RootEnd};

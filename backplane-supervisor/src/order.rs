@@ -10,6 +10,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// Where its value stands, as long as it does.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+
     /// The key as one number, which is how it travels as the tag of a link.
     pub(crate) fn to_bits(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)
@@ -151,6 +156,18 @@ impl<T> Order<T> {
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         self.cell_mut(key.index).filter(|cell| cell.generation == key.generation)?.value.as_mut()
+    }
+
+    /// What stands at this index now.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.cell(index)?.value.as_ref()
+    }
+
+    /// The key of what stands at this index now.
+    pub(crate) fn key_of(&self, index: u32) -> Option<Key> {
+        self.cell(index)
+            .filter(|cell| cell.value.is_some())
+            .map(|cell| Key { index, generation: cell.generation })
     }
 
     pub(crate) fn first(&self) -> Option<Key> {

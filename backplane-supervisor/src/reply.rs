@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use backplane::Exit;
 
+use crate::engine::quietly;
 use crate::handle::Gone;
 
 struct Cell<T> {
@@ -27,7 +28,7 @@ impl<T> Cell<T> {
         *state = new;
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            quietly(|| waker.wake());
         }
     }
 }
@@ -64,12 +65,13 @@ impl<T> Future for Answer<T> {
     type Output = Result<T, Gone>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Gone>> {
+        let waker = cx.waker().clone();
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Gone(None)) {
             State::Answered(answer) => Poll::Ready(Ok(answer)),
             State::Gone(exit) => Poll::Ready(Err(Gone(exit))),
             State::Waiting(before) => {
-                *state = State::Waiting(Some(cx.waker().clone()));
+                *state = State::Waiting(Some(waker));
                 drop(state);
                 drop(before);
                 Poll::Pending

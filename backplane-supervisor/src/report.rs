@@ -151,12 +151,13 @@ struct Ears {
     own: Vec<Listener>,
     above: Option<Listeners>,
     subscribed: AtomicBool,
-    subscriptions: Mutex<Vec<Weak<Pipe>>>,
+    /// None when there will be no more reports.
+    subscriptions: Mutex<Option<Vec<Weak<Pipe>>>>,
 }
 
 impl Listeners {
     pub(crate) fn new(own: Vec<Listener>, above: Option<&Listeners>) -> Listeners {
-        let subscriptions = Mutex::new(Vec::new());
+        let subscriptions = Mutex::new(Some(Vec::new()));
         Listeners(Arc::new(Ears {
             own,
             above: above.cloned(),
@@ -167,15 +168,22 @@ impl Listeners {
 
     /// Whether anybody would hear.
     pub(crate) fn anybody(&self) -> bool {
-        cfg!(feature = "tracing")
-            || !self.0.own.is_empty()
+        #[cfg(feature = "tracing")]
+        if crate::trace::anybody() {
+            return true;
+        }
+        self.somebody()
+    }
+
+    fn somebody(&self) -> bool {
+        !self.0.own.is_empty()
             || self.0.subscribed.load(Ordering::Relaxed)
-            || self.0.above.as_ref().is_some_and(Listeners::anybody)
+            || self.0.above.as_ref().is_some_and(Listeners::somebody)
     }
 
     pub(crate) fn tell(&self, report: &Report) {
         #[cfg(feature = "tracing")]
-        crate::trace::emit(report);
+        quietly(|| crate::trace::emit(report));
         self.pass(report);
     }
 
@@ -186,14 +194,16 @@ impl Listeners {
         if self.0.subscribed.load(Ordering::Relaxed) {
             let mut pipes: Vec<Arc<Pipe>> = Vec::new();
             let mut subscriptions = self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
-            subscriptions.retain(|pipe| match pipe.upgrade() {
-                Some(pipe) => {
-                    pipes.push(pipe);
-                    true
-                }
-                None => false,
-            });
-            self.0.subscribed.store(!subscriptions.is_empty(), Ordering::Relaxed);
+            if let Some(subscriptions) = &mut *subscriptions {
+                subscriptions.retain(|pipe| match pipe.upgrade() {
+                    Some(pipe) => {
+                        pipes.push(pipe);
+                        true
+                    }
+                    None => false,
+                });
+                self.0.subscribed.store(!subscriptions.is_empty(), Ordering::Relaxed);
+            }
             drop(subscriptions);
             for pipe in pipes {
                 pipe.put(report.clone());
@@ -205,17 +215,24 @@ impl Listeners {
     }
 
     pub(crate) fn subscribe(&self, capacity: usize) -> Reports {
-        let pipe = Arc::new(Pipe { state: Mutex::new(Flow { capacity, ..Flow::default() }) });
+        let pipe =
+            Arc::new(Pipe { state: Mutex::new(Flow { capacity: capacity.max(1), ..Flow::default() }) });
         let mut subscriptions = self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
-        subscriptions.push(Arc::downgrade(&pipe));
-        self.0.subscribed.store(true, Ordering::Relaxed);
+        match &mut *subscriptions {
+            Some(subscriptions) => {
+                subscriptions.push(Arc::downgrade(&pipe));
+                self.0.subscribed.store(true, Ordering::Relaxed);
+            }
+            None => pipe.lock().closed = true,
+        }
+        drop(subscriptions);
         Reports(pipe)
     }
 
     /// There will be no more.
     pub(crate) fn close(&self) {
         let subscriptions =
-            std::mem::take(&mut *self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner));
+            self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         for pipe in subscriptions.iter().filter_map(Weak::upgrade) {
             let mut flow = pipe.lock();
             flow.closed = true;
@@ -273,12 +290,13 @@ impl Reports {
     /// The next report; `None` once the supervisor has ended and all has been read.
     pub async fn next(&mut self) -> Option<Report> {
         poll_fn(|cx| {
+            let waker = cx.waker().clone();
             let mut flow = self.0.lock();
             match flow.reports.pop_front() {
                 Some(report) => Poll::Ready(Some(report)),
                 None if flow.closed => Poll::Ready(None),
                 None => {
-                    let before = flow.waker.replace(cx.waker().clone());
+                    let before = flow.waker.replace(waker);
                     drop(flow);
                     drop(before);
                     Poll::Pending

@@ -47,6 +47,13 @@ pub struct Root {
 }
 
 /// How a tree that was run from `main` came to its end.
+///
+/// ```
+/// use backplane::Exit;
+/// use backplane_supervisor::RootEnd;
+/// assert_eq!(RootEnd::Ended(Exit::Normal).exit_code(), 0);
+/// assert_eq!(RootEnd::TooSlow.exit_code(), 124);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootEnd {
@@ -116,6 +123,14 @@ async fn race<A, B>(first: impl Future<Output = A>, second: impl Future<Output =
     .await
 }
 
+/// Waits so long; for ever, if that is beyond what the clock can show.
+async fn after(engine: &Arc<dyn Engine>, wait: Duration) {
+    match engine.now().checked_add(wait) {
+        Some(late) => engine.sleep_until(late).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Root {
     /// With half a minute to drain.
     pub fn new(tree: Supervisor) -> Root {
@@ -183,7 +198,7 @@ impl Root {
                 let handle = early.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let Some(handle) = handle else { return RootEnd::Aborted };
                 let stopped = handle.stop(Exit::Shutdown);
-                let late = engine.sleep_until(engine.now() + self.drain);
+                let late = after(&engine, self.drain);
                 match race(starting.as_mut(), race(signal(), late)).await {
                     Race::First(Err(error)) => return RootEnd::FailedToStart(error),
                     Race::First(Ok((_, task))) => (stopped, Some(task)),
@@ -192,7 +207,7 @@ impl Root {
                 }
             }
         };
-        let late = engine.sleep_until(engine.now() + self.drain);
+        let late = after(&engine, self.drain);
         match race(stopped, race(signal(), late)).await {
             Race::First(Ok(stopped)) => RootEnd::Drained(stopped),
             Race::First(Err(gone)) => RootEnd::Ended(gone.exit().cloned().unwrap_or(Exit::Shutdown)),

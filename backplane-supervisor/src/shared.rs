@@ -8,7 +8,8 @@ use backplane::{DeviceId, Exit, Line};
 
 use crate::engine::{Engine, Task, quietly};
 use crate::handle::{
-    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, Stopped, TerminateChildError,
+    ChildRef, Counts, DeleteChildError, KillChildError, Killed, RestartChildError, Row, Stopped,
+    TerminateChildError,
 };
 use crate::order::Key;
 use crate::reply::Reply;
@@ -24,6 +25,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     type Add: Send + 'static;
     /// What is kept for each child, to start it again.
     type Seed: Named + Send + 'static;
+    /// What of the seed a start attempt has for a moment.
+    type Loan: Send + 'static;
     /// What start_child answers when it cannot.
     type StartError: Send + 'static;
 
@@ -38,12 +41,13 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         auto_shutdown: AutoShutdown,
     ) -> Result<Self::Seed, Self::StartError>;
     fn refuse(refusal: StartRefusal) -> Self::StartError;
-    /// The seed for a moment: a copy, or itself if to copy it would run something of the user's under a lock.
-    fn lend(seed: &mut Option<Self::Seed>) -> Option<Self::Seed>;
-    /// What was lent.
-    fn give_back(shared: &Shared<Self>, key: Key, seed: Self::Seed);
+    /// What the start function is given, for a moment: a share in it, or the seed itself if to copy that would run something
+    /// of the user's under a lock.
+    fn lend(seed: &mut Option<Self::Seed>) -> Option<Self::Loan>;
+    /// Takes back what was lent; returns what is to be dropped outside of the lock.
+    fn give_back(seed: &mut Option<Self::Seed>, loan: Self::Loan) -> Option<Self::Loan>;
     /// The job of a new incarnation. Runs the user's start function.
-    fn job(&self, seed: &Self::Seed, birth: Birth) -> Job;
+    fn job(&self, loan: &Self::Loan, birth: Birth<Self>) -> Job;
     fn set_max(&mut self, max: Option<usize>);
     fn info(&self, id: &ChildId, find: &dyn Fn(&str) -> Option<ChildInfo>) -> Option<ChildInfo>;
 }
@@ -65,6 +69,7 @@ pub(crate) enum Target {
 pub(crate) enum Call<K: Kind> {
     Start(K::Add, Reply<Result<Option<ChildRef>, K::StartError>>),
     Terminate(Target, Reply<Result<(), TerminateChildError>>),
+    Kill(Target, Reply<Result<(), KillChildError>>),
     Restart(ChildId, Reply<Result<Option<ChildRef>, RestartChildError>>),
     Delete(ChildId, Reply<Result<(), DeleteChildError>>),
     Which(Reply<Vec<Row>>),
@@ -85,6 +90,7 @@ impl<K: Kind> Call<K> {
                 reply.gone(exit);
             }
             Call::Terminate(_, reply) => reply.gone(exit),
+            Call::Kill(_, reply) => reply.gone(exit),
             Call::Restart(_, reply) => reply.gone(exit),
             Call::Delete(_, reply) => reply.gone(exit),
             Call::Which(reply) => reply.gone(exit),
@@ -100,25 +106,38 @@ impl<K: Kind> Call<K> {
 
 /// What comes through the doorbell.
 pub(crate) enum Command<K: Kind> {
+    /// The child whose start attempt is being made is polled for the first time, which is all that it will say.
+    Polled,
     Said(DeviceId, Said),
     Retry(Key),
     Call(Call<K>),
 }
 
-/// What a supervisor keeps of a child.
+/// What a supervisor keeps of a child. There may be a million of them.
 pub(crate) struct Body<S> {
     /// Absent only while it is lent.
     pub(crate) seed: Option<S>,
     /// Of the incarnation that runs, or ran last.
     pub(crate) line: Option<Line>,
     pub(crate) task: Option<Task>,
-    /// The end of the incarnation: still to be handled if `ended`, else the last one.
-    pub(crate) end: Option<Box<Exit>>,
+    /// What most children do not have.
+    past: Option<Box<Past>>,
+    since: [u8; 5],
+    /// There has been an incarnation.
+    begun: bool,
+    /// The end of the incarnation is still to be handled.
     pub(crate) ended: bool,
-    pub(crate) incarnation: u32,
-    pub(crate) restarts: u32,
-    /// When it started, in milliseconds after the supervisor did.
-    pub(crate) since: u64,
+}
+
+/// What is known of the incarnations before.
+#[derive(Default)]
+struct Past {
+    /// The last end.
+    end: Option<Exit>,
+    /// The incarnations after the first.
+    more: u32,
+    /// Those that the supervisor made by itself.
+    restarts: u32,
 }
 
 impl<S> Body<S> {
@@ -127,12 +146,62 @@ impl<S> Body<S> {
             seed: Some(seed),
             line: None,
             task: None,
-            end: None,
+            past: None,
+            since: [0; 5],
+            begun: false,
             ended: false,
-            incarnation: 0,
-            restarts: 0,
-            since: 0,
         }
+    }
+
+    /// Begins another incarnation; whether it counts as a restart is the caller's to say.
+    pub(crate) fn begin(&mut self, line: Line, restart: bool) {
+        self.line = Some(line);
+        self.ended = false;
+        if !std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let past = self.past.get_or_insert_default();
+        past.more = past.more.saturating_add(1);
+        past.restarts = past.restarts.saturating_add(u32::from(restart));
+    }
+
+    /// How many incarnations there have been, attempts included.
+    pub(crate) fn incarnation(&self) -> u32 {
+        u32::from(self.begun).saturating_add(self.past.as_ref().map_or(0, |past| past.more))
+    }
+
+    /// The incarnation has ended; the exit before is returned, to be dropped outside of the lock.
+    pub(crate) fn end(&mut self, exit: Exit) -> Option<Exit> {
+        self.ended = true;
+        self.past.get_or_insert_default().end.replace(exit)
+    }
+
+    /// How the last incarnation ended.
+    pub(crate) fn last_end(&self) -> Option<&Exit> {
+        self.past.as_ref()?.end.as_ref()
+    }
+
+    /// The end that is still to be handled, and the task, which has ended.
+    pub(crate) fn take_end(&mut self) -> Option<(Exit, Option<Task>)> {
+        if !std::mem::take(&mut self.ended) {
+            return None;
+        }
+        Some((self.last_end()?.clone(), self.task.take()))
+    }
+
+    pub(crate) fn restarts(&self) -> u32 {
+        self.past.as_ref().map_or(0, |past| past.restarts)
+    }
+
+    /// When it started, in milliseconds after the supervisor did. Five bytes are enough for thirty years.
+    pub(crate) fn since(&self) -> u64 {
+        let [a, b, c, d, e] = self.since;
+        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+    }
+
+    pub(crate) fn set_since(&mut self, age: u64) {
+        let [a, b, c, d, e, ..] = age.min((1 << 40) - 1).to_le_bytes();
+        self.since = [a, b, c, d, e];
     }
 }
 
@@ -147,8 +216,6 @@ pub(crate) type TreeOf<K> = Tree<Body<<K as Kind>::Seed>>;
 /// The half of a supervisor that others can reach.
 pub(crate) struct Shared<K: Kind> {
     pub(crate) line: Line,
-    /// Two names with which the bell is rung in turn, so that two rings are never taken for one.
-    bells: [DeviceId; 2],
     path: Arc<str>,
     engine: Arc<dyn Engine>,
     listeners: Listeners,
@@ -162,14 +229,12 @@ pub(crate) struct Shared<K: Kind> {
 
 struct Queue<K: Kind> {
     commands: VecDeque<Command<K>>,
-    rings: usize,
     open: bool,
 }
 
 impl<K: Kind> Shared<K> {
     pub(crate) fn new(
         line: Line,
-        twin: DeviceId,
         path: Arc<str>,
         engine: Arc<dyn Engine>,
         listeners: Listeners,
@@ -178,12 +243,11 @@ impl<K: Kind> Shared<K> {
         let born = engine.now();
         Arc::new(Shared {
             line,
-            bells: [line.id(), twin],
             path,
             engine,
             listeners,
             born,
-            queue: Mutex::new(Queue { commands: VecDeque::new(), rings: 0, open: true }),
+            queue: Mutex::new(Queue { commands: VecDeque::new(), open: true }),
             tree: Mutex::new(tree),
             killed: Mutex::new(Vec::new()),
             below: Mutex::new(HashMap::new()),
@@ -196,11 +260,6 @@ impl<K: Kind> Shared<K> {
 
     fn queue(&self) -> MutexGuard<'_, Queue<K>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this is the doorbell, and not somebody's wish.
-    pub(crate) fn is_bell(&self, from: DeviceId) -> bool {
-        self.bells.contains(&from)
     }
 
     pub(crate) fn call(&self, call: Call<K>) {
@@ -216,23 +275,29 @@ impl<K: Kind> Shared<K> {
             return;
         }
         queue.commands.push_back(command);
-        queue.rings = queue.rings.wrapping_add(1);
-        let bell = self.bells[queue.rings % 2];
         drop(queue);
-        self.line.shutdown(bell);
+        // The bell: of a device's requests to itself none is taken for another.
+        self.line.shutdown(self.line.id());
     }
 
     pub(crate) fn pop(&self) -> Option<Command<K>> {
         self.queue().commands.pop_front()
     }
 
-    /// What a child has said, if that is in the queue still; a word of no meaning stays in its place, so that each ring
-    /// of the bell finds what it was rung for.
+    /// What the child whose start attempt is being made has said, if that is in the queue still; a word of no meaning stays in
+    /// its place, so that each ring of the bell finds what it was rung for.
     pub(crate) fn overtaken(&self, child: DeviceId) -> Option<Said> {
-        self.queue().commands.iter_mut().find_map(|command| match command {
-            Command::Said(by, said) if *by == child => Some(std::mem::replace(said, Said::Nothing)),
-            _ => None,
-        })
+        let nothing = Command::Said(child, Said::Nothing);
+        let mut queue = self.queue();
+        let place = queue.commands.iter_mut().find(|command| match command {
+            Command::Polled => true,
+            Command::Said(by, _) => *by == child,
+            Command::Retry(_) | Command::Call(_) => false,
+        })?;
+        match std::mem::replace(place, nothing) {
+            Command::Said(_, said) => Some(said),
+            _ => Some(Said::Started),
+        }
     }
 
     /// No commands any more. What is left is returned, to be dropped outside.
@@ -259,6 +324,14 @@ impl<K: Kind> House for Shared<K> {
 
     fn path(&self) -> &Arc<str> {
         &self.path
+    }
+
+    fn path_of(&self, child: Key) -> Arc<str> {
+        let name = self.tree().get(child).and_then(|child| child.body.name().cloned());
+        Arc::from(match name {
+            Some(name) => format!("{}/{name}", self.path),
+            None => format!("{}/{child:?}", self.path),
+        })
     }
 
     fn engine(&self) -> &Arc<dyn Engine> {
@@ -313,10 +386,10 @@ impl<K: Kind> House for Shared<K> {
                     },
                     state,
                     device: body.line.map(|line| line.id()),
-                    incarnation: body.incarnation,
-                    restarts: body.restarts,
-                    uptime: running.then(|| Duration::from_millis(age.saturating_sub(body.since))),
-                    last_end: body.end.as_ref().map(|exit| exit.to_string()),
+                    incarnation: body.incarnation(),
+                    restarts: body.restarts(),
+                    uptime: running.then(|| Duration::from_millis(age.saturating_sub(body.since()))),
+                    last_end: body.last_end().map(Exit::to_string),
                     below: None,
                 });
             }
@@ -364,7 +437,7 @@ mod tests {
     /// What is reported of a child that ends in its first step, while somebody who calls has not come to ring the bell.
     fn told(last_words: fn(Starting)) -> Vec<Event> {
         let (told, place) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::<SupervisorHandle>::new()));
-        let (ear, greeted) = (Arc::clone(&told), Arc::clone(&place));
+        let (ear, greeted, rings) = (Arc::clone(&told), Arc::clone(&place), Arc::clone(&place));
         let child = ChildSpec::starting("brief", move |device, starting: Starting| {
             let place = Arc::clone(&place);
             device.manage(async move {
@@ -376,7 +449,13 @@ mod tests {
                 Err::<(), &str>("ended")
             })
         });
-        let other = ChildSpec::new("other", |device| device.manage(pending::<Result<(), &str>>()));
+        let other = ChildSpec::new("other", move |device| {
+            // Now the caller has come to ring.
+            if let Some(handle) = rings.get() {
+                handle.line().shutdown(handle.line().id());
+            }
+            device.manage(pending::<Result<(), &str>>())
+        });
         let tree = Supervisor::new(RestartStrategy::OneForOne)
             .greet(move |handle| drop(greeted.set(handle.clone())))
             .listen(move |report: &Report| {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use backplane::{Device, Exit, Fault};
 
 use crate::backoff::Backoff;
-use crate::starting::{Birth, Life, Starting};
+use crate::starting::{Birth, Cradle, Starting};
+use crate::supervisor::Listed;
 use crate::tree::{AutoShutdown, Budget, Named, Restart};
 
 /// How a child is stopped.
@@ -50,7 +51,7 @@ pub type ChildId = Arc<str>;
 pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What makes the job of a new incarnation.
-pub(crate) type Recipe = Arc<dyn Fn(Birth) -> Job + Send + Sync>;
+pub(crate) type Recipe = Arc<dyn Fn(Birth<Listed>) -> Job + Send + Sync>;
 
 /// A child: how it is started, when it is started again, how it is stopped.
 ///
@@ -94,6 +95,8 @@ pub(crate) struct Facts {
     pub(crate) progress_within: Option<Duration>,
     pub(crate) backoff: Backoff,
     pub(crate) budget: Option<Budget>,
+    /// It is given a pulse.
+    pub(crate) pulse: bool,
 }
 
 impl Facts {
@@ -107,6 +110,19 @@ impl Facts {
             progress_within: None,
             backoff: Backoff::immediate(),
             budget: None,
+            pulse: false,
+        }
+    }
+
+    pub(crate) fn with_pulse(self) -> Facts {
+        Facts { pulse: true, ..self }
+    }
+
+    /// What is wrong whatever the supervisor is.
+    pub(crate) fn check(&self, id: &ChildId) -> Result<(), SpecError> {
+        match self.progress_within {
+            Some(_) if !self.pulse => Err(SpecError::CannotBeat(Arc::clone(id))),
+            _ => Ok(()),
         }
     }
 
@@ -150,12 +166,8 @@ impl ChildSpec {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |birth: Birth| -> Job {
-            let (device, starting) = birth.split();
-            let future = start(device);
-            Box::pin(Life::new(Some(starting), future))
-        };
-        ChildSpec::with(id.into(), ChildKind::Worker, Arc::new(recipe))
+        let recipe = move |birth: Birth<Listed>| birth.silent(&start);
+        ChildSpec::with(id.into(), Facts::new(ChildKind::Worker), Arc::new(recipe))
     }
 
     /// A worker that says itself when it is started, or that it cannot be, or that there is nothing to do; the siblings
@@ -181,12 +193,8 @@ impl ChildSpec {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |birth: Birth| -> Job {
-            let (device, starting) = birth.split();
-            let future = start(device, starting);
-            Box::pin(Life::new(None, future))
-        };
-        ChildSpec::with(id.into(), ChildKind::Worker, Arc::new(recipe))
+        let recipe = move |birth: Birth<Listed>| birth.speaking(&start);
+        ChildSpec::with(id.into(), Facts::new(ChildKind::Worker).with_pulse(), Arc::new(recipe))
     }
 
     /// A supervisor. `init` is called anew for every incarnation, in its own task, and says what it is to be; as in OTP
@@ -207,15 +215,15 @@ impl ChildSpec {
         I: Into<Init>,
     {
         let init = Arc::new(init);
-        let recipe = move |birth: Birth| -> Job {
+        let recipe = move |birth: Birth<Listed>| -> Job {
             let init = Arc::clone(&init);
-            Box::pin(birth.found(move || init().into()))
+            Box::pin(birth.cradle().found(move || init().into()))
         };
-        ChildSpec::with(id.into(), ChildKind::Supervisor, Arc::new(recipe))
+        ChildSpec::with(id.into(), Facts::new(ChildKind::Supervisor), Arc::new(recipe))
     }
 
-    fn with(id: ChildId, kind: ChildKind, recipe: Recipe) -> ChildSpec {
-        ChildSpec { id, common: Arc::new(Common { facts: Facts::new(kind), recipe }) }
+    fn with(id: ChildId, facts: Facts, recipe: Recipe) -> ChildSpec {
+        ChildSpec { id, common: Arc::new(Common { facts, recipe }) }
     }
 
     fn facts(&mut self) -> &mut Facts {
@@ -263,7 +271,28 @@ impl ChildSpec {
     }
 
     /// It promises a [`beat`](crate::Pulse::beat) at least this often. If none comes its task is dropped, and it is
-    /// started again as after any other kill.
+    /// started again as after any other kill. Only a child made by [`starting`](ChildSpec::starting) can keep such a promise:
+    /// [`Starting::done`] gives it the pulse. Of another one it is refused before anything starts.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, Starting};
+    /// use std::{convert::Infallible, time::Duration};
+    ///
+    /// let spec = ChildSpec::starting("pump", |device, starting: Starting| {
+    ///     device.manage(async move {
+    ///         let pulse = starting.done();
+    ///         loop {
+    ///             // One more piece of work, and then:
+    ///             pulse.beat();
+    ///             std::future::pending::<()>().await;
+    ///         }
+    ///         # #[allow(unreachable_code)]
+    ///         Ok::<(), Infallible>(())
+    ///     })
+    /// })
+    /// .progress_within(Duration::from_secs(30));
+    /// # drop(spec);
+    /// ```
     #[must_use]
     pub fn progress_within(mut self, deadline: Duration) -> ChildSpec {
         self.facts().progress_within = Some(deadline);
@@ -312,7 +341,7 @@ impl ChildSpec {
         if facts.significant && facts.restart == Restart::Permanent {
             return Err(SpecError::SignificantPermanent(Arc::clone(&self.id)));
         }
-        Ok(())
+        facts.check(&self.id)
     }
 }
 
@@ -335,10 +364,23 @@ impl Named for ChildSpec {
 ///
 /// Made from a [`Supervisor`](crate::Supervisor), from a [`DynamicSupervisor`](crate::DynamicSupervisor), or from a
 /// `Result` of one.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, Init, RestartStrategy, Supervisor};
+///
+/// let metrics = ChildSpec::supervisor("metrics", || -> Init {
+///     match std::env::var("METRICS_PORT").map(|port| port.parse::<u16>()) {
+///         Err(_) => Init::ignore(),
+///         Ok(Err(error)) => Init::fail(error),
+///         Ok(Ok(_port)) => Supervisor::new(RestartStrategy::OneForOne).into(),
+///     }
+/// });
+/// # drop(metrics);
+/// ```
 pub struct Init(pub(crate) What);
 
 pub(crate) enum What {
-    Run(Box<dyn FnOnce(Birth) -> Job + Send>),
+    Run(Box<dyn FnOnce(Cradle) -> Job + Send>),
     Ignore,
     Fail(Fault),
 }
@@ -376,6 +418,7 @@ impl fmt::Debug for Init {
 
 /// A list of children that cannot be supervised.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpecError {
     /// Two children have this name.
     DuplicateId(ChildId),
@@ -383,6 +426,9 @@ pub enum SpecError {
     SignificantNeverShutsDown(ChildId),
     /// This child is significant and permanent: its end can never count, for it is always started again.
     SignificantPermanent(ChildId),
+    /// This child promises progress and is given nothing to show it with: only one made by
+    /// [`starting`](ChildSpec::starting) is.
+    CannotBeat(ChildId),
 }
 
 impl fmt::Display for SpecError {
@@ -393,6 +439,9 @@ impl fmt::Display for SpecError {
                 write!(f, "child {id} is significant under a supervisor that never shuts down by itself")
             }
             SpecError::SignificantPermanent(id) => write!(f, "child {id} is significant and permanent"),
+            SpecError::CannotBeat(id) => {
+                write!(f, "child {id} promises progress and has no pulse to show it with")
+            }
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::engine::Engine;
 use crate::handle::Killed;
 use crate::order::Key;
 use crate::report::Listeners;
+use crate::shared::{Command, Kind, Shared};
 use crate::snapshot::Snapshot;
-use crate::spec::{ChildId, Init, StartError, What};
+use crate::spec::{Init, Job, StartError, What};
 
 /// What a child's start has to know of the supervisor that makes it.
 pub(crate) trait House: Send + Sync {
@@ -22,6 +23,8 @@ pub(crate) trait House: Send + Sync {
     fn id(&self) -> DeviceId;
     /// The supervisor's name for people: ids from the root down, joined with `/`.
     fn path(&self) -> &Arc<str>;
+    /// The same of a child that is a supervisor.
+    fn path_of(&self, child: Key) -> Arc<str>;
     fn engine(&self) -> &Arc<dyn Engine>;
     fn listeners(&self) -> &Listeners;
     /// Puts it into the inbox.
@@ -38,7 +41,7 @@ pub(crate) trait House: Send + Sync {
 pub(crate) enum Said {
     Started,
     Ignored,
-    Failed(StartError),
+    Failed(Box<StartError>),
     /// The token was dropped.
     Nothing,
 }
@@ -47,6 +50,28 @@ pub(crate) enum Said {
 ///
 /// Until it is used the supervisor waits, and so do the siblings that come after. A child that drops it unused has failed
 /// to start.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, Starting};
+/// use std::net::TcpListener;
+///
+/// let spec = ChildSpec::starting("listener", |device, starting: Starting| {
+///     device.manage(async move {
+///         let listener = match TcpListener::bind(("127.0.0.1", 0)) {
+///             Ok(listener) => listener,
+///             Err(error) => {
+///                 starting.fail(&error);
+///                 return Err(error);
+///             }
+///         };
+///         let _pulse = starting.done();
+///         std::future::pending::<()>().await;
+///         drop(listener);
+///         Ok(())
+///     })
+/// });
+/// # drop(spec);
+/// ```
 #[must_use = "a child that does not say that it is started is not"]
 pub struct Starting {
     house: Option<Arc<dyn House>>,
@@ -82,7 +107,7 @@ impl Starting {
     }
 
     pub(crate) fn fail_with(mut self, error: StartError) {
-        self.say(Said::Failed(error));
+        self.say(Said::Failed(Box::new(error)));
     }
 
     /// The supervisor that waits.
@@ -150,76 +175,89 @@ impl fmt::Debug for Pulse {
 }
 
 pin_project_lite::pin_project! {
-    /// A child's job: its future, whose value is nobody's. Says first that it is started, if it holds the token.
+    /// A child's job: its future, whose value is nobody's. Says first that it is started, if nobody else will.
     ///
     /// By hand, for as an `async` block it would hold the future twice.
-    pub(crate) struct Life<F> {
-        // In a box, for it is gone after the first poll and the child may live long.
-        starting: Option<Box<Starting>>,
+    pub(crate) struct Life<K: Kind, F> {
+        polled: Option<Arc<Shared<K>>>,
         #[pin]
         future: F,
     }
 }
 
-impl<F> Life<F> {
-    pub(crate) fn new(starting: Option<Starting>, future: F) -> Life<F> {
-        Life { starting: starting.map(Box::new), future }
-    }
-}
-
-impl<F: Future> Future for Life<F> {
+impl<K: Kind, F: Future> Future for Life<K, F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if let Some(starting) = this.starting.take() {
-            drop(starting.done());
+        if let Some(shared) = this.polled.take() {
+            shared.put(Command::Polled);
         }
         this.future.poll(cx).map(drop)
     }
 }
 
 /// All that a new incarnation is given.
-pub(crate) struct Birth {
+pub(crate) struct Birth<K: Kind> {
     pub(crate) device: Device,
-    pub(crate) house: Arc<dyn House>,
+    pub(crate) shared: Arc<Shared<K>>,
     pub(crate) key: Key,
-    pub(crate) name: Option<ChildId>,
     pub(crate) pulse: Pulse,
 }
 
-impl Birth {
-    /// What a worker needs of it.
-    pub(crate) fn split(self) -> (Device, Starting) {
-        let starting = Starting { house: Some(self.house), id: self.device.id(), pulse: self.pulse };
-        (self.device, starting)
+impl<K: Kind> Birth<K> {
+    /// The job of a worker that says nothing.
+    pub(crate) fn silent<F>(self, start: impl FnOnce(Device) -> F) -> Job
+    where
+        F: Future + Send + 'static,
+    {
+        let future = start(self.device);
+        Box::pin(Life { polled: Some(self.shared), future })
     }
 
-    /// The place of a supervisor in the tree.
-    pub(crate) fn path(&self) -> Arc<str> {
-        let above = self.house.path();
-        match &self.name {
-            Some(name) => Arc::from(format!("{above}/{name}")),
-            None => Arc::from(format!("{above}/{:?}", self.key)),
-        }
+    /// The job of a worker that says when it is started.
+    pub(crate) fn speaking<F>(self, start: impl FnOnce(Device, Starting) -> F) -> Job
+    where
+        F: Future + Send + 'static,
+    {
+        let cradle = self.cradle();
+        let future = start(cradle.device, cradle.starting);
+        Box::pin(Life::<K, F> { polled: None, future })
     }
 
+    /// What a supervisor needs of it.
+    pub(crate) fn cradle(self) -> Cradle {
+        let house: Arc<dyn House> = self.shared;
+        let starting = Starting { house: Some(Arc::clone(&house)), id: self.device.id(), pulse: self.pulse };
+        Cradle { device: self.device, starting, house, key: self.key }
+    }
+}
+
+/// The same, whatever kind the supervisor above is of.
+pub(crate) struct Cradle {
+    pub(crate) device: Device,
+    pub(crate) starting: Starting,
+    pub(crate) house: Arc<dyn House>,
+    pub(crate) key: Key,
+}
+
+impl Cradle {
     /// Becomes the supervisor that `init` says.
     pub(crate) async fn found(self, init: impl FnOnce() -> Init) {
         match catch(init) {
             Ok(Init(What::Run(run))) => run(self).await,
             Ok(Init(What::Ignore)) => {
-                let (device, starting) = self.split();
+                let Cradle { device, starting, .. } = self;
                 starting.ignore();
                 device.disconnect(Exit::Normal);
             }
             Ok(Init(What::Fail(fault))) => {
-                let (device, starting) = self.split();
+                let Cradle { device, starting, .. } = self;
                 starting.fail_with(StartError::Failed(fault.clone()));
                 device.disconnect(Exit::Fault(fault));
             }
             Err(panic) => {
-                let (device, starting) = self.split();
+                let Cradle { device, starting, .. } = self;
                 let exit = Exit::Fault(Fault::panic(&panic));
                 starting.fail_with(StartError::Ended(exit.clone()));
                 device.disconnect(exit);

@@ -12,18 +12,18 @@ use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Messag
 
 use crate::engine::{Engine, Of, Sleep, Task, quietly};
 use crate::handle::{
-    ChildRef, Counts, DeleteChildError, Killed, RestartChildError, Row, RowState, StartChildError, Stopped,
-    SupervisorHandle, TerminateChildError,
+    ChildRef, Counts, DeleteChildError, KillChildError, Killed, RestartChildError, Row, RowState,
+    StartChildError, Stopped, SupervisorHandle, TerminateChildError,
 };
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::{Event, Listener, Listeners, Report};
 use crate::shared::{Body, Call, Command, Kind, Shared, StartRefusal, Target, TreeOf};
 use crate::spec::{
-    ChildId, ChildInfo, ChildKind, ChildSpec, Facts, Init, Job, Shutdown, SpecError, StartError, What,
-    check_child_specs,
+    ChildId, ChildInfo, ChildKind, ChildSpec, Common, Facts, Init, Job, Shutdown, SpecError, StartError,
+    What, check_child_specs,
 };
-use crate::starting::{Birth, House, Pulse, Said, Starting};
+use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
     Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
     RestartStrategy, State, Taken, Tree,
@@ -237,7 +237,7 @@ impl fmt::Debug for Supervisor {
 
 impl From<Supervisor> for Init {
     fn from(plan: Supervisor) -> Init {
-        Init(What::Run(Box::new(move |birth| -> Job { Box::pin(run(plan, birth)) })))
+        Init(What::Run(Box::new(move |cradle| -> Job { Box::pin(run(plan, cradle)) })))
     }
 }
 
@@ -247,11 +247,11 @@ pub(crate) trait Plan: Send + 'static {
     type Handle: Send + 'static;
 
     fn settings(&self) -> &Settings;
-    fn check(&self) -> Result<(), SpecError>;
     fn handle(shared: Arc<Shared<Self::Kind>>) -> Self::Handle;
-    fn greet(&self, shared: &Arc<Shared<Self::Kind>>);
-    /// The kind, and the tree with the initial children listed.
-    fn open(self) -> (Self::Kind, TreeOf<Self::Kind>);
+    /// Whom to call with the handle.
+    fn greeting(&self) -> Option<Greet<Self::Handle>>;
+    /// The kind, and the tree with the initial children listed, if they can be supervised.
+    fn open(self) -> Result<(Self::Kind, TreeOf<Self::Kind>), SpecError>;
 }
 
 /// The kind of supervisor whose children are listed.
@@ -260,6 +260,7 @@ pub(crate) struct Listed;
 impl Kind for Listed {
     type Add = ChildSpec;
     type Seed = ChildSpec;
+    type Loan = Arc<Common>;
     type StartError = StartChildError;
 
     const MEMBERS: Members = Members::Listed;
@@ -286,14 +287,16 @@ impl Kind for Listed {
         }
     }
 
-    fn lend(seed: &mut Option<ChildSpec>) -> Option<ChildSpec> {
-        seed.clone()
+    fn lend(seed: &mut Option<ChildSpec>) -> Option<Arc<Common>> {
+        seed.as_ref().map(|seed| Arc::clone(&seed.common))
     }
 
-    fn give_back(_: &Shared<Listed>, _: Key, _: ChildSpec) {}
+    fn give_back(_: &mut Option<ChildSpec>, loan: Arc<Common>) -> Option<Arc<Common>> {
+        Some(loan)
+    }
 
-    fn job(&self, seed: &ChildSpec, birth: Birth) -> Job {
-        (seed.common.recipe)(birth)
+    fn job(&self, loan: &Arc<Common>, birth: Birth<Listed>) -> Job {
+        (loan.recipe)(birth)
     }
 
     fn set_max(&mut self, _: Option<usize>) {}
@@ -311,40 +314,40 @@ impl Plan for Supervisor {
         &self.common
     }
 
-    fn check(&self) -> Result<(), SpecError> {
-        Supervisor::check(self)
-    }
-
     fn handle(shared: Arc<Shared<Listed>>) -> SupervisorHandle {
         SupervisorHandle { shared }
     }
 
-    fn greet(&self, shared: &Arc<Shared<Listed>>) {
-        if let Some(greet) = &self.greet {
-            let handle = SupervisorHandle { shared: Arc::clone(shared) };
-            quietly(|| greet(&handle));
-        }
+    fn greeting(&self) -> Option<Greet<SupervisorHandle>> {
+        self.greet.clone()
     }
 
-    fn open(self) -> (Listed, TreeOf<Listed>) {
+    fn open(self) -> Result<(Listed, TreeOf<Listed>), SpecError> {
         let mut tree = Tree::new(Members::Listed, self.strategy, self.common.intensity, self.auto_shutdown);
+        tree.reserve(self.children.len());
         for spec in self.children {
-            tree.list(child(&Listed, spec));
+            spec.check(self.auto_shutdown)?;
+            let (child, pace) = child(&Listed, spec);
+            let key = tree.list(child).map_err(|(child, _)| {
+                SpecError::DuplicateId(Named::name(&child.body).cloned().unwrap_or_else(|| ChildId::from("")))
+            })?;
+            tree.set_pace(key, pace);
         }
-        (Listed, tree)
+        Ok((Listed, tree))
     }
 }
 
-/// A child that is not running yet.
-pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> Child<Body<K::Seed>> {
-    let facts = *kind.facts(&seed);
-    let salt = seed_salt(&seed);
-    let mut child = Child::new(facts.restart, Body::new(seed));
-    child.significant = facts.significant;
-    child.brutal = facts.shutdown() == Shutdown::BrutalKill;
-    child.supervisor = facts.kind == ChildKind::Supervisor;
-    child.pace = Pace::new(facts.backoff, facts.budget, salt);
-    child
+/// A child that is not running yet, and what slows it down.
+pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> (Child<Body<K::Seed>>, Option<Pace>) {
+    let facts = kind.facts(&seed);
+    let pace = Pace::new(facts.backoff, facts.budget, || seed_salt(&seed));
+    let (restart, significant, is) = (facts.restart, facts.significant, facts.kind);
+    let brutal = facts.shutdown() == Shutdown::BrutalKill;
+    let mut child = Child::new(restart, Body::new(seed));
+    child.significant = significant;
+    child.brutal = brutal;
+    child.supervisor = is == ChildKind::Supervisor;
+    (child, pace)
 }
 
 /// Makes replicas draw different jitter from one seed: a hash of the name (FNV).
@@ -372,6 +375,10 @@ impl House for Outside {
 
     fn path(&self) -> &Arc<str> {
         &self.path
+    }
+
+    fn path_of(&self, _: Key) -> Arc<str> {
+        Arc::clone(&self.path)
     }
 
     fn engine(&self) -> &Arc<dyn Engine> {
@@ -439,11 +446,14 @@ pub(crate) fn begin_owned<P: Plan>(
         let handle = P::handle(Arc::clone(&running.shared));
         let task = engine.spawn(Box::pin(running.live()));
         let said = poll_fn(|cx| {
+            let waker = cx.waker().clone();
             let mut state = outside.said.lock().unwrap_or_else(PoisonError::into_inner);
             match state.0.take() {
                 Some(said) => Poll::Ready(said),
                 None => {
-                    state.1 = Some(cx.waker().clone());
+                    let before = state.1.replace(waker);
+                    drop(state);
+                    drop(before);
                     Poll::Pending
                 }
             }
@@ -454,7 +464,7 @@ pub(crate) fn begin_owned<P: Plan>(
             Said::Failed(error) => {
                 // It has ended its children, and is about to end.
                 engine.detach(task);
-                Err(error)
+                Err(*error)
             }
             Said::Ignored | Said::Nothing => Err(StartError::Ended(Exit::Fault(Fault::killed()))),
         }
@@ -462,9 +472,9 @@ pub(crate) fn begin_owned<P: Plan>(
 }
 
 /// The job of a supervisor that is a child.
-pub(crate) async fn run<P: Plan>(plan: P, birth: Birth) {
-    let (path, house, key) = (birth.path(), Arc::clone(&birth.house), birth.key);
-    let (device, starting) = birth.split();
+pub(crate) async fn run<P: Plan>(plan: P, cradle: Cradle) {
+    let Cradle { device, starting, house, key } = cradle;
+    let path = house.path_of(key);
     if let Ok(running) = Running::new(plan, device, starting, Some(house.id()), path) {
         let below: Arc<dyn House> = Arc::clone(&running.shared) as Arc<dyn House>;
         house.adopt(key, Arc::downgrade(&below));
@@ -478,7 +488,6 @@ pub(crate) async fn run<P: Plan>(plan: P, birth: Birth) {
 /// A supervisor that runs.
 pub(crate) struct Running<K: Kind> {
     pub(crate) shared: Arc<Shared<K>>,
-    house: Arc<dyn House>,
     above: Arc<dyn House>,
     kind: K,
     settings: Settings,
@@ -506,10 +515,11 @@ pub(crate) struct Running<K: Kind> {
     started: Option<ChildRef>,
     /// How the child that the tree has been told of last ended.
     end: Exit,
-    /// Rings the bell in turn with the device.
-    _twin: Device,
     device: Option<Device>,
 }
+
+/// What the tree says, with what is kept of the child that it forgets.
+type Doing<K> = Action<Child<Body<<K as Kind>::Seed>>>;
 
 enum Mail<K: Kind> {
     Ended(Key, DeviceId),
@@ -565,27 +575,27 @@ impl<K: Kind> Running<K> {
         parent: Option<DeviceId>,
         path: Arc<str>,
     ) -> Result<Running<K>, StartError> {
-        if let Err(error) = plan.check() {
-            let error = StartError::Spec(error);
-            starting.fail_with(error.clone());
-            device.disconnect(Exit::Shutdown);
-            return Err(error);
-        }
         let Some(above) = starting.house().cloned() else { return Err(StartError::Interrupted) };
-        let settings = plan.settings().clone();
+        let (settings, greeting) = (plan.settings().clone(), plan.greeting());
+        let (kind, tree) = match plan.open() {
+            Ok(opened) => opened,
+            Err(error) => {
+                let error = StartError::Spec(error);
+                starting.fail_with(error.clone());
+                device.disconnect(Exit::Shutdown);
+                return Err(error);
+            }
+        };
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
-        let twin = Device::new();
-        let empty =
-            Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let engine = Arc::clone(above.engine());
-        let shared = Shared::new(device.line(), twin.id(), path, engine, listeners, empty);
-        plan.greet(&shared);
-        let (kind, tree) = plan.open();
-        *shared.tree() = tree;
-        let (house, shared_born) = (Arc::clone(&shared) as Arc<dyn House>, shared.born);
+        let shared = Shared::new(device.line(), path, engine, listeners, tree);
+        if let Some(greeting) = greeting {
+            let handle = P::handle(Arc::clone(&shared));
+            quietly(|| greeting(&handle));
+        }
+        let clock = shared.born;
         Ok(Running {
             shared,
-            house,
             above,
             kind,
             settings,
@@ -595,7 +605,7 @@ impl<K: Kind> Running<K> {
             timers: BinaryHeap::new(),
             timers_set: 0,
             sleep: None,
-            clock: shared_born,
+            clock,
             exit: Exit::Shutdown,
             stoppers: Vec::new(),
             broken: false,
@@ -604,7 +614,6 @@ impl<K: Kind> Running<K> {
             start_error: None,
             started: None,
             end: Exit::Normal,
-            _twin: twin,
             device: Some(device),
         })
     }
@@ -615,21 +624,18 @@ impl<K: Kind> Running<K> {
 
     /// From the initial start to the end.
     async fn live(mut self) {
-        self.shared.tree().boot();
-        let mut exit = self.drive().await;
+        let boot = self.think(Tree::boot);
+        let mut exit = self.drive(boot).await;
         while exit.is_none() {
             exit = match self.next_mail().await {
                 Turn::Mail(Mail::Ended(key, device)) => self.ended(key, device).await,
-                Turn::Mail(Mail::Stop(exit)) => {
-                    self.stop(exit);
-                    self.drive().await
-                }
-                Turn::Mail(Mail::Command(Command::Said(..))) => None,
+                Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
+                Turn::Mail(Mail::Command(Command::Polled | Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
                     let now = self.now();
                     self.clock = now;
-                    self.shared.tree().retry(now, key);
-                    self.drive().await
+                    let action = self.think(|tree| tree.retry(now, key));
+                    self.drive(action).await
                 }
                 Turn::Mail(Mail::Command(Command::Call(call))) => {
                     self.called = true;
@@ -659,7 +665,7 @@ impl<K: Kind> Running<K> {
             self.above.note_killed(killed.clone());
         }
         // A start that failed has been said before; one that has succeeded too.
-        let stoppers = std::mem::take(&mut self.stoppers);
+        let mut stoppers = std::mem::take(&mut self.stoppers);
         let (device, shared) = (self.device.take(), Arc::clone(&self.shared));
         drop(self);
         if let Some(device) = device {
@@ -668,7 +674,11 @@ impl<K: Kind> Running<K> {
         shared.listeners().close();
         drop(shared);
         for call in left {
-            call.refuse(&exit);
+            match call {
+                // What it asks for is done.
+                Call::Stop(_, reply) => stoppers.push(reply),
+                call => call.refuse(&exit),
+            }
         }
         for stopper in stoppers {
             stopper.send(Stopped { exit: exit.clone(), killed: killed.clone() });
@@ -684,14 +694,15 @@ impl<K: Kind> Running<K> {
         came.chain(self.shared.close())
             .filter_map(|command| match command {
                 Command::Call(call) => Some(call),
-                Command::Said(..) | Command::Retry(_) => None,
+                Command::Polled | Command::Said(..) | Command::Retry(_) => None,
             })
             .collect()
     }
 
-    fn stop(&mut self, exit: Exit) {
+    async fn stop(&mut self, exit: Exit) -> Option<Exit> {
         self.exit = exit;
-        self.shared.tree().shut_down();
+        let action = self.think(Tree::shut_down);
+        self.drive(action).await
     }
 
     // ---- mail ----------------------------------------------------------------------------------------------------
@@ -705,7 +716,7 @@ impl<K: Kind> Running<K> {
             {
                 return Turn::Alarm(timer.what);
             }
-            if let Some(mail) = self.mail.pop_front().or_else(|| self.read()) {
+            if let Some(mail) = self.mail.pop_front() {
                 return Turn::Mail(mail);
             }
             let until = self.timers.peek().map(|Reverse(timer)| timer.at);
@@ -715,21 +726,10 @@ impl<K: Kind> Running<K> {
         }
     }
 
-    /// What has come, if anything has.
-    fn read(&mut self) -> Option<Mail<K>> {
-        while let Some(message) = self.device.as_mut().and_then(Device::try_receive) {
-            if let Some(mail) = self.sort(message) {
-                return Some(mail);
-            }
-        }
-        // A command whose bell was lost in the crowd.
-        self.shared.pop().map(Mail::Command)
-    }
-
-    /// What comes next, or nothing when it is `until`.
+    /// What comes next, or nothing when it is `until`. What is there already comes first, however late it is.
     async fn receive(&mut self, until: Option<Instant>) -> Option<Mail<K>> {
         loop {
-            if let Some(mail) = self.read() {
+            if let Some(mail) = self.wait(until).await {
                 return Some(mail);
             }
             if let Some(until) = until
@@ -737,27 +737,28 @@ impl<K: Kind> Running<K> {
             {
                 return None;
             }
-            if let Some(mail) = self.wait(until).await {
-                return Some(mail);
-            }
         }
     }
 
     /// Waits for news or for `until`; either may come to nothing.
     async fn wait(&mut self, until: Option<Instant>) -> Option<Mail<K>> {
-        if self.sleep.as_ref().map(|(at, _)| *at) != until {
-            self.sleep = until.map(|until| (until, self.shared.engine().sleep_until(until)));
-        }
-        let (device, sleep) = (&mut self.device, &mut self.sleep);
+        let (device, sleep, engine) = (&mut self.device, &mut self.sleep, self.shared.engine());
         let message = poll_fn(|cx| {
             if let Some(device) = device
                 && let Poll::Ready(message) = device.poll_receive(cx)
             {
                 return Poll::Ready(Some(message));
             }
-            if let Some((_, timer)) = sleep
-                && timer.as_mut().poll(cx).is_ready()
-            {
+            let Some(until) = until else {
+                *sleep = None;
+                return Poll::Pending;
+            };
+            // A timer that is set for something earlier will do: whoever is woken too early looks at the clock.
+            let timer = match sleep {
+                Some((at, timer)) if *at <= until => timer,
+                _ => &mut sleep.insert((until, engine.sleep_until(until))).1,
+            };
+            if timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -782,15 +783,12 @@ impl<K: Kind> Running<K> {
                 if body.line?.id() != news.device {
                     return None;
                 }
-                body.ended = true;
-                match &mut body.end {
-                    Some(end) => **end = news.exit,
-                    none => *none = Some(Box::new(news.exit)),
-                }
+                let before = body.end(news.exit);
                 drop(tree);
+                drop(before);
                 Some(Mail::Ended(key, news.device))
             }
-            Message::Shutdown(from) if self.shared.is_bell(from) => self.shared.pop().map(Mail::Command),
+            Message::Shutdown(from) if from == self.shared.line.id() => self.shared.pop().map(Mail::Command),
             Message::Shutdown(from) => {
                 self.parent.is_none_or(|parent| parent == from).then_some(Mail::Stop(Exit::Shutdown))
             }
@@ -799,14 +797,7 @@ impl<K: Kind> Running<K> {
 
     /// The end of a child, if it has come and has not been handled yet.
     fn take_end(&mut self, key: Key) -> Option<Exit> {
-        let mut tree = self.shared.tree();
-        let body = tree.body_mut(key)?;
-        if !std::mem::take(&mut body.ended) {
-            return None;
-        }
-        let exit = body.end.as_deref().cloned()?;
-        let task = body.task.take();
-        drop(tree);
+        let (exit, task) = self.shared.tree().body_mut(key)?.take_end()?;
         // The task has ended; its handle is ours, what it drops may not be.
         quietly(|| drop(task));
         Some(exit)
@@ -842,7 +833,7 @@ impl<K: Kind> Running<K> {
         let (child, device, incarnation) = match tree.get(key) {
             Some(child) => {
                 let body = &child.body;
-                (Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation)
+                (Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation())
             }
             None => (None, None, 0),
         };
@@ -853,51 +844,88 @@ impl<K: Kind> Running<K> {
     // ---- doing what the tree says --------------------------------------------------------------------------------
 
     async fn ended(&mut self, key: Key, device: DeviceId) -> Option<Exit> {
-        // A line that is known by now is that of a later incarnation, or its end has been handled.
-        let current = self.line(key).is_some_and(|line| line.id() == device);
-        let exit = if current { self.take_end(key)? } else { return None };
+        let taken = {
+            let mut tree = self.shared.tree();
+            let body = tree.body_mut(key)?;
+            // A line that is known by now is that of a later incarnation, or its end has been handled.
+            if body.line?.id() != device {
+                return None;
+            }
+            body.take_end()
+        };
+        let (exit, task) = taken?;
+        quietly(|| drop(task));
         self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
         let (now, end) = (self.now(), end_of(&exit));
         self.clock = now;
         self.end = exit;
-        self.shared.tree().ended(now, key, end);
-        self.drive().await
+        let action = self.think(|tree| tree.ended(now, key, end));
+        self.drive(action).await
+    }
+
+    /// Tells the tree what has happened; what it says to do about it.
+    fn think(&mut self, tell: impl FnOnce(&mut TreeOf<K>)) -> Option<Doing<K>> {
+        let mut tree = self.shared.tree();
+        tell(&mut tree);
+        if std::mem::take(&mut self.broken) {
+            tree.shut_down();
+        }
+        tree.next()
     }
 
     /// Does what the tree says until it says nothing more; how to end, if it said so.
-    async fn drive(&mut self) -> Option<Exit> {
+    async fn drive(&mut self, mut action: Option<Doing<K>>) -> Option<Exit> {
         loop {
-            if std::mem::take(&mut self.broken) {
-                self.shared.tree().shut_down();
-            }
-            let action = self.shared.tree().next();
-            match action? {
+            action = match action? {
                 Action::Start(key) => self.start(key).await,
                 Action::Stop(key) => {
                     let exit = self.end_child(key).await;
                     self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
-                    self.shared.tree().stopped(key, end_of(&exit));
+                    let end = end_of(&exit);
                     self.end = exit;
+                    self.think(|tree| tree.stopped(key, end))
                 }
-                Action::StopTogether => self.end_together().await,
+                Action::StopTogether => {
+                    self.end_together().await;
+                    self.think(|_| {})
+                }
                 Action::Booted => {
                     if let Some(starting) = self.starting.take() {
                         drop(starting.done());
                     }
+                    self.think(|_| {})
                 }
-                Action::Retry(key) => self.shared.put(Command::Retry(key)),
+                Action::Retry(key) => {
+                    self.shared.put(Command::Retry(key));
+                    self.think(|_| {})
+                }
                 Action::RetryAfter(key, wait) => {
                     self.tell_of(key, || Event::Backoff(wait));
                     self.set_timer(wait, Alarm::Retry(key));
+                    self.think(|_| {})
                 }
-                Action::Report(context, key) => self.tell_of(key, || match context {
-                    Context::ChildTerminated => Event::ChildTerminated(self.end.clone()),
-                    Context::StartError => Event::StartError(self.start_error()),
-                    Context::ShutdownError => Event::ShutdownError { exit: self.end.clone(), count: None },
-                }),
-                Action::GaveUp(key) => self.tell_of(key, || Event::GaveUp),
-                Action::LeftDown(key) => self.tell_of(key, || Event::LeftDown),
-                Action::Forget(child) => quietly(|| drop(child)),
+                Action::Report(context, key) => {
+                    self.tell_of(key, || match context {
+                        Context::ChildTerminated => Event::ChildTerminated(self.end.clone()),
+                        Context::StartError => Event::StartError(self.start_error()),
+                        Context::ShutdownError => {
+                            Event::ShutdownError { exit: self.end.clone(), count: None }
+                        }
+                    });
+                    self.think(|_| {})
+                }
+                Action::GaveUp(key) => {
+                    self.tell_of(key, || Event::GaveUp);
+                    self.think(|_| {})
+                }
+                Action::LeftDown(key) => {
+                    self.tell_of(key, || Event::LeftDown);
+                    self.think(|_| {})
+                }
+                Action::Forget(child) => {
+                    quietly(|| drop(child));
+                    self.think(|_| {})
+                }
                 Action::Finish(Ending::Asked) => return Some(self.exit.clone()),
                 Action::Finish(Ending::GaveUp | Ending::Auto) => return Some(Exit::Shutdown),
                 Action::Finish(Ending::FailedToStart(key)) => {
@@ -911,7 +939,7 @@ impl<K: Kind> Running<K> {
                     }
                     return Some(Exit::Shutdown);
                 }
-            }
+            };
         }
     }
 
@@ -928,7 +956,8 @@ impl<K: Kind> Running<K> {
 
     // ---- starting ------------------------------------------------------------------------------------------------
 
-    async fn start(&mut self, key: Key) {
+    /// Makes a start attempt; what the tree says about how it went.
+    async fn start(&mut self, key: Key) -> Option<Doing<K>> {
         self.start_error = None;
         self.started = None;
         match self.attempt(key).await {
@@ -936,22 +965,23 @@ impl<K: Kind> Running<K> {
                 let now = self.now();
                 self.clock = now;
                 let since = self.shared.age_at(now);
-                let mut tree = self.shared.tree();
-                tree.started(now, key);
-                if let Some(body) = tree.body_mut(key) {
-                    body.since = since;
-                }
-                drop(tree);
                 self.started = Some(ChildRef { key, line });
                 self.tell_of(key, || Event::Started);
                 if let Some((pulse, every)) = progress {
                     self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
                 }
+                self.think(|tree| {
+                    tree.started(now, key);
+                    if let Some(body) = tree.body_mut(key) {
+                        body.set_since(since);
+                    }
+                })
             }
             Attempt::Ignored => {
                 self.tell_of(key, || Event::Ignored);
                 let child = self.shared.tree().ignored(key);
                 quietly(|| drop(child));
+                self.think(|_| {})
             }
             Attempt::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
@@ -959,6 +989,7 @@ impl<K: Kind> Running<K> {
                 let now = self.now();
                 let child = self.shared.tree().failed(now, key);
                 quietly(|| drop(child));
+                self.think(|_| {})
             }
         }
     }
@@ -967,11 +998,10 @@ impl<K: Kind> Running<K> {
         self.shared.tree().get(key).and_then(|child| child.body.line)
     }
 
-    fn facts(&self, key: Key) -> Option<Facts> {
-        self.shared
-            .tree()
-            .get(key)
-            .and_then(|child| child.body.seed.as_ref().map(|seed| *self.kind.facts(seed)))
+    fn shutdown_of(&self, key: Key) -> Option<Shutdown> {
+        let tree = self.shared.tree();
+        let seed = tree.get(key)?.body.seed.as_ref()?;
+        Some(self.kind.facts(seed).shutdown())
     }
 
     /// One start attempt, to its end.
@@ -980,46 +1010,47 @@ impl<K: Kind> Running<K> {
         let device = Device::new();
         let (line, id) = (device.line(), device.id());
         me.link(&device, LinkMode::Peer.tag(key.to_bits()));
-        let (seed, limits, name) = {
+        let (loan, limits) = {
             let mut tree = self.shared.tree();
             let Some(body) = tree.body_mut(key) else { return Attempt::Failed(StartError::Interrupted) };
-            body.line = Some(line);
-            body.restarts += u32::from(body.incarnation > 0 && !self.called);
-            body.incarnation += 1;
-            body.ended = false;
-            let name = Named::name(body).cloned();
+            body.begin(line, !self.called);
             let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
             let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
-            (K::lend(&mut body.seed), limits, name)
+            (K::lend(&mut body.seed), limits)
         };
-        let (Some(seed), Some((within, progress))) = (seed, limits) else {
+        let (Some(loan), Some((within, progress))) = (loan, limits) else {
             return Attempt::Failed(StartError::Interrupted);
         };
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
-        let birth = Birth { device, house: Arc::clone(&self.house), key, name, pulse: pulse.clone() };
-        let job = catch(|| self.kind.job(&seed, birth));
-        K::give_back(&self.shared, key, seed);
-        let job = match job {
-            Ok(job) => job,
-            Err(panic) => {
-                // What the start function was given is gone with it; if it was given away instead, it is waited for.
-                let fault = Fault::panic(&panic);
-                quietly(|| drop(panic));
-                self.kill(key, begin).await;
-                return Attempt::Failed(StartError::StartFunction(fault));
-            }
+        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone() };
+        let job = catch(|| self.kind.job(&loan, birth));
+        let (task, panic) = match job {
+            Ok(job) => (Some(self.shared.engine().spawn(job)), None),
+            Err(panic) => (None, Some(panic)),
         };
-        let task = self.shared.engine().spawn(job);
-        if let Some(body) = self.shared.tree().body_mut(key) {
-            body.task = Some(task);
+        let rest = {
+            let mut tree = self.shared.tree();
+            tree.body_mut(key).and_then(|body| {
+                body.task = task;
+                K::give_back(&mut body.seed, loan)
+            })
+        };
+        quietly(|| drop(rest));
+        if let Some(panic) = panic {
+            // What the start function was given is gone with it; if it was given away instead, it is waited for.
+            let fault = Fault::panic(&panic);
+            quietly(|| drop(panic));
+            self.kill(key, begin).await;
+            return Attempt::Failed(StartError::StartFunction(fault));
         }
         let until = within.and_then(|within| begin.checked_add(within));
         loop {
             match self.receive(until).await {
                 None => {
                     self.kill(key, begin).await;
+                    self.shared.overtaken(id);
                     return Attempt::Failed(StartError::TimedOut(within.unwrap_or_default()));
                 }
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
@@ -1032,11 +1063,14 @@ impl<K: Kind> Running<K> {
                     let exit = self.take_end(key).unwrap_or(Exit::Normal);
                     return match said {
                         Some(Said::Ignored) => Attempt::Ignored,
-                        Some(Said::Failed(error)) => Attempt::Failed(error),
+                        Some(Said::Failed(error)) => Attempt::Failed(*error),
                         Some(Said::Started | Said::Nothing) | None => {
                             Attempt::Failed(StartError::Ended(exit))
                         }
                     };
+                }
+                Some(Mail::Command(Command::Polled)) => {
+                    return Attempt::Started(line, progress.map(|every| (pulse, every)));
                 }
                 Some(Mail::Command(Command::Said(device, said))) => {
                     if device != id {
@@ -1050,7 +1084,7 @@ impl<K: Kind> Running<K> {
                         }
                         Said::Failed(error) => {
                             self.end_child(key).await;
-                            return Attempt::Failed(error);
+                            return Attempt::Failed(*error);
                         }
                         Said::Nothing => {
                             let exit = self.kill(key, begin).await;
@@ -1093,40 +1127,40 @@ impl<K: Kind> Running<K> {
     async fn end_child(&mut self, key: Key) -> Exit {
         let begin = self.now();
         self.take_in();
-        if let Some(exit) = self.take_end(key) {
+        let (ended, rule) = {
+            let mut tree = self.shared.tree();
+            let Some(body) = tree.body_mut(key) else { return Exit::Normal };
+            let ended = body.take_end();
+            (ended, body.line.zip(body.seed.as_ref().map(|seed| self.kind.facts(seed).shutdown())))
+        };
+        if let Some((exit, task)) = ended {
+            quietly(|| drop(task));
             return exit;
         }
-        let Some((facts, line)) = self.facts(key).zip(self.line(key)) else { return Exit::Normal };
-        let until = match facts.shutdown() {
+        let Some((line, shutdown)) = rule else { return Exit::Normal };
+        let until = match shutdown {
             Shutdown::BrutalKill => return self.kill(key, begin).await,
             Shutdown::Timeout(timeout) => begin.checked_add(timeout),
             Shutdown::Infinity => None,
         };
         line.shutdown(self.shared.line.id());
-        if let Some(exit) = self.await_end(key, until).await {
-            self.note_killed_below();
-            return exit;
-        }
-        let exit = self.kill(key, begin).await;
+        let exit = match self.await_end(key, until).await {
+            Some(exit) => exit,
+            None => self.kill(key, begin).await,
+        };
         self.note_killed_below();
         exit
     }
 
     /// Drops a child's task and waits for its end.
     async fn kill(&mut self, key: Key, begin: Instant) -> Exit {
-        let (line, task) = {
-            let mut tree = self.shared.tree();
-            match tree.body_mut(key) {
-                Some(body) => (body.line, body.task.take()),
-                None => (None, None),
-            }
-        };
-        if let Some(line) = line {
-            line.condemn();
-        }
-        quietly(|| drop(task));
+        self.drop_task(key);
         let until = self.now().checked_add(self.settings.grace);
-        if let Some(exit) = self.await_end(key, until).await {
+        let exit = match self.take_end(key) {
+            Some(exit) => Some(exit),
+            None => self.await_end(key, until).await,
+        };
+        if let Some(exit) = exit {
             self.tell_killed(key, begin);
             return exit;
         }
@@ -1139,7 +1173,7 @@ impl<K: Kind> Running<K> {
 
     fn tell_killed(&mut self, key: Key, begin: Instant) {
         let after = self.now().saturating_duration_since(begin);
-        if self.facts(key).is_some_and(|facts| facts.shutdown() != Shutdown::BrutalKill) {
+        if self.shutdown_of(key).is_some_and(|shutdown| shutdown != Shutdown::BrutalKill) {
             self.tell_of(key, || Event::Killed { after });
         }
         self.note_killed(key, after, false);
@@ -1162,7 +1196,7 @@ impl<K: Kind> Running<K> {
         };
         let ending = tree.is_ending();
         drop(tree);
-        let asked = self.facts(key).is_some_and(|facts| facts.shutdown() != Shutdown::BrutalKill);
+        let asked = self.shutdown_of(key).is_some_and(|shutdown| shutdown != Shutdown::BrutalKill);
         if ending && (stuck || asked) {
             self.killed.push(Killed { path, device, took, stuck });
         }
@@ -1171,18 +1205,18 @@ impl<K: Kind> Running<K> {
     /// What a supervisor below had to kill is part of the answer to who stops this one.
     fn note_killed_below(&mut self) {
         let mut below = self.shared.take_killed();
-        if self.shared.tree().is_ending() {
+        if !below.is_empty() && self.shared.tree().is_ending() {
             self.killed.append(&mut below);
         }
     }
 
+    /// Waits for a child's end, which has not come yet.
     async fn await_end(&mut self, key: Key, until: Option<Instant>) -> Option<Exit> {
         loop {
-            if let Some(exit) = self.take_end(key) {
-                return Some(exit);
+            match self.receive(until).await? {
+                Mail::Ended(of, _) if of == key => return self.take_end(key),
+                mail => self.mail.push_back(mail),
             }
-            let mail = self.receive(until).await?;
-            self.mail.push_back(mail);
         }
     }
 
@@ -1286,10 +1320,10 @@ impl<K: Kind> Running<K> {
     async fn await_ends(&mut self, mut left: usize, until: Option<Instant>) -> usize {
         while left > 0 {
             let Some(mail) = self.receive(until).await else { break };
-            if let Mail::Ended(..) = mail {
-                left -= 1;
+            match mail {
+                Mail::Ended(..) => left -= 1,
+                mail => self.mail.push_back(mail),
             }
-            self.mail.push_back(mail);
         }
         left
     }
@@ -1309,12 +1343,15 @@ impl<K: Kind> Running<K> {
             return;
         }
         self.tell_of(key, || Event::NoProgress(every));
-        let (line, task) = {
-            let mut tree = self.shared.tree();
-            let Some(body) = tree.body_mut(key) else { return };
-            (body.line, body.task.take())
+        self.drop_task(key);
+    }
+
+    /// Kills what runs of a child. Its end comes through the same door as any other.
+    fn drop_task(&mut self, key: Key) {
+        let (line, task) = match self.shared.tree().body_mut(key) {
+            Some(body) => (body.line, body.task.take()),
+            None => (None, None),
         };
-        // Its end comes through the same door as any other.
         if let Some(line) = line {
             line.condemn();
         }
@@ -1337,11 +1374,19 @@ impl<K: Kind> Running<K> {
                         return None;
                     }
                 };
-                let child = child(&self.kind, seed);
-                let added = self.shared.tree().add(child);
+                let (child, pace) = child(&self.kind, seed);
+                let added = {
+                    let mut tree = self.shared.tree();
+                    let added = tree.add(child);
+                    if let Ok(key) = added {
+                        tree.set_pace(key, pace);
+                    }
+                    added
+                };
                 match added {
                     Ok(_) => {
-                        let end = self.drive().await;
+                        let action = self.think(|_| {});
+                        let end = self.drive(action).await;
                         let answer = match self.start_error.take() {
                             Some(error) => Err(K::refuse(StartRefusal::Failed(error))),
                             None => Ok(self.started.take()),
@@ -1364,13 +1409,21 @@ impl<K: Kind> Running<K> {
             }
             Call::Terminate(target, reply) => match self.find(&target) {
                 Ok(Some(key)) => {
-                    self.shared.tree().terminate(key);
-                    let end = self.drive().await;
+                    let action = self.think(|tree| tree.terminate(key));
+                    let end = self.drive(action).await;
                     reply.send(Ok(()));
                     return end;
                 }
                 Ok(None) => reply.send(Ok(())),
                 Err(error) => reply.send(Err(error)),
+            },
+            Call::Kill(target, reply) => match self.find(&target) {
+                Ok(Some(key)) => {
+                    self.drop_task(key);
+                    reply.send(Ok(()));
+                }
+                Ok(None) => reply.send(Ok(())),
+                Err(_) => reply.send(Err(KillChildError::NotFound)),
             },
             Call::Restart(id, reply) => {
                 let key = self.shared.tree().find(&id);
@@ -1380,7 +1433,8 @@ impl<K: Kind> Running<K> {
                 };
                 match begun {
                     Ok(()) => {
-                        let end = self.drive().await;
+                        let action = self.think(|_| {});
+                        let end = self.drive(action).await;
                         reply.send(match self.start_error.take() {
                             Some(error) => Err(RestartChildError::Failed(error)),
                             None => Ok(self.started.take()),
@@ -1433,8 +1487,7 @@ impl<K: Kind> Running<K> {
             }
             Call::Stop(exit, reply) => {
                 self.stoppers.push(reply);
-                self.stop(exit);
-                return self.drive().await;
+                return self.stop(exit).await;
             }
         }
         None

@@ -1,11 +1,14 @@
 //! Reports as `tracing` events.
 
-use backplane::Exit;
-
 use crate::report::{Event, Report};
 
 /// Where they come from.
 const TARGET: &str = "backplane_supervisor";
+
+/// Whether anybody collects anything.
+pub(crate) fn anybody() -> bool {
+    tracing::level_filters::LevelFilter::current() != tracing::level_filters::LevelFilter::OFF
+}
 
 pub(crate) fn emit(report: &Report) {
     let supervisor = &*report.supervisor;
@@ -16,7 +19,7 @@ pub(crate) fn emit(report: &Report) {
         Event::Ended { exit, .. }
         | Event::ChildTerminated(exit)
         | Event::ShutdownError { exit, .. }
-        | Event::Finished(exit) => words(exit),
+        | Event::Finished(exit) => exit.to_string(),
         Event::StartFailed(error) | Event::StartError(error) => error.to_string(),
         _ => String::new(),
     };
@@ -25,8 +28,4 @@ pub(crate) fn emit(report: &Report) {
     } else {
         tracing::debug!(target: TARGET, supervisor, child, device, incarnation, reason, "{}", report.event);
     }
-}
-
-fn words(exit: &Exit) -> String {
-    exit.to_string()
 }

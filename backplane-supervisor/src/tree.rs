@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backoff::{Backoff, Strikes};
+use crate::names::Names;
 use crate::order::{Key, Order};
 
 /// Which siblings a restart takes along.
@@ -43,7 +44,18 @@ pub enum Restart {
 /// How many restarts are too many: more than `restarts` within any stretch of `period`.
 ///
 /// The boundary is OTP's: a restart exactly `period` ago still counts, and the supervisor gives up when the number is
-/// exceeded, not when it is reached.
+/// exceeded, not when it is reached. As in OTP, too, a restart that is older than the period is forgotten when the next one is
+/// noted.
+///
+/// ```
+/// use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
+/// use std::time::Duration;
+///
+/// // The eleventh restart within a minute is too many.
+/// let tree = Supervisor::new(RestartStrategy::OneForOne)
+///     .intensity(Intensity { restarts: 10, period: Duration::from_secs(60) });
+/// # drop(tree);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Intensity {
     /// The number of restarts that is still tolerated.
@@ -64,6 +76,17 @@ impl Default for Intensity {
 }
 
 /// Whether a supervisor stops by itself when its significant children have ended.
+///
+/// ```
+/// use backplane_supervisor::{AutoShutdown, ChildSpec, Restart, RestartStrategy, SpecError, Supervisor};
+///
+/// let job = ChildSpec::new("job", |device| device.manage(async { Ok::<(), ()>(()) }))
+///     .restart(Restart::Transient)
+///     .significant();
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(job);
+/// assert_eq!(tree.check(), Err(SpecError::SignificantNeverShutsDown("job".into())));
+/// assert_eq!(tree.auto_shutdown(AutoShutdown::AllSignificant).check(), Ok(()));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AutoShutdown {
     /// It does not.
@@ -76,6 +99,18 @@ pub enum AutoShutdown {
 }
 
 /// A restart budget of one child, beside the supervisor's own [`Intensity`].
+///
+/// ```
+/// use backplane_supervisor::{Budget, ChildSpec, Exceeded, Intensity};
+/// use std::time::Duration;
+///
+/// // A child that one can do without.
+/// let extra = ChildSpec::new("extra", |device| device.manage(std::future::pending::<Result<(), ()>>())).budget(Budget {
+///     intensity: Intensity { restarts: 3, period: Duration::from_secs(60) },
+///     exceeded: Exceeded::LeaveDown,
+/// });
+/// # drop(extra);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// How often this child may be restarted.
@@ -137,21 +172,12 @@ pub(crate) struct Child<B> {
     pub(crate) brutal: bool,
     pub(crate) supervisor: bool,
     pub(crate) state: State,
-    pub(crate) pace: Option<Box<Pace>>,
     pub(crate) body: B,
 }
 
 impl<B> Child<B> {
     pub(crate) fn new(restart: Restart, body: B) -> Child<B> {
-        Child {
-            restart,
-            significant: false,
-            brutal: false,
-            supervisor: false,
-            state: State::Down,
-            pace: None,
-            body,
-        }
+        Child { restart, significant: false, brutal: false, supervisor: false, state: State::Down, body }
     }
 }
 
@@ -163,12 +189,12 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Nothing, if neither backoff nor budget is wanted.
-    pub(crate) fn new(backoff: Backoff, budget: Option<Budget>, salt: u64) -> Option<Box<Pace>> {
+    pub(crate) fn new(backoff: Backoff, budget: Option<Budget>, salt: impl FnOnce() -> u64) -> Option<Pace> {
         if backoff.is_immediate() && budget.is_none() {
             return None;
         }
         let budget = budget.map(|budget| (Window::new(budget.intensity), budget.exceeded));
-        Some(Box::new(Pace { strikes: Strikes::new(backoff, salt), budget }))
+        Some(Pace { strikes: Strikes::new(backoff, salt()), budget })
     }
 }
 
@@ -187,7 +213,7 @@ impl Window {
 
     /// Notes a restart; whether it is one too many.
     pub(crate) fn is_exceeded_by(&mut self, now: Instant) -> bool {
-        // Only the note `restarts` before this one can decide, so no more are kept.
+        // Only the note `restarts` before this one can decide, if it is young enough; so no more are kept.
         let full = self.recent.len() >= self.intensity.restarts as usize;
         if full {
             let decisive = self.recent.pop_front();
@@ -196,6 +222,12 @@ impl Window {
             }
         }
         self.recent.push_back(now);
+        // What is too old to decide anything goes, as in OTP: a large intensity is no large memory.
+        while let Some(then) = self.recent.front()
+            && now.saturating_duration_since(*then) > self.intensity.period
+        {
+            self.recent.pop_front();
+        }
         false
     }
 
@@ -297,7 +329,9 @@ pub(crate) struct Tree<B> {
     members: Members,
     window: Window,
     children: Order<Child<B>>,
-    names: HashMap<Arc<str>, Key>,
+    names: Names,
+    /// Of the few that have one.
+    paces: HashMap<Key, Pace>,
     running: usize,
     significant_running: usize,
     supervisors: usize,
@@ -399,7 +433,8 @@ impl<B: Named> Tree<B> {
             members,
             window: Window::new(intensity),
             children: Order::new(),
-            names: HashMap::new(),
+            names: Names::default(),
+            paces: HashMap::new(),
             running: 0,
             significant_running: 0,
             supervisors: 0,
@@ -418,7 +453,8 @@ impl<B: Named> Tree<B> {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Key> {
-        self.names.get(name).copied()
+        let index = self.names.find(name, |index| name_at(&self.children, index))?;
+        self.children.key_of(index)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Child<B>)> {
@@ -435,7 +471,7 @@ impl<B: Named> Tree<B> {
 
     /// Bytes set aside for children.
     pub(crate) fn footprint(&self) -> usize {
-        self.children.footprint() + self.names.capacity() * (size_of::<(Arc<str>, Key)>() + 1)
+        self.children.footprint() + self.names.footprint() + self.paces.capacity() * size_of::<(Key, Pace)>()
     }
 
     pub(crate) fn auto_shutdown(&self) -> AutoShutdown {
@@ -457,15 +493,36 @@ impl<B: Named> Tree<B> {
 
     // ---- events --------------------------------------------------------------------------------------------------
 
-    /// Adds a child to the initial list, without starting it.
-    pub(crate) fn list(&mut self, child: Child<B>) -> Key {
-        let name = child.body.name().cloned();
-        self.supervisors += usize::from(child.supervisor);
+    /// Adds a child to the initial list, without starting it; unless its name is taken, by whom is said.
+    pub(crate) fn list(&mut self, child: Child<B>) -> Result<Key, (Child<B>, Key)> {
+        let supervisor = usize::from(child.supervisor);
         let key = self.children.push(child);
-        if let (Some(name), Members::Listed) = (name, self.members) {
-            self.names.insert(name, key);
+        if self.members == Members::Listed
+            && let Some(name) = name_at(&self.children, key.index())
+            && let Err(by) = self.names.insert(name, key, |index| name_at(&self.children, index))
+            && let Some(by) = self.children.key_of(by)
+            && let Some(child) = self.children.remove(key)
+        {
+            return Err((child, by));
         }
-        key
+        self.supervisors += supervisor;
+        Ok(key)
+    }
+
+    /// Makes room for so many more names.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.names.reserve(more, |index| name_at(&self.children, index));
+    }
+
+    /// What slows this child down.
+    pub(crate) fn set_pace(&mut self, key: Key, pace: Option<Pace>) {
+        if let Some(pace) = pace {
+            self.paces.insert(key, pace);
+        }
+    }
+
+    fn pace_of(&mut self, key: Key) -> Option<&mut Pace> {
+        if self.paces.is_empty() { None } else { self.paces.get_mut(&key) }
     }
 
     /// The initial start.
@@ -494,16 +551,14 @@ impl<B: Named> Tree<B> {
 
     /// start_child.
     pub(crate) fn add(&mut self, child: Child<B>) -> Result<Key, (Child<B>, Taken)> {
-        if let Some(key) = child.body.name().and_then(|name| self.find(name)) {
-            let taken = match self.state(key) {
-                Some(State::Running) => Taken::Running(key),
-                _ => Taken::Present,
-            };
-            return Err((child, taken));
+        match self.list(child) {
+            Ok(key) => {
+                self.doing = Doing::StartCall { key, new: true };
+                Ok(key)
+            }
+            Err((child, by)) if self.state(by) == Some(State::Running) => Err((child, Taken::Running(by))),
+            Err((child, _)) => Err((child, Taken::Present)),
         }
-        let key = self.list(child);
-        self.doing = Doing::StartCall { key, new: true };
-        Ok(key)
     }
 
     /// terminate_child.
@@ -539,7 +594,7 @@ impl<B: Named> Tree<B> {
     /// The start attempt has succeeded.
     pub(crate) fn started(&mut self, now: Instant, key: Key) {
         self.set_state(key, State::Running);
-        if let Some(pace) = self.children.get_mut(key).and_then(|child| child.pace.as_mut()) {
+        if let Some(pace) = self.pace_of(key) {
             pace.strikes.started(now);
         }
         self.doing = match self.doing {
@@ -737,7 +792,7 @@ impl<B: Named> Tree<B> {
         self.set_state(key, State::Down);
         let mut too_many = false;
         if count
-            && let Some(pace) = self.children.get_mut(key).and_then(|child| child.pace.as_mut())
+            && let Some(pace) = self.pace_of(key)
             && let Some((window, exceeded)) = &mut pace.budget
             && window.is_exceeded_by(now)
         {
@@ -768,7 +823,7 @@ impl<B: Named> Tree<B> {
 
     /// How long a child that is to be started again has to wait for it.
     fn pause(&mut self, now: Instant, key: Key) -> Option<Duration> {
-        let pace = self.children.get_mut(key)?.pace.as_mut()?;
+        let pace = self.pace_of(key)?;
         Some(pace.strikes.strike(now)).filter(|wait| *wait > Duration::ZERO)
     }
 
@@ -843,11 +898,20 @@ impl<B: Named> Tree<B> {
 
     fn remove(&mut self, key: Key) -> Option<Child<B>> {
         self.set_state(key, State::Down);
+        if !self.paces.is_empty() {
+            self.paces.remove(&key);
+        }
+        if self.members == Members::Listed
+            && let Some(name) = self.children.get(key).and_then(|child| child.body.name())
+        {
+            self.names.remove(name, key, |index| name_at(&self.children, index));
+        }
         let child = self.children.remove(key)?;
         self.supervisors -= usize::from(child.supervisor);
-        if let (Some(name), Members::Listed) = (child.body.name(), self.members) {
-            self.names.remove(name.as_ref());
-        }
         Some(child)
     }
+}
+
+fn name_at<B: Named>(children: &Order<Child<B>>, index: u32) -> Option<&str> {
+    children.at(index)?.body.name().map(|name| &**name)
 }

@@ -5,6 +5,8 @@
 
 #[path = "../src/backoff.rs"]
 mod backoff;
+#[path = "../src/names.rs"]
+mod names;
 #[path = "../src/order.rs"]
 mod order;
 #[path = "../src/tree.rs"]
@@ -239,7 +241,11 @@ fn run(case: &Case) {
     let intensity = Intensity { restarts: case.intensity, period: PERIOD };
     let mut tree = Tree::new(Members::Listed, case.strategy, intensity, AutoShutdown::Never);
     let keys: Vec<Key> = (0..case.restarts.len())
-        .map(|at| tree.list(Child::new(case.restarts[at], Body { name: Arc::from(at.to_string()), at })))
+        .map(|at| {
+            tree.list(Child::new(case.restarts[at], Body { name: Arc::from(at.to_string()), at }))
+                .ok()
+                .unwrap()
+        })
         .collect();
     let now = Instant::now();
     tree.boot();

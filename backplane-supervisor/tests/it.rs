@@ -6,6 +6,9 @@ mod support;
 
 #[path = "it/dynamic.rs"]
 mod dynamic;
+#[cfg(all(feature = "serde", feature = "tracing"))]
+#[path = "it/features.rs"]
+mod features;
 #[path = "it/odd_places.rs"]
 mod odd_places;
 #[path = "it/reports.rs"]
@@ -20,6 +23,8 @@ mod shutdown;
 mod soak;
 #[path = "it/starts.rs"]
 mod starts;
+#[path = "it/strangers.rs"]
+mod strangers;
 
 use backplane::{Device, Exit, Message};
 use backplane_supervisor::{ChildSpec, Event, Report, Starting, Supervisor, SupervisorHandle};

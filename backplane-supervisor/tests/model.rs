@@ -6,6 +6,8 @@
 
 #[path = "../src/backoff.rs"]
 mod backoff;
+#[path = "../src/names.rs"]
+mod names;
 #[path = "../src/order.rs"]
 mod order;
 #[path = "../src/tree.rs"]
@@ -145,7 +147,7 @@ fn tree_of(spec: &Value) -> Tree<Body> {
     let mut tree = Tree::new(members, strategy, intensity, auto);
     if !simple {
         for spec in children(spec) {
-            tree.list(child(spec, id_of(spec)));
+            assert!(tree.list(child(spec, id_of(spec))).is_ok());
         }
     }
     tree

@@ -416,10 +416,10 @@ impl Slot {
         Err(Batch { first: None, change: state.change.take(), more: state.more.take() })
     }
 
-    /// Whether there is nothing in it at all.
+    /// Whether there is nothing in it at all, where nobody but the owner can reach it.
     #[inline]
     pub(crate) fn is_plain(&self, generation: u32) -> bool {
-        self.word() == u64::from(generation) << 32
+        self.word.get_locked() == u64::from(generation) << 32
     }
 
     /// Open to closed, where nobody but the owner can reach it.

@@ -48,7 +48,7 @@ impl Word {
         self.seen.load(Ordering::Acquire)
     }
 
-    /// What it is, for who holds the lock.
+    /// What it is, for who holds the lock, or is the only one who can write.
     #[inline]
     pub(crate) fn get_locked(&self) -> u64 {
         #[cfg(not(backplane_loom))]

@@ -322,9 +322,8 @@ impl<X: Default> Table<X> {
     /// Makes a change that sets nothing, if its peer's is the only entry. False if it is not.
     #[inline]
     pub(crate) fn cut(&mut self, change: Entry) -> bool {
-        let more = self.has_extra();
         match &mut self.few {
-            [Some(only), None] if !more && only.peer() == change.peer() => {
+            [Some(only), None] if only.peer() == change.peer() => {
                 only.apply(&change);
                 if !only.bits.links() {
                     self.few[0] = None;

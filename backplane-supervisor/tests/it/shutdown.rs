@@ -169,3 +169,22 @@ fn a_stop_says_how_the_supervisor_ends_and_its_parent_decides() {
     assert!(world.block_on(s.which_children()).is_err(), "who is gone does not answer");
     stop(&world, &root);
 }
+
+#[test]
+fn a_sibling_that_ends_meanwhile_takes_no_time_from_whoever_is_being_stopped() {
+    let (world, log) = (World::new(), Log::default());
+    let mule = log.stubborn_child("mule").shutdown(Shutdown::Timeout(3 * SECOND));
+    let tree =
+        Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")).child(log.child("b")).child(mule);
+    let handle = start(&world, tree);
+    let stopped = world.ask(handle.stop(Exit::Shutdown));
+    world.advance(SECOND);
+    log.end("a", crate::How::Err);
+    world.advance(SECOND);
+    assert_eq!(log.take(), "+a +b +mule -a");
+    world.advance(SECOND);
+    let stopped = stopped.lock().unwrap().take().unwrap().unwrap();
+    assert_eq!(stopped.killed.len(), 1);
+    assert_eq!(stopped.killed[0].took, 3 * SECOND);
+    assert_eq!((log.take().as_str(), world.tasks()), ("-mule -b", 0));
+}

@@ -138,6 +138,8 @@ fn refusal(error: &SpecError) -> Value {
         SpecError::SignificantPermanent(_) => {
             json!({"bad_combination": [{"restart": "permanent"}, {"significant": true}]})
         }
+        // OTP has no promises of progress.
+        error => json!(error.to_string()),
     }
 }
 

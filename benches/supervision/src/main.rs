@@ -1,9 +1,11 @@
 //! How long it takes from a child's end until its successor is ready, and to start and stop many children: here, in three
-//! peers, and in OTP where Erlang is installed. All on one thread of tokio, in one run, interleaved; medians are printed.
+//! peers, in OTP where Erlang is installed, and without any supervisor, which is the floor. All on one thread of tokio, in
+//! one run, interleaved; medians are printed, with the tenth and the ninetieth percentile. The README says what is compared.
 //!
 //! The children do as little as they can: they say that they run, wait for a word, and end in peace, which a permanent child
 //! may not. So no panic is unwound in any of them.
 
+use std::future::ready;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-const RESTARTS: u32 = 2_000;
-const ROUNDS: usize = 7;
+/// So many supervisors, one after the other, each with so many restarts: nobody has a long list of restarts to look through.
+const SUPERVISORS: u32 = 40;
+const RESTARTS: u32 = 50;
+const ROUNDS: usize = 15;
 const MANY: usize = 10_000;
 
 /// What a child and the clock have in common.
@@ -51,14 +55,60 @@ async fn wait_for(stage: &Stage, count: usize) {
 }
 
 /// From the end of each child until the next one says that it runs.
-async fn clock(stage: &Stage) -> Duration {
+async fn clock<F: Future<Output = ()>>(stage: &Stage, end: impl Fn() -> F) -> Duration {
     stage.ready.notified().await;
     let begin = Instant::now();
     for _ in 0..RESTARTS {
-        stage.end.notify_one();
+        end().await;
         stage.ready.notified().await;
     }
-    begin.elapsed() / RESTARTS
+    begin.elapsed()
+}
+
+/// No supervisor at all: what a spawn, a wait until the task runs, and a wait until it has ended cost.
+mod bare {
+    use super::*;
+
+    pub(super) async fn restarts() -> Duration {
+        let stage = Arc::new(Stage::default());
+        let mut task = tokio::spawn(life(Arc::clone(&stage)));
+        stage.ready.notified().await;
+        let begin = Instant::now();
+        for _ in 0..RESTARTS {
+            stage.end.notify_one();
+            drop(task.await);
+            task = tokio::spawn(life(Arc::clone(&stage)));
+            stage.ready.notified().await;
+        }
+        let took = begin.elapsed();
+        stage.end.notify_one();
+        drop(task.await);
+        took
+    }
+
+    /// One at a time: the next is spawned when the one before says that it runs, and ended when the one after is gone.
+    pub(super) async fn many(count: usize) -> (Duration, Duration) {
+        let stage = Arc::new(Stage::default());
+        let mut tasks = Vec::new();
+        let begin = Instant::now();
+        for _ in 0..count {
+            let child = Arc::clone(&stage);
+            tasks.push(tokio::spawn(async move {
+                let _present = Present::new(&child);
+                child.ready.notify_one();
+                std::future::pending::<()>().await
+            }));
+            stage.ready.notified().await;
+        }
+        let started = begin.elapsed();
+        let begin = Instant::now();
+        while let Some(task) = tasks.pop() {
+            task.abort();
+            drop(task.await);
+        }
+        assert_eq!(stage.running.load(Ordering::Relaxed), 0);
+        (started, begin.elapsed())
+    }
 }
 
 mod ours {
@@ -85,7 +135,11 @@ mod ours {
         });
         let tree = Supervisor::new(RestartStrategy::OneForOne).intensity(OFTEN).child(spec);
         let Ok(handle) = tree.start(runtime()).await else { panic!("it starts") };
-        let took = clock(&stage).await;
+        let took = clock(&stage, || {
+            stage.end.notify_one();
+            ready(())
+        })
+        .await;
         drop(handle.stop(Exit::Shutdown).await);
         took
     }
@@ -186,14 +240,8 @@ mod with_kameo {
         let stage = Arc::new(Stage::default());
         let parent = Parent::spawn(());
         let child = child(&parent, &stage).await;
-        stage.ready.notified().await;
-        let begin = Instant::now();
-        for _ in 0..RESTARTS {
-            drop(child.tell(End).await);
-            stage.ready.notified().await;
-        }
-        let took = begin.elapsed() / RESTARTS;
-        drop(parent.stop_gracefully().await);
+        let took = clock(&stage, || async { drop(child.tell(End).await) }).await;
+        let _ = parent.stop_gracefully().await;
         parent.wait_for_shutdown().await;
         took
     }
@@ -209,7 +257,7 @@ mod with_kameo {
         wait_for(&stage, count).await;
         let started = begin.elapsed();
         let begin = Instant::now();
-        drop(parent.stop_gracefully().await);
+        let _ = parent.stop_gracefully().await;
         parent.wait_for_shutdown().await;
         wait_for(&stage, 0).await;
         (started, begin.elapsed())
@@ -217,6 +265,8 @@ mod with_kameo {
 }
 
 mod with_ractor {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
     use futures_util::FutureExt;
     use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
@@ -224,7 +274,10 @@ mod with_ractor {
         ChildSpec, Restart, SpawnFn, Supervisor, SupervisorArguments, SupervisorOptions, SupervisorStrategy,
     };
 
-    struct Child(Arc<Stage>);
+    /// Where the clock finds the child that it ends.
+    type Place = Arc<Mutex<Option<ActorCell>>>;
+
+    struct Child(Arc<Stage>, Place);
 
     #[ractor::async_trait]
     impl Actor for Child {
@@ -233,12 +286,7 @@ mod with_ractor {
         type Arguments = ();
 
         async fn pre_start(&self, myself: ActorRef<()>, (): ()) -> Result<Present, ActorProcessingErr> {
-            let stage = Arc::clone(&self.0);
-            // Whoever ends it has to know it: a name would be slower still.
-            tokio::spawn(async move {
-                stage.end.notified().await;
-                myself.stop(None);
-            });
+            *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(myself.get_cell());
             self.0.ready.notify_one();
             Ok(Present::new(&self.0))
         }
@@ -259,12 +307,12 @@ mod with_ractor {
 
     async fn spawn(
         stage: Arc<Stage>,
-        watched: bool,
+        place: Option<Place>,
         above: ActorCell,
         id: String,
     ) -> Result<ActorCell, SpawnErr> {
-        if watched {
-            let (child, _) = Supervisor::spawn_linked(id, Child(stage), (), above).await?;
+        if let Some(place) = place {
+            let (child, _) = Supervisor::spawn_linked(id, Child(stage, place), (), above).await?;
             Ok(child.get_cell())
         } else {
             let (child, _) = Supervisor::spawn_linked(id, Quiet(stage), (), above).await?;
@@ -272,14 +320,14 @@ mod with_ractor {
         }
     }
 
-    fn arguments(stage: &Arc<Stage>, count: usize, watched: bool) -> SupervisorArguments {
+    fn arguments(stage: &Arc<Stage>, count: usize, place: Option<Place>) -> SupervisorArguments {
         let specs = (0..count).map(|n| {
-            let stage = Arc::clone(stage);
+            let (stage, place) = (Arc::clone(stage), place.clone());
             ChildSpec {
                 id: format!("child-{n}"),
                 restart: Restart::Permanent,
                 spawn_fn: SpawnFn::new(move |above, id| {
-                    spawn(Arc::clone(&stage), watched, above, id).boxed()
+                    spawn(Arc::clone(&stage), place.clone(), above, id).boxed()
                 }),
                 backoff_fn: None,
                 reset_after: None,
@@ -298,21 +346,29 @@ mod with_ractor {
 
     pub(super) async fn restarts() -> Duration {
         let stage = Arc::new(Stage::default());
-        let Ok((parent, task)) = Supervisor::spawn("parent".into(), arguments(&stage, 1, true)).await else {
+        let place = Place::default();
+        let arguments = arguments(&stage, 1, Some(Arc::clone(&place)));
+        let Ok((parent, task)) = Supervisor::spawn("parent".into(), arguments).await else {
             panic!("it starts")
         };
-        let took = clock(&stage).await;
+        let end = || {
+            let child = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(child) = child {
+                child.stop(None);
+            }
+            ready(())
+        };
+        let took = clock(&stage, end).await;
         parent.stop(None);
         drop(task.await);
-        stage.end.notify_one();
         took
     }
 
     pub(super) async fn many(count: usize) -> (Duration, Duration) {
         let stage = Arc::new(Stage::default());
+        let arguments = arguments(&stage, count, None);
         let begin = Instant::now();
-        let Ok((parent, task)) = Supervisor::spawn("parent".into(), arguments(&stage, count, false)).await
-        else {
+        let Ok((parent, task)) = Supervisor::spawn("parent".into(), arguments).await else {
             panic!("it starts")
         };
         wait_for(&stage, count).await;
@@ -329,15 +385,21 @@ mod with_hydra {
     use super::*;
     use hydra::{ChildSpec, ExitReason, Process, ProcessFlags, Supervisor, SupervisorOptions};
 
-    fn spec(stage: &Arc<Stage>, n: usize) -> ChildSpec {
+    /// Waiting, the start of a child resolves when it runs, as in ours; else it resolves when it has been spawned.
+    fn spec(stage: &Arc<Stage>, n: usize, waiting: bool) -> ChildSpec {
         let stage = Arc::clone(stage);
         ChildSpec::new(format!("child-{n}")).start(move || {
             let stage = Arc::clone(&stage);
             async move {
-                Ok(Process::spawn_link(async move {
-                    let _present = Present::new(&stage);
-                    life(Arc::clone(&stage)).await;
-                }))
+                let child = Arc::clone(&stage);
+                let process = Process::spawn_link(async move {
+                    let _present = Present::new(&child);
+                    life(Arc::clone(&child)).await;
+                });
+                if waiting {
+                    stage.ready.notified().await;
+                }
+                Ok(process)
             }
         })
     }
@@ -356,23 +418,28 @@ mod with_hydra {
     pub(super) async fn restarts() -> Duration {
         let stage = Arc::new(Stage::default());
         inside(async move {
-            let tree = Supervisor::with_children([spec(&stage, 0)])
+            let tree = Supervisor::with_children([spec(&stage, 0, false)])
                 .max_restarts(usize::MAX)
                 .max_duration(Duration::from_millis(1));
             let Ok(parent) = tree.start(SupervisorOptions::new()).await else { panic!("it starts") };
-            let took = clock(&stage).await;
+            let took = clock(&stage, || {
+                stage.end.notify_one();
+                ready(())
+            })
+            .await;
             Process::exit(parent, ExitReason::Kill);
             stage.end.notify_one();
+            tokio::task::yield_now().await;
             took
         })
         .await
     }
 
-    pub(super) async fn many(count: usize) -> (Duration, Duration) {
+    pub(super) async fn many(count: usize, waiting: bool) -> (Duration, Duration) {
         let stage = Arc::new(Stage::default());
         inside(async move {
             Process::set_flags(ProcessFlags::TRAP_EXIT);
-            let tree = Supervisor::with_children((0..count).map(|n| spec(&stage, n)));
+            let tree = Supervisor::with_children((0..count).map(|n| spec(&stage, n, waiting)));
             let begin = Instant::now();
             let Ok(parent) = tree.start_link(SupervisorOptions::new()).await else { panic!("it starts") };
             wait_for(&stage, count).await;
@@ -394,91 +461,144 @@ mod with_hydra {
 }
 
 /// What OTP itself takes for the same, in nanoseconds, where `escript` is.
-fn otp(many: usize) -> Option<[u64; 3]> {
+fn otp() -> Option<[Duration; 3]> {
     let script = std::env::temp_dir().join(format!("supervision-{}.escript", std::process::id()));
     std::fs::write(&script, include_str!("otp.escript")).ok()?;
-    let output = Command::new("escript").arg(&script).args([RESTARTS.to_string(), many.to_string()]).output();
+    let arguments = [SUPERVISORS.to_string(), RESTARTS.to_string(), MANY.to_string()];
+    let output = Command::new("escript").arg(&script).args(arguments).output();
     drop(std::fs::remove_file(&script));
     let output = output.ok().filter(|output| output.status.success())?;
-    let mut numbers = String::from_utf8(output.stdout)
-        .ok()?
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<Vec<_>, _>>()
-        .ok()?;
-    numbers.truncate(3);
-    numbers.try_into().ok()
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = text.split_whitespace().map(|word| word.parse().map(Duration::from_nanos));
+    Some([numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?])
 }
 
-fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
+/// As a task, for all sides alike: what waits outside of the tasks pays for parking the thread each time.
+fn on_one_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let Ok(tokio) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
         panic!("tokio starts")
     };
-    tokio.block_on(work)
+    match tokio.block_on(async { tokio::spawn(work).await }) {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
 }
 
-fn median(mut values: Vec<Duration>) -> Duration {
-    values.sort();
-    values.get(values.len() / 2).copied().unwrap_or_default()
+/// All samples of one figure, of one side.
+#[derive(Default)]
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn push(&mut self, took: Duration, times: usize) {
+        self.0.push(took.as_nanos() as f64 / times as f64);
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    /// In nanoseconds; `at` is from 0 to 1.
+    fn at(&self, at: f64) -> f64 {
+        let place = (self.0.len().saturating_sub(1)) as f64 * at;
+        self.0.get(place.round() as usize).copied().unwrap_or_default()
+    }
+
+    fn median(&self) -> f64 {
+        self.at(0.5)
+    }
+}
+
+const SIDES: [&str; 7] = [
+    "backplane-supervisor",
+    "hydra",
+    "kameo",
+    "ractor-supervisor",
+    "Erlang/OTP",
+    "no supervisor",
+    "hydra, waiting",
+];
+
+fn restarts(side: usize) -> Duration {
+    match side {
+        0 => on_one_thread(ours::restarts()),
+        1 => on_one_thread(with_hydra::restarts()),
+        2 => on_one_thread(with_kameo::restarts()),
+        3 => on_one_thread(with_ractor::restarts()),
+        _ => on_one_thread(bare::restarts()),
+    }
+}
+
+fn many(side: usize, count: usize) -> (Duration, Duration) {
+    match side {
+        0 => on_one_thread(ours::many(count)),
+        1 => on_one_thread(with_hydra::many(count, false)),
+        6 => on_one_thread(with_hydra::many(count, true)),
+        2 => on_one_thread(with_kameo::many(count)),
+        3 => on_one_thread(with_ractor::many(count)),
+        _ => on_one_thread(bare::many(count)),
+    }
 }
 
 fn main() {
-    let mut restarts: [Vec<Duration>; 5] = Default::default();
+    // For a profiler: one side, so many times.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [side, what, count] = &arguments[..] {
+        let side = SIDES.iter().position(|name| name.starts_with(&**side)).unwrap_or(0);
+        let count = count.parse().unwrap_or(1);
+        match &**what {
+            "restarts" => {
+                let took: Duration = (0..count).map(|_| restarts(side)).sum();
+                println!("{:?}", took / (RESTARTS * count as u32));
+            }
+            _ => println!("{:?}", many(side, count)),
+        }
+        return;
+    }
+
+    let mut took: [[Samples; 3]; 7] = Default::default();
     for round in 0..=ROUNDS {
-        let otp = otp(1).map(|[restart, ..]| Duration::from_nanos(restart));
-        let took = [
-            on_one_thread(ours::restarts()),
-            on_one_thread(with_kameo::restarts()),
-            on_one_thread(with_ractor::restarts()),
-            on_one_thread(with_hydra::restarts()),
-        ];
-        // The first round warms up.
-        if round > 0 {
-            for (all, one) in restarts.iter_mut().zip(took.into_iter().chain(otp)) {
-                all.push(one);
+        let forth: Vec<usize> = (0..SIDES.len()).filter(|side| *side != 4).collect();
+        let sides: Vec<usize> = if round % 2 == 0 { forth } else { forth.into_iter().rev().collect() };
+        for side in sides {
+            // A restart is the same to both sides of Hydra's.
+            let supervisors = if side == 6 { 0 } else { SUPERVISORS };
+            let restart: Duration = (0..supervisors).map(|_| restarts(side)).sum();
+            let (start, stop) = many(side, MANY);
+            // The first round warms up.
+            if round > 0 {
+                if supervisors > 0 {
+                    took[side][0].push(restart, (SUPERVISORS * RESTARTS) as usize);
+                }
+                took[side][1].push(start, MANY);
+                took[side][2].push(stop, MANY);
+            }
+        }
+        if round % 5 == 1
+            && let Some([restart, start, stop]) = otp()
+        {
+            took[4][0].push(restart, (SUPERVISORS * RESTARTS) as usize);
+            took[4][1].push(start, MANY);
+            took[4][2].push(stop, MANY);
+        }
+    }
+    let figures = ["from a child's end until its successor is ready", "start, a child", "stop, a child"];
+    for (figure, name) in figures.iter().enumerate() {
+        println!("{name}: ns, median (tenth to ninetieth percentile), and how much ours is faster");
+        let ours = took[0][figure].median();
+        for (side, all) in SIDES.iter().zip(&took) {
+            let all = &all[figure];
+            if !all.0.is_empty() {
+                let (median, low, high) = (all.median(), all.at(0.1), all.at(0.9));
+                println!("  {side:22} {median:>8.0} ({low:>5.0} to {high:>5.0})  {:>6.2}", median / ours);
             }
         }
     }
-    println!("from a child's end until its successor is ready, median of {ROUNDS} times {RESTARTS}");
-    let names = ["backplane-supervisor", "kameo", "ractor-supervisor", "hydra", "Erlang/OTP"];
-    let [ours, ..] = &restarts;
-    let best = median(ours.clone());
-    for (name, all) in names.iter().zip(&restarts) {
-        if !all.is_empty() {
-            let took = median(all.clone());
-            println!("  {name:22} {took:>10.2?}  {:>6.2}", took.as_secs_f64() / best.as_secs_f64());
-        }
-    }
 
-    println!("{MANY} children under one supervisor: started, and stopped in order, each");
-    let mut many: [Vec<(Duration, Duration)>; 5] = Default::default();
-    for _ in 0..3 {
-        let otp = otp(MANY).map(|[_, start, stop]| (Duration::from_nanos(start), Duration::from_nanos(stop)));
-        let took = [
-            on_one_thread(ours::many(MANY)),
-            on_one_thread(with_kameo::many(MANY)),
-            on_one_thread(with_ractor::many(MANY)),
-            on_one_thread(with_hydra::many(MANY)),
-        ];
-        for (all, one) in many.iter_mut().zip(took.into_iter().chain(otp)) {
-            all.push(one);
-        }
+    println!("ours, by the number of children: ns to start, to stop, each");
+    for count in [1_000, 10_000, 100_000, 1_000_000] {
+        let (start, stop) = many(0, count);
+        let each = |took: Duration| took.as_nanos() as usize / count;
+        println!("  {count:>7} {:>6} {:>6}", each(start), each(stop));
     }
-    for (name, all) in names.iter().zip(&many) {
-        if !all.is_empty() {
-            let start = median(all.iter().map(|one| one.0).collect()) / MANY as u32;
-            let stop = median(all.iter().map(|one| one.1).collect()) / MANY as u32;
-            println!("  {name:22} {start:>10.2?} {stop:>10.2?}");
-        }
-    }
-
-    println!("ours, by the number of children: started, stopped, each");
-    for count in [1_000, 10_000, 100_000] {
-        let (start, stop) = on_one_thread(ours::many(count));
-        println!("  {count:>7} {:>10.2?} {:>10.2?}", start / count as u32, stop / count as u32);
-    }
-    println!("one dynamic child more started and removed, beside so many others");
+    println!("one dynamic child more started and removed, beside so many others: ns");
     for count in [10, 10_000, 1_000_000] {
-        println!("  {count:>7} {:>10.2?}", on_one_thread(ours::one_more(count)));
+        println!("  {count:>7} {:>6}", on_one_thread(ours::one_more(count)).as_nanos());
     }
 }

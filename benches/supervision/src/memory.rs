@@ -7,10 +7,8 @@ use backplane_supervisor::{ChildSpec, DynamicSupervisor, RestartStrategy, Superv
 
 const COUNT: usize = 100_000;
 
-fn child(device: Device) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        drop(device.manage(std::future::pending::<Result<(), ()>>()).await);
-    }
+async fn child(device: Device) {
+    drop(device.manage(std::future::pending::<Result<(), ()>>()).await);
 }
 
 fn main() {

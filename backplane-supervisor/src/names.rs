@@ -1,0 +1,143 @@
+//! Which child has which name: a table of places, for the names themselves stand with the children.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use crate::order::Key;
+
+/// An empty cell.
+const EMPTY: u32 = u32::MAX;
+
+/// Finds a key by a name that only the caller can look up: open addressing, at most four fifths full, a key's index in
+/// each cell. Five to ten bytes a name, where a map that holds the names again takes three times as much.
+#[derive(Default)]
+pub(crate) struct Names {
+    cells: Vec<u32>,
+    len: usize,
+    hasher: RandomState,
+}
+
+impl Names {
+    /// Bytes set aside.
+    pub(crate) fn footprint(&self) -> usize {
+        self.cells.capacity() * size_of::<u32>()
+    }
+
+    /// Makes room for so many more, so that they come without another move.
+    pub(crate) fn reserve<'a>(&mut self, more: usize, name_of: impl Fn(u32) -> Option<&'a str>) {
+        let wanted = (self.len + more).saturating_mul(5) / 4 + 1;
+        if wanted <= self.cells.len() {
+            return;
+        }
+        let old = std::mem::replace(&mut self.cells, vec![EMPTY; wanted.next_power_of_two().max(8)]);
+        for index in old.into_iter().filter(|index| *index != EMPTY) {
+            if let Some(name) = name_of(index) {
+                let at = self.place(name, |_| false);
+                self.cells[at] = index;
+            }
+        }
+    }
+
+    /// The index that has this name.
+    pub(crate) fn find<'a>(&self, name: &str, name_of: impl Fn(u32) -> Option<&'a str>) -> Option<u32> {
+        if self.cells.is_empty() {
+            return None;
+        }
+        let at = self.place(name, |index| name_of(index) == Some(name));
+        Some(self.cells[at]).filter(|index| *index != EMPTY)
+    }
+
+    /// Notes that the child at `key` has this name, unless another one has it: then that one's index.
+    pub(crate) fn insert<'a>(
+        &mut self,
+        name: &str,
+        key: Key,
+        name_of: impl Fn(u32) -> Option<&'a str>,
+    ) -> Result<(), u32> {
+        self.reserve(1, &name_of);
+        let at = self.place(name, |index| name_of(index) == Some(name));
+        if self.cells[at] != EMPTY {
+            return Err(self.cells[at]);
+        }
+        self.cells[at] = key.index();
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Forgets the child at `key`, whose name this is.
+    pub(crate) fn remove<'a>(&mut self, name: &str, key: Key, name_of: impl Fn(u32) -> Option<&'a str>) {
+        if self.cells.is_empty() {
+            return;
+        }
+        let mut hole = self.place(name, |index| index == key.index());
+        if self.cells[hole] == EMPTY {
+            return;
+        }
+        self.len -= 1;
+        // Whoever stands behind the hole, and would have stood in it, moves up.
+        let mask = self.cells.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let index = self.cells[at];
+            let Some(name) = (index != EMPTY).then(|| name_of(index)).flatten() else { break };
+            let home = self.home(name);
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+                self.cells[hole] = index;
+                hole = at;
+            }
+        }
+        self.cells[hole] = EMPTY;
+    }
+
+    fn home(&self, name: &str) -> usize {
+        self.hasher.hash_one(name) as usize & (self.cells.len() - 1)
+    }
+
+    /// The first cell from the name's home on that is the one looked for, or empty.
+    fn place(&self, name: &str, is_it: impl Fn(u32) -> bool) -> usize {
+        let mask = self.cells.len() - 1;
+        let mut at = self.home(name);
+        while self.cells[at] != EMPTY && !is_it(self.cells[at]) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::order::Order;
+
+    #[test]
+    fn a_name_is_found_until_it_is_removed_whoever_came_and_went_meanwhile() {
+        let (mut names, mut order, mut known) = (Names::default(), Order::new(), HashMap::new());
+        let mut random = 1u64;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let name = format!("child-{}", (random >> 33) % 300);
+            if let Some(key) = known.remove(&name) {
+                let name_of = |index| order.at(index).map(String::as_str);
+                names.remove(&name, key, name_of);
+                order.remove(key);
+                assert_eq!(names.find(&name, |index| order.at(index).map(String::as_str)), None);
+            } else {
+                let key = order.push(name.clone());
+                assert_eq!(names.insert(&name, key, |index| order.at(index).map(String::as_str)), Ok(()));
+                known.insert(name, key);
+            }
+            if random >> 60 == 0 {
+                for (name, key) in &known {
+                    let found = names.find(name, |index| order.at(index).map(String::as_str));
+                    assert_eq!(found, Some(key.index()));
+                    let again = names.insert(name, *key, |index| order.at(index).map(String::as_str));
+                    assert_eq!(again, Err(key.index()));
+                }
+            }
+        }
+        assert!(known.len() > 50 && names.footprint() <= 4 * 512);
+    }
+}
