@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         assert_eq!(actor.call(Share(3)).await?, 4);
 
         // Among nobody: it panics, and whoever asked hears of it at once.
-        let error = actor.call(Share(0)).await.unwrap_err();
+        let error = actor.call(Share(0)).await.expect_err("nobody can share among nobody");
         println!("{error}");
         assert!(error.to_string().contains("divide by zero"));
         Ok(())

@@ -17,7 +17,7 @@ use crate::{
     mailbox::Mailbox,
     name::ActorName,
     options::Overdue,
-    protocol::{Accepts, Envelope, Protocol},
+    protocol::{Accepts, Envelope, Inside, Protocol},
     watch::{Down, Monitor},
 };
 
@@ -257,7 +257,8 @@ async fn try_work<A: Actor>(
         })
         .await;
         match next {
-            Some(Some(Envelope(any))) => A::Messages::dispatch(actor, any, cx).await?,
+            Some(Some(Envelope(Inside::Message(any)))) => A::Messages::dispatch(actor, any, cx).await?,
+            Some(Some(Envelope(Inside::Look(look)))) => look(actor),
             Some(None) => return Ok(cx.mailbox.shared().asked_to_stop().unwrap_or(Exit::Normal)),
             None => actor.idle(cx).await?,
         }

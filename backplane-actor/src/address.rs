@@ -14,12 +14,13 @@ use std::{
 use backplane::{Exit, Line};
 
 use crate::{
+    actor::Actor,
     call::{Call, Reply},
     clock::Deadline,
     mailbox::{Item, Priority, Refusal, Shared, WhenFull},
     name::ActorName,
     options::later,
-    protocol::{Accepts, Answers},
+    protocol::{Accepts, Answers, Envelope, Inside},
     sync::Arc,
 };
 
@@ -196,6 +197,21 @@ impl<M: Send + 'static> Address<M> {
     /// Sends a message through the system lane, which has no bound and comes first. For timers, news and the like.
     pub(crate) fn deliver(&self, message: M) -> Result<(), M> {
         self.shared.push_system(message, None)
+    }
+}
+
+impl<A: Actor> Address<Envelope<A>> {
+    /// Looks inside, or puts something else there, between two messages and before all that waits, also if the actor is
+    /// [suspended](Address::suspend): OTP's `sys:get_state` and `replace_state`. An actor that nobody looks at pays nothing.
+    ///
+    /// `look` runs in the actor; a panic in it is the actor's.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut A) -> T + Send + 'static,
+    ) -> Call<'_, Envelope<A>, T> {
+        let make =
+            |reply: Reply<T>| Envelope(Inside::Look(Box::new(move |actor: &mut A| reply.send(look(actor)))));
+        Call::new(self, make).through_the_system_lane()
     }
 }
 

@@ -244,6 +244,7 @@ pub struct Call<'a, M: Send + 'static, T: Send + 'static> {
     slot: Arc<Slot<T>>,
     step: Step,
     priority: Priority,
+    system: bool,
     limit: Limit,
     deadline: Option<Deadline>,
     /// Who calls, and the number of its call.
@@ -266,6 +267,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             slot,
             step: Step::Start,
             priority: Priority::Normal,
+            system: false,
             limit: Limit::Default,
             deadline: None,
             edge: None,
@@ -294,6 +296,11 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     /// Passes requests and messages that are not urgent.
     pub fn urgent(mut self) -> Call<'a, M, T> {
         self.priority = Priority::Urgent;
+        self
+    }
+
+    pub(crate) fn through_the_system_lane(mut self) -> Call<'a, M, T> {
+        self.system = true;
         self
     }
 
@@ -347,6 +354,11 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             self.deadline = Some(Deadline::new(Arc::clone(clock), at));
         }
         let Some(message) = self.message.take() else { return Ok(()) };
+        if self.system {
+            self.step = Step::Sent;
+            let pushed = self.address.shared().push_system(message, None);
+            return pushed.map_err(|message| self.refused(Item { message, call: None }));
+        }
         let call = Arc::clone(&self.slot) as Arc<dyn CallState>;
         let item = Item { message, call: Some(call) };
         let shared = self.address.shared();

@@ -106,7 +106,7 @@ where
     /// The next that is answered, or fails; `None` when none is open. Each poll looks at all that are open.
     ///
     /// Cancellation-safe: an answer is taken only when it is returned.
-    pub fn next(&mut self) -> impl Future<Output = Option<(K, Result<T, CallError>)>> {
+    pub fn next_answer(&mut self) -> impl Future<Output = Option<(K, Result<T, CallError>)>> {
         poll_fn(|cx| self.poll_next(cx))
     }
 
@@ -146,7 +146,7 @@ where
             if answers.len() + self.calls.len() < n {
                 return Err(NoQuorum { answers, errors });
             }
-            match self.next().await {
+            match self.next_answer().await {
                 Some((key, Ok(value))) => answers.push((key, value)),
                 Some((key, Err(error))) => errors.push((key, error)),
                 None => return Err(NoQuorum { answers, errors }),
@@ -171,7 +171,7 @@ where
     /// All, as they come: answers and errors.
     pub async fn all(mut self) -> Vec<(K, Result<T, CallError>)> {
         let mut all = Vec::with_capacity(self.calls.len());
-        while let Some(next) = self.next().await {
+        while let Some(next) = self.next_answer().await {
             all.push(next);
         }
         all

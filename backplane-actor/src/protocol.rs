@@ -65,7 +65,13 @@ impl<X, R: Send + 'static> fmt::Debug for Letter<X, R> {
 }
 
 /// Any message of an actor: what is in its mailbox.
-pub struct Envelope<A: Actor>(pub(crate) <A::Messages as Protocol<A>>::Any);
+pub struct Envelope<A: Actor>(pub(crate) Inside<A>);
+
+pub(crate) enum Inside<A: Actor> {
+    Message(<A::Messages as Protocol<A>>::Any),
+    /// Somebody looks inside.
+    Look(Box<dyn FnOnce(&mut A) + Send>),
+}
 
 impl<A: Actor> fmt::Debug for Envelope<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,11 +112,14 @@ where
     A::Messages: Has<A, X, PLACE>,
 {
     fn wrap(x: X) -> Envelope<A> {
-        Envelope(<A::Messages as Has<A, X, PLACE>>::put(Letter { message: x, reply: None }))
+        Envelope(Inside::Message(<A::Messages as Has<A, X, PLACE>>::put(Letter { message: x, reply: None })))
     }
 
     fn unwrap(self) -> Option<X> {
-        <A::Messages as Has<A, X, PLACE>>::take(self.0)
+        match self.0 {
+            Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::take(any),
+            Inside::Look(_) => None,
+        }
     }
 }
 
@@ -122,7 +131,8 @@ where
     type Reply = A::Reply;
 
     fn request(x: X, reply: Reply<A::Reply>) -> Envelope<A> {
-        Envelope(<A::Messages as Has<A, X, PLACE>>::put(Letter { message: x, reply: Some(reply) }))
+        let letter = Letter { message: x, reply: Some(reply) };
+        Envelope(Inside::Message(<A::Messages as Has<A, X, PLACE>>::put(letter)))
     }
 }
 

@@ -29,7 +29,7 @@ pin_project! {
     ///
     /// Dropped half-way it is a kill: all that the actor held is dropped, and those who call or watch it hear of it.
     #[must_use = "futures do nothing unless polled"]
-    pub struct Run<M: Send, F> where M: 'static {
+    pub struct Run<M, F> where M: Send, M: 'static {
         shared: Arc<Shared<M>>,
         // Until it has ended.
         device: Option<Device>,
@@ -38,7 +38,7 @@ pin_project! {
         future: Option<F>,
     }
 
-    impl<M: Send, F> PinnedDrop for Run<M, F> {
+    impl<M, F> PinnedDrop for Run<M, F> where M: Send, M: 'static {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let Some(device) = this.device.take() else { return };

@@ -7,7 +7,7 @@
 //!
 //! under_seeds(0..20, |runtime: &Seeded| {
 //!     let system = System::new(runtime.clone());
-//!     let mut probe = Probe::new(&system);
+//!     let mut probe = Probe::<u32>::new(&system);
 //!     let address = probe.address().clone();
 //!     let echo = system.spawn(move |mut mailbox: backplane_actor::Mailbox<u32>| async move {
 //!         while let Some(n) = mailbox.receive().await {
@@ -15,7 +15,7 @@
 //!         }
 //!     });
 //!     runtime.run(async move {
-//!         echo.cast(1u32).await.unwrap();
+//!         echo.cast(1).await.unwrap();
 //!         assert_eq!(probe.expect(Duration::from_secs(1)).await, 2);
 //!         probe.expect_nothing(Duration::from_secs(60)).await; // which takes no time
 //!     });

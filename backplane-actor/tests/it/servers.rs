@@ -556,6 +556,22 @@ fn an_idle_actor_stops_and_any_message_puts_it_off_64() {
     });
 }
 
+#[test]
+fn somebody_looks_inside_and_puts_something_else_there_also_while_it_is_suspended() {
+    story(|system, _| async move {
+        let (log, other) = (Log::default(), Log::default());
+        let server = system.start(Server::new(&log));
+        server.suspend();
+        server.try_cast(Note("noted")).unwrap();
+        let put = other.clone();
+        let before = server.inspect(move |server| std::mem::replace(&mut server.log, put)).await.unwrap();
+        before.say("looked");
+        server.resume();
+        server.call(Echo(1)).await.unwrap();
+        assert_eq!((log.all(), other.all()), (vec!["looked".to_owned()], vec!["noted".to_owned()]));
+    });
+}
+
 // ---- under a supervisor ------------------------------------------------------------------------------------------
 
 #[test]

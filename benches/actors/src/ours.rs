@@ -206,11 +206,12 @@ pub(crate) fn ring(size: u32) -> Side {
         let mut next = first.clone();
         for _ in 1..size {
             let to: Address<u32> = next;
-            next = system.spawn_with(Options::new().unbounded(), move |mut mailbox: Mailbox<u32>| async move {
-                while let Some(left) = mailbox.receive().await {
-                    let _ = to.try_cast(left.saturating_sub(1));
-                }
-            });
+            next =
+                system.spawn_with(Options::new().unbounded(), move |mut mailbox: Mailbox<u32>| async move {
+                    while let Some(left) = mailbox.receive().await {
+                        let _ = to.try_cast(left.saturating_sub(1));
+                    }
+                });
         }
         let to = next;
         let run = home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {

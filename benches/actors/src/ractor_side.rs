@@ -124,7 +124,11 @@ impl Actor for Watcher {
     type State = tokio::sync::mpsc::UnboundedSender<()>;
     type Arguments = tokio::sync::mpsc::UnboundedSender<()>;
 
-    async fn pre_start(&self, _: ActorRef<()>, tell: Self::Arguments) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<()>,
+        tell: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
         Ok(tell)
     }
 

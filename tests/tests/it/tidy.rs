@@ -32,7 +32,15 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("tracing", "what a tree tells, for whoever collects it; feature `tracing`"),
         ],
     ),
-    ("backplane-actor", &[("backplane", "the mesh"), ("backplane-supervisor", "who starts an actor again")]),
+    (
+        "backplane-actor",
+        &[
+            ("backplane", "the mesh"),
+            ("backplane-supervisor", "who starts an actor again"),
+            ("pin-project-lite", "pins an actor's future without unsafe code of ours"),
+            ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
+        ],
+    ),
     ("backplane-pool", &[("backplane", "the trait `Runtime`")]),
     (
         "correlate",
