@@ -23,6 +23,15 @@ pub(crate) enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A file of a log is not as it was written.
+    Corrupt {
+        /// Which.
+        path: PathBuf,
+        /// Where, in bytes from its beginning.
+        offset: u64,
+        /// What is wrong there.
+        why: String,
+    },
     /// Options and data that cannot go together, in a whole sentence.
     Request(String),
     /// A worker that ended again and again, though nobody killed it: its supervisor has given up.
@@ -49,6 +58,9 @@ impl fmt::Display for Error {
         match self {
             Error::File { verb, path, source } => write!(f, "cannot {verb} {}: {source}", path.display()),
             Error::Broken { file, line, why } => write!(f, "{file}:{line}: {why} (and --strict was given)"),
+            Error::Corrupt { path, offset, why } => {
+                write!(f, "{} is damaged at byte {offset}: {why}", path.display())
+            }
             Error::Request(words) => f.write_str(words),
             Error::Worker { name, times, exit } => {
                 write!(f, "{name} ended {times} times though nobody killed it; the last time it {exit}")
@@ -61,7 +73,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::File { source, .. } => Some(source),
-            Error::Broken { .. } | Error::Request(_) | Error::Worker { .. } => None,
+            Error::Broken { .. } | Error::Corrupt { .. } | Error::Request(_) | Error::Worker { .. } => None,
         }
     }
 }

@@ -12,9 +12,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    Common,
+    Common, Done,
     error::Error,
-    job::Job,
+    job::{Gauge, Job},
     kills::Kills,
     output::{self, Files, Folder, MANIFEST},
     plain,
@@ -105,7 +105,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// Joins the input into the output, and says whether all is well.
-    pub(crate) fn run(&self) -> Result<bool, Error> {
+    pub(crate) fn run(&self) -> Result<Done, Error> {
         let fields = self.shape.fields()?;
         let input = Input::open(&self.input)?;
         if output::is_same(&self.input, &self.output)? {
@@ -135,15 +135,15 @@ impl Run {
         let names = output::names(partitions);
         let files = folder.files(&names)?;
         let staff = self.common.staff(self.abreast.into(), DESK);
-        let kills = Kills::seeded(self.seed, self.kills, &turns(bytes, staff.readers, job.stages().len()));
+        let kills = Kills::seeded(self.seed, self.kills, &turns(bytes, staff.readers, job.stages().len(), job.shards()));
         let began = Instant::now();
         let outcome = progress::shown(self.common.is_quiet(), Length::Bytes(bytes), &vitals, || {
             let sources = Partition::in_step(&input.sources);
-            topology::run(Arc::clone(&job), sources, job.table(), files, &staff, kills, Arc::clone(&vitals))
+            topology::run(Arc::clone(&job), sources, job.tables(), files, &staff, kills, Arc::clone(&vitals), None)
         })?;
-        let (mut table, mut files) = (outcome.table, outcome.output);
-        let mut gauge = job.gauge(&table);
-        let left = self.close(&job, &mut table, &mut files, &names)?;
+        let (mut tables, mut files) = (outcome.tables, outcome.output);
+        let mut gauge = tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table)));
+        let left = self.close(&job, &mut tables, &mut files, &names)?;
         gauge.duplicates += left.late;
         let took = began.elapsed();
         // The readers' count against the table's: whatever is wrong here, nothing is declared complete. `verify` asks more.
@@ -185,7 +185,7 @@ impl Run {
             messages,
             gauge,
             took,
-            workers: staff.roles(stages.len()).len(),
+            workers: staff.roles(stages.len(), job.shards()).len(),
             stages,
             deaths: vitals.deaths_from(0),
             restarted: vitals.restarted.load(Relaxed),
@@ -215,7 +215,7 @@ impl Run {
             report.verdict = verdict.to_string();
         }
         report.print(self.common.report)?;
-        Ok(report.exact.unwrap_or(true))
+        Ok(Done::from(report.exact.unwrap_or(true)))
     }
 
     /// Reads all input for the names of its stages.
@@ -260,16 +260,24 @@ impl Run {
     fn close(
         &self,
         job: &InFiles,
-        table: &mut Open,
+        tables: &mut [Open],
         files: &mut Files,
         names: &[String],
     ) -> Result<Left, Error> {
-        if job.gauge(table).open > 0 {
-            for (part, name) in names.iter().enumerate().take(self.partitions.into()) {
-                mark_late(job, table, files.read(part)?, &self.output.join(name))?;
+        let mut sum = Left::default();
+        for (shard, table) in tables.iter_mut().enumerate() {
+            if job.gauge(table).open > 0 {
+                let parts = names.iter().enumerate().take(self.partitions.into());
+                for (part, name) in parts.filter(|(part, _)| job.owners()[*part] == shard) {
+                    mark_late(job, table, files.read(part)?, &self.output.join(name))?;
+                }
             }
+            let left = job.leave(table, |sheet| files.write(sheet.file, &sheet.page))?;
+            sum.keys += left.keys;
+            sum.messages += left.messages;
+            sum.late += left.late;
         }
-        job.leave(table, |sheet| files.write(sheet.file, &sheet.page))
+        Ok(sum)
     }
 
     /// How long the ceiling takes, into files that are removed again.
@@ -284,11 +292,11 @@ impl Run {
         let job = InFiles::new(stages.to_vec(), self.partitions.into(), manner, self.strict, self.distinct)?;
         let names: Vec<String> =
             output::names(self.partitions.into()).iter().map(|name| format!("plain-{name}")).collect();
-        let (mut table, mut files) = (job.table(), folder.files(&names)?);
+        let (mut tables, mut files) = (job.tables(), folder.files(&names)?);
         let (sources, abreast) = (Partition::in_step(sources), self.abreast.into());
         let began = Instant::now();
-        plain::join(&job, sources, abreast, &mut table, |sheet| files.write(sheet.file, &sheet.page))?;
-        self.close(&job, &mut table, &mut files, &names)?;
+        plain::join(&job, sources, abreast, &mut tables, |sheet| files.write(sheet.file, &sheet.page))?;
+        self.close(&job, &mut tables, &mut files, &names)?;
         let took = began.elapsed();
         files.remove()?;
         Ok(took)
@@ -311,10 +319,11 @@ fn mark_late(
 }
 
 /// How many turns the workers will have for so many bytes, roughly and rather fewer.
-fn turns(bytes: u64, readers: usize, stages: usize) -> Vec<u64> {
+fn turns(bytes: u64, readers: usize, stages: usize, shards: usize) -> Vec<u64> {
     let blocks = bytes / (1 << 17) + 1;
     let mut turns = vec![(blocks / readers as u64 / 2).max(1); readers];
     turns.extend(vec![blocks; stages]);
-    turns.extend([blocks * stages as u64, blocks]);
+    turns.extend(vec![blocks * stages as u64; shards]);
+    turns.push(blocks);
     turns
 }
