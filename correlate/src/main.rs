@@ -24,6 +24,7 @@ mod stream;
 mod table;
 mod text;
 mod topology;
+mod torture;
 mod verify;
 mod vitals;
 
@@ -61,6 +62,8 @@ enum Command {
     Verify(verify::Verify),
     /// Says how far a log is: offsets, lag, open keys, restarts, whether a process works on it or not
     Status(status::Status),
+    /// Kills the main job on a log again and again, damages the log, and checks that nothing is lost or doubled
+    Torture(torture::Torture),
 }
 
 const LESSON: &str = "\
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
         Some(Command::Run(run)) => run.run(),
         Some(Command::Generate(generate)) => generate.run().map(|()| Done::Right),
         Some(Command::Verify(verify)) => verify.run().map(Done::from),
+        Some(Command::Torture(torture)) => torture.run().map(Done::from),
         Some(Command::Status(status)) => status.run().map(|()| Done::Right),
     };
     match done {

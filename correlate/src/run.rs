@@ -3,25 +3,34 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    Common, Done,
+    Common, Done, durable,
     error::Error,
     job::{Gauge, Job},
     kills::Kills,
+    log::{
+        self,
+        embedded::{About, Guarantees},
+        segment::Frames,
+    },
     output::{self, Files, Folder, MANIFEST},
     plain,
     progress::{self, Length, say},
     read::{Folder as Input, Manner, Partition, Source},
     record::{CsvKeys, Fields},
-    report::{Ceiling, Line, Report, count},
+    report::{self, Ceiling, Line, Report, count},
+    status::Seen,
     text::{InFiles, Left, MOST_STAGES, Open, each_record},
     topology,
     vitals::Vitals,
@@ -87,6 +96,15 @@ pub(crate) struct Run {
     /// Remember every joined key (32 bytes each), so that duplicates are known however late they come
     #[arg(long)]
     distinct: bool,
+    /// Sinks, each with its share of the keys
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    shards: u16,
+    /// Folder for a durable log: what is killed goes on where it was, and every message is joined exactly once. The input
+    /// must stay as it is
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "distinct"])]
+    log: Option<PathBuf>,
+    #[command(flatten)]
+    pace: durable::Pace,
     /// Workers that are killed on the way, by panic, by error and by drop
     #[arg(long, value_name = "N", default_value_t = 0)]
     kills: u64,
@@ -128,7 +146,8 @@ impl Run {
             return Err(Error::Request(format!("--stages names `{stage}` twice")));
         }
         let partitions: usize = self.partitions.into();
-        let job = Arc::new(InFiles::new(stages, partitions, manner.clone(), self.strict, self.distinct)?);
+        let job = InFiles::new(stages, partitions, manner.clone(), self.strict, self.distinct)?;
+        let job = Arc::new(job.sharded(self.shards.into()));
         let ceiling =
             self.compare.then(|| self.plain(&input.sources, job.stages(), &manner, &folder)).transpose()?;
 
@@ -137,17 +156,38 @@ impl Run {
         let staff = self.common.staff(self.abreast.into(), DESK);
         let kills = Kills::seeded(self.seed, self.kills, &turns(bytes, staff.readers, job.stages().len(), job.shards()));
         let began = Instant::now();
+        let mut sources = Partition::in_step(&input.sources);
+        let mut resumed = None;
+        let log = self.log.as_deref().map(|dir| self.open_log(dir, &job, &input.sources)).transpose()?;
+        let (mut durable, mut tables, mut stop) = (None, job.tables(), None);
+        if let Some((folder, wish)) = log {
+            let (log, past) = folder.log(job.owners(), job.stages().len(), Guarantees { truncates: true })?;
+            let starts = log.starts();
+            let again = durable::resume(&*job, &mut sources, tables, past)?;
+            resumed = Some((starts, again.totals(), again.again));
+            tables = again.tables;
+            durable = Some(self.pace.durable(Box::new(log), again.last, Arc::clone(&wish)));
+            stop = Some(wish);
+        }
         let outcome = progress::shown(self.common.is_quiet(), Length::Bytes(bytes), &vitals, || {
-            let sources = Partition::in_step(&input.sources);
-            topology::run(Arc::clone(&job), sources, job.tables(), files, &staff, kills, Arc::clone(&vitals), None)
+            let vitals = Arc::clone(&vitals);
+            topology::run(Arc::clone(&job), sources, tables, files, &staff, kills, vitals, durable)
         })?;
         let (mut tables, mut files) = (outcome.tables, outcome.output);
+        if stop.is_some_and(|stop| stop.load(Relaxed)) {
+            let merged = count(vitals.merged.load(Relaxed));
+            report::print(format_args!("stopped after {merged} messages; the same command goes on"))?;
+            return Ok(Done::Stopped);
+        }
+        if let Some(dir) = &self.log {
+            unfold(&job, dir, &mut files)?;
+        }
         let mut gauge = tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table)));
         let left = self.close(&job, &mut tables, &mut files, &names)?;
         gauge.duplicates += left.late;
         let took = began.elapsed();
         // The readers' count against the table's: whatever is wrong here, nothing is declared complete. `verify` asks more.
-        let messages = vitals.read.load(Relaxed);
+        let messages = if resumed.is_some() { vitals.merged.load(Relaxed) } else { vitals.read.load(Relaxed) };
         let found = gauge.joined * job.stages().len() as u64 + gauge.duplicates + left.messages;
         if messages != found {
             let (messages, found) = (count(messages), count(found));
@@ -162,13 +202,23 @@ impl Run {
             .zip(&vitals.staged)
             .map(|(name, n)| (name.clone(), n.load(Relaxed)))
             .collect();
-        let (rejected, cut_short) = (vitals.rejected.load(Relaxed), manner.cut_short.load(Relaxed));
+        let rejected = match &self.log {
+            None => vitals.rejected.load(Relaxed),
+            Some(dir) => Seen::of(dir)?.totals().rejected,
+        };
+        let cut_short = manner.cut_short.load(Relaxed);
         let mut more = vec![
             Line::number("files", "files read", input.sources.len() as u64),
             Line::number("incomplete_keys", "incomplete keys", left.keys),
             Line::number("duplicates", "duplicates", gauge.duplicates),
             Line::number("rejected_lines", "rejected lines", rejected),
         ];
+        if let Some((starts, before, again)) = resumed {
+            let words = format!("at {} messages; {} merged again", count(before.messages), count(again));
+            let value = json!({ "at": before.messages, "merged_again": again });
+            more.push(Line::number("starts", "starts", starts.into()));
+            more.push(Line { field: "resumed", name: "resumed", words, value });
+        }
         if cut_short > 0 {
             more.push(Line::number("files_cut_short", "files cut short", cut_short));
         }
@@ -216,6 +266,29 @@ impl Run {
         }
         report.print(self.common.report)?;
         Ok(Done::from(report.exact.unwrap_or(true)))
+    }
+
+    /// Takes hold of the log of this very join, or begins it.
+    fn open_log(
+        &self,
+        dir: &Path,
+        job: &InFiles,
+        sources: &[Source],
+    ) -> Result<(log::embedded::Folder, Arc<AtomicBool>), Error> {
+        let wish = durable::on_signal()?;
+        let files: Vec<Value> = sources.iter().map(|source| json!([source.name, source.bytes])).collect();
+        let about = json!({
+            "kind": "files",
+            "files": files,
+            "stages": job.stages(),
+            "stage": self.shape.stage,
+            "key": self.shape.key,
+            "csv_keys": format!("{:?}", self.shape.csv_keys).to_lowercase(),
+            "longest_line": self.shape.longest_line,
+            "partitions": self.partitions,
+            "shards": job.shards(),
+        });
+        Ok((log::embedded::Folder::open(dir, &about)?, wish))
     }
 
     /// Reads all input for the names of its stages.
@@ -303,12 +376,26 @@ impl Run {
     }
 }
 
+/// Copies what was committed into the files of the output.
+fn unfold(job: &InFiles, dir: &Path, files: &mut Files) -> Result<(), Error> {
+    let Some(about) = About::read(dir)? else { return Ok(()) };
+    let mut rows = Vec::new();
+    for (file, end) in about.entries()?.ends(job.owners().len()).into_iter().enumerate() {
+        let mut frames = Frames::new(about.sink(file), end);
+        while frames.next(&mut rows)?.is_some() {
+            files.write(job.file(file), &rows)?;
+        }
+    }
+    files.keep();
+    Ok(())
+}
+
 /// Finds open keys that are in a part already: their messages came after the key was joined.
 fn mark_late(
     job: &InFiles,
     table: &mut Open,
     part: std::fs::File,
-    path: &std::path::Path,
+    path: &Path,
 ) -> Result<(), Error> {
     let (mut part, mut row) = (BufReader::with_capacity(1 << 16, part), Vec::new());
     while part.read_until(b'\n', &mut row).map_err(Error::file("read", path))? > 0 {

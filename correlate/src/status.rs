@@ -84,8 +84,14 @@ impl Seen {
         last
     }
 
-    fn totals(&self) -> Totals {
+    /// The sums over all shards.
+    pub(crate) fn totals(&self) -> Totals {
         self.last().into_iter().fold(Totals::default(), |sum, commit| sum.and(commit.totals))
+    }
+
+    /// Messages that are merged for good.
+    pub(crate) fn messages(&self) -> u64 {
+        self.totals().messages
     }
 
     /// For each partition of a source in the log, how far the slowest stage is, and how far it could be.

@@ -709,8 +709,11 @@ impl<J: Job> Floor<J> {
             self.strike(worker, strike).await?;
         }
         let until = job.mark(partition);
-        for batch in &routed.batches {
-            self.wait(worker, self.stages[job.stage(batch)].room()).await;
+        // Once for each desk, in their order: whoever asked again would stand behind those who wait for what it will give.
+        for (stage, desk) in self.stages.iter().enumerate() {
+            if routed.batches.iter().any(|batch| job.stage(batch) == stage) {
+                self.wait(worker, desk.room()).await;
+            }
         }
         if !is_durable && !routed.sheets.is_empty() {
             self.wait(worker, self.writer.room()).await;

@@ -22,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -45,6 +46,9 @@ const SOURCE: u32 = 1;
 const SINK: u32 = 2;
 const COMMITS: u32 = 3;
 const SNAPSHOT: u32 = 4;
+
+/// How long a process may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
 
 /// Bytes of a segment.
 const SEGMENT: u64 = 64 << 20;
@@ -289,6 +293,14 @@ fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join("lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let lock = lock.map_err(Error::file("make", &path))?;
+    // Who was killed while the disk had it is gone a moment later.
+    let until = Instant::now() + DYING;
+    while let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        if Instant::now() >= until {
+            break;
+        }
+        thread::sleep(DYING / 50);
+    }
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
@@ -469,6 +481,17 @@ impl Entries {
         })
     }
 
+    /// Where each of so many files ends for good.
+    pub(crate) fn ends(&self, files: usize) -> Vec<End> {
+        let mut ends = vec![End::default(); files];
+        for (file, end) in self.epochs().flat_map(|(_, ends)| ends) {
+            if let Some(known) = ends.get_mut(*file as usize) {
+                *known = *end;
+            }
+        }
+        ends
+    }
+
     fn odd(&self, why: &str) -> Error {
         Error::Corrupt { path: self.path.clone(), offset: 0, why: why.to_owned() }
     }
@@ -597,16 +620,6 @@ impl Embedded {
     /// How many times the program has begun.
     pub(crate) fn starts(&self) -> u32 {
         self.starts
-    }
-
-    /// Where a file ends for good.
-    pub(crate) fn ends(&self) -> &[End] {
-        &self.ends
-    }
-
-    /// What it is.
-    pub(crate) fn about(&self) -> &About {
-        self.folder.about()
     }
 
     /// A snapshot has been written: what nobody needs with it goes.
