@@ -8,6 +8,8 @@ mod durable;
 mod error;
 mod generate;
 mod job;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kills;
 mod log;
 mod memory;

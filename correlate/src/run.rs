@@ -66,15 +66,44 @@ impl Shape {
     }
 }
 
+/// Options of a join on Kafka, which only programs have that are built with its feature.
+#[derive(Clone, Debug, Args)]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code))]
+pub(crate) struct Brokers {
+    /// Brokers of a Kafka cluster: joins one topic into another, instead of folders
+    #[arg(long, value_name = "HOST:PORT,..", conflicts_with_all = ["input", "output", "log", "compare", "verify", "distinct", "strict", "overwrite"])]
+    pub(crate) brokers: Option<String>,
+    /// The topic with the records, those of one key all in one partition
+    #[arg(long, value_name = "TOPIC", requires = "brokers")]
+    pub(crate) source: Option<String>,
+    /// The topic for the joined rows; made if it is not there
+    #[arg(long, value_name = "TOPIC", requires = "brokers")]
+    pub(crate) sink: Option<String>,
+    /// The consumer group: processes of one group share the partitions [default: correlate-SOURCE-SINK]
+    #[arg(long, value_name = "NAME", requires = "brokers")]
+    pub(crate) group: Option<String>,
+    /// A setting of librdkafka, for all its clients: compression.type=zstd, security.protocol=ssl, sasl.mechanism=..
+    #[arg(long, value_name = "NAME=VALUE", requires = "brokers")]
+    pub(crate) set: Vec<String>,
+    /// Copies of each partition of the topics that are made
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "brokers")]
+    pub(crate) replication: i32,
+    /// End when what is in the source now is joined, instead of waiting for more
+    #[arg(long, requires = "brokers")]
+    pub(crate) until_end: bool,
+}
+
 /// Options of `run`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
     /// Folder with the input: each *.ndjson, *.ndjson.gz and *.csv file in it is a partition
-    #[arg(long, short, value_name = "DIR")]
-    input: PathBuf,
+    #[arg(long, short, value_name = "DIR", required_unless_present = "brokers")]
+    input: Option<PathBuf>,
     /// Folder for the output; made if it is not there
-    #[arg(long, short, value_name = "DIR")]
-    output: PathBuf,
+    #[arg(long, short, value_name = "DIR", required_unless_present = "brokers")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    brokers: Brokers,
     /// The stages, 2 to 16 names; without this they are looked for, which reads the input twice
     #[arg(long, value_name = "NAME,NAME,..", value_delimiter = ',')]
     stages: Vec<String>,
@@ -124,14 +153,29 @@ pub(crate) struct Run {
 impl Run {
     /// Joins the input into the output, and says whether all is well.
     pub(crate) fn run(&self) -> Result<Done, Error> {
+        if self.brokers.brokers.is_some() {
+            #[cfg(feature = "kafka")]
+            return crate::kafka::run(
+                &self.brokers,
+                &self.shape,
+                &self.stages,
+                &self.pace,
+                &self.common,
+                (self.kills, self.seed),
+            );
+            #[cfg(not(feature = "kafka"))]
+            return Err(Error::Request(
+                "this program was built without Kafka: cargo build --release -p correlate --features kafka".to_owned(),
+            ));
+        }
         let fields = self.shape.fields()?;
-        let input = Input::open(&self.input)?;
-        if output::is_same(&self.input, &self.output)? {
+        let input = Input::open(self.input())?;
+        if output::is_same(self.input(), self.output())? {
             return Err(Error::Request(
                 "input and output are the same folder; the output would be read as input".to_owned(),
             ));
         }
-        let folder = Folder::open(&self.output, self.overwrite)?;
+        let folder = Folder::open(self.output(), self.overwrite)?;
         let bytes: u64 = input.sources.iter().map(|source| source.bytes).sum();
         let longest = self.shape.longest_line as usize;
         let vitals = Arc::new(Vitals::default());
@@ -255,17 +299,25 @@ impl Run {
             "report": report.json(),
         });
         folder.finish(files, &manifest)?;
-        report.verdict = format!("complete: {}", self.output.join(MANIFEST).display());
+        report.verdict = format!("complete: {}", self.output().join(MANIFEST).display());
         if cut_short > 0 {
             say(format!("correlate: {cut_short} files could not be read to their ends; see rejects.ndjson"));
         }
         if self.verify {
-            let verdict = crate::verify::verify(&self.input, &self.output, &self.shape, job.stages())?;
+            let verdict = crate::verify::verify(self.input(), self.output(), &self.shape, job.stages())?;
             report.exact = Some(verdict.is_exact());
             report.verdict = verdict.to_string();
         }
         report.print(self.common.report)?;
         Ok(Done::from(report.exact.unwrap_or(true)))
+    }
+
+    fn input(&self) -> &Path {
+        self.input.as_deref().unwrap_or(Path::new(""))
+    }
+
+    fn output(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new(""))
     }
 
     /// Takes hold of the log of this very join, or begins it.
@@ -342,7 +394,7 @@ impl Run {
             if job.gauge(table).open > 0 {
                 let parts = names.iter().enumerate().take(self.partitions.into());
                 for (part, name) in parts.filter(|(part, _)| job.owners()[*part] == shard) {
-                    mark_late(job, table, files.read(part)?, &self.output.join(name))?;
+                    mark_late(job, table, files.read(part)?, &self.output().join(name))?;
                 }
             }
             let left = job.leave(table, |sheet| files.write(sheet.file, &sheet.page))?;

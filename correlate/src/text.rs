@@ -145,7 +145,7 @@ impl InFiles {
     }
 
     /// The key of a row that was written by [`write_row`](InFiles::write_row).
-    fn key_of_row(&self, row: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn key_of_row(&self, row: &[u8]) -> Option<Vec<u8>> {
         let rest = row.strip_prefix(&*self.opening)?;
         if rest.first() != Some(&b'"') {
             let end = memchr::memchr(b',', rest)?;
@@ -201,8 +201,54 @@ impl InFiles {
         Ok(left)
     }
 
-    fn reject(&self, rejects: &mut Vec<u8>, partition: &Partition, broken: &Broken) -> Result<(), Error> {
-        let (file, line, why) = (partition.name(), broken.line, &broken.why);
+    /// Sorts the records of a block: by the shards of their keys, or all into one. A batch for each stage, and with it what
+    /// is rejected.
+    pub(crate) fn sort(&self, block: &Block, name: &str, shard: Option<usize>) -> Result<Routed<Self>, Error> {
+        let stages = 0..self.stages.len() as u8;
+        let shards = shard.map_or(0..self.shards, |shard| shard..shard + 1);
+        let mut sorted: Vec<Batch> = shards
+            .clone()
+            .flat_map(|shard| {
+                let shard = shard as u8;
+                stages.clone().map(move |stage| Batch { stage, shard, items: Vec::new(), bytes: Vec::new() })
+            })
+            .collect();
+        let (mut rejects, mut rejected) = (Vec::new(), 0);
+        each_record(block, &self.manner, |record| {
+            let record = match record {
+                Ok(record) => record,
+                Err(broken) => {
+                    rejected += 1;
+                    return self.reject(&mut rejects, name, &broken);
+                }
+            };
+            let Some(stage) = self.number(&record.read.stage) else {
+                rejected += 1;
+                let why = format!("stage `{}` is none of the stages", record.read.stage);
+                return self.reject(&mut rejects, name, &record.broken(why));
+            };
+            let shard = match shards.len() {
+                1 => 0,
+                shards => place(&record.read.key, self.partitions) % shards,
+            };
+            let Batch { items, bytes, .. } = &mut sorted[shard * self.stages.len() + stage];
+            bytes.extend_from_slice(&record.read.key);
+            bytes.extend_from_slice(&record.read.rest);
+            items.push(Item {
+                hash: self.hasher.hash_one(&*record.read.key),
+                key: record.read.key.len() as u32,
+                rest: record.read.rest.len() as u32,
+                end: bytes.len() as u32,
+            });
+            Ok(())
+        })?;
+        let file = self.rejects() + shard.unwrap_or(0) * Self::EXTRAS.len();
+        let sheets = (rejected > 0).then(|| Sheet { file, page: rejects });
+        Ok(Routed { batches: sorted, sheets: sheets.into_iter().collect(), rejected })
+    }
+
+    fn reject(&self, rejects: &mut Vec<u8>, file: &str, broken: &Broken) -> Result<(), Error> {
+        let (line, why) = (broken.line, &broken.why);
         if self.strict {
             return Err(Error::Broken { file: file.to_owned(), line, why: why.clone() });
         }
@@ -490,45 +536,10 @@ impl Job for InFiles {
     }
 
     fn route(&self, partition: &Partition, all: bool) -> Result<Routed<Self>, Error> {
-        let stages = 0..self.stages.len() as u8;
-        let mut sorted: Vec<Batch> = (0..self.shards as u8)
-            .flat_map(|shard| {
-                stages.clone().map(move |stage| Batch { stage, shard, items: Vec::new(), bytes: Vec::new() })
-            })
-            .collect();
-        let (mut rejects, mut rejected) = (Vec::new(), 0);
         let Some(block) = &partition.block else { unreachable!("only what is filled is routed") };
-        each_record(block, &self.manner, |record| {
-            let record = match record {
-                Ok(record) => record,
-                Err(broken) => {
-                    rejected += 1;
-                    return self.reject(&mut rejects, partition, &broken);
-                }
-            };
-            let Some(stage) = self.number(&record.read.stage) else {
-                rejected += 1;
-                let why = format!("stage `{}` is none of the stages", record.read.stage);
-                return self.reject(&mut rejects, partition, &record.broken(why));
-            };
-            let shard = match self.shards {
-                1 => 0,
-                shards => place(&record.read.key, self.partitions) % shards,
-            };
-            let Batch { items, bytes, .. } = &mut sorted[shard * self.stages.len() + stage];
-            bytes.extend_from_slice(&record.read.key);
-            bytes.extend_from_slice(&record.read.rest);
-            items.push(Item {
-                hash: self.hasher.hash_one(&*record.read.key),
-                key: record.read.key.len() as u32,
-                rest: record.read.rest.len() as u32,
-                end: bytes.len() as u32,
-            });
-            Ok(())
-        })?;
-        let batches = sorted.into_iter().filter(|batch| all || !batch.items.is_empty()).collect();
-        let sheets = (rejected > 0).then(|| Sheet { file: self.rejects(), page: rejects });
-        Ok(Routed { batches, sheets: sheets.into_iter().collect(), rejected })
+        let mut routed = self.sort(block, partition.name(), None)?;
+        routed.batches.retain(|batch| all || !batch.items.is_empty());
+        Ok(routed)
     }
 
     fn pass(&self, partition: &mut Partition) {

@@ -102,14 +102,19 @@ impl Torture {
     /// One job, from its beginning to its end or to the last kill.
     fn job(&self, dir: &Path, number: u64, random: &mut Random, toll: &mut Toll) -> Result<(), Error> {
         let seed = self.seed.wrapping_add(number);
+        // A life that is too short to get anywhere is followed by a longer one: a job that is killed often enough would
+        // never end.
+        let (mut committed, mut longest) = (0, self.life);
         loop {
             let is_last = toll.kills >= self.kills;
             let mut child = self.start(dir, seed, random.next())?;
-            let life = (!is_last).then(|| Duration::from_micros(1 + random.below(self.life * 1000)));
+            let life = (!is_last).then(|| Duration::from_micros(1 + random.below(longest * 1000)));
             if !live(&mut child, life)? {
                 toll.kills += 1;
+                let at = Seen::of(dir).map(|seen| seen.messages()).unwrap_or_default();
+                longest = if at > committed { self.life } else { longest + longest / 2 };
+                committed = at;
                 if let Form::Text = self.report {
-                    let at = Seen::of(dir).map(|seen| seen.messages()).unwrap_or_default();
                     say(format!("  kill {:>4}: {} messages were committed", toll.kills, count(at)));
                 }
                 self.damage(dir, seed, random, toll)?;
