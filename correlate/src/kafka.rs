@@ -57,6 +57,9 @@ use crate::{
 /// How long a broker may take to answer before it is asked again, or the run ends.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A program that gets nowhere for so many rounds ends.
+const ROUNDS: u64 = 1_000;
+
 /// The client's own words, with what was being done.
 pub(crate) fn failed(what: &str) -> impl Fn(KafkaError) -> Error + '_ {
     move |error| Error::Request(format!("Kafka: cannot {what}: {error}"))
@@ -107,8 +110,12 @@ impl Cluster {
     /// A client's settings: ours, and over them what was set by hand.
     pub(crate) fn settings(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = self.config.clone();
-        own.iter().for_each(|(name, value)| drop(config.set(*name, *value)));
-        self.set.iter().for_each(|(name, value)| drop(config.set(name, value)));
+        for (name, value) in own {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.set {
+            config.set(name, value);
+        }
         config
     }
 
@@ -189,7 +196,18 @@ pub(crate) fn run(options: &Brokers, shape: &Shape, stages: &[String], pace: &Pa
         let done = thread::scope(|scope| {
             let working = scope.spawn(|| {
                 let _finished = group.finishing();
-                run.run(&given, &vitals_of_round)
+                match run.run(&given, &vitals_of_round) {
+                    // It will be given partitions again, and goes on from what is committed.
+                    Err(Error::Taken) => {
+                        group.forget();
+                        Ok(Ended::default())
+                    }
+                    Err(Error::Fenced(words)) if rounds < ROUNDS => {
+                        say(format!("correlate: {words}; it goes on with another"));
+                        Ok(Ended::default())
+                    }
+                    done => done,
+                }
             });
             // The group wants to be asked, whoever works.
             while !working.is_finished() {
@@ -244,6 +262,7 @@ struct Round<'a> {
 }
 
 /// What came of a round.
+#[derive(Default)]
 struct Ended {
     totals: Totals,
     gauge: Gauge,

@@ -21,6 +21,7 @@ pub(crate) enum How {
     /// Its future is dropped.
     Drop,
     /// It never comes back from a wait; not in a plan, as it costs the time until somebody notices.
+    #[cfg(test)]
     Hang,
 }
 
@@ -35,6 +36,7 @@ impl fmt::Display for How {
             How::Panic => "panic",
             How::Error => "error",
             How::Drop => "drop",
+            #[cfg(test)]
             How::Hang => "hang",
         })
     }

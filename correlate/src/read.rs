@@ -397,7 +397,15 @@ impl Lines {
                 break at + 1;
             }
             if let Some(at) = memchr::memchr(b'\n', &bytes[searched..]) {
-                break searched + at + 1;
+                let end = searched + at;
+                let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+                if line.len() > manner.longest {
+                    broken.push(too_long(self.line, manner.longest, line));
+                    bytes.drain(..=end);
+                    (self.carry, self.byte, self.line) = (bytes, self.byte + end as u64 + 1, self.line + 1);
+                    return Ok(Some(Block { text: Text::Lines { first, bytes: Vec::new() }, broken }));
+                }
+                break end + 1;
             }
             searched = bytes.len();
             if self.ended {
@@ -592,6 +600,7 @@ fn newlines(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{random::Random, record::CsvKeys};
 
     #[test]
     fn files_of_any_length_are_read_in_step() {
@@ -611,5 +620,70 @@ mod tests {
         }
         assert_eq!(read, lengths);
         assert!(paces.iter_mut().all(|pace| pace.next_turn() == 1), "what is longer than it seemed goes on");
+    }
+
+    /// The blocks of a file from a mark on, and where each ends.
+    fn blocks(source: &Source, from: Mark, manner: &Manner) -> Vec<(String, Mark)> {
+        let mut partition = Partition::new(source.clone());
+        partition.seek(from);
+        let mut blocks = Vec::new();
+        while partition.fill(manner).expect("a file that can be read") {
+            let block = partition.block.take().expect("it was filled");
+            let text = match &block.text {
+                Text::Lines { first, bytes } => format!("{first} {}", String::from_utf8_lossy(bytes)),
+                Text::Csv { records, raw, .. } => {
+                    let records: Vec<_> = records.iter().map(|record| (record.line, &raw[record.raw.clone()])).collect();
+                    format!("{records:?}")
+                }
+            };
+            blocks.push((format!("{text} {:?}", block.broken), partition.mark()));
+        }
+        blocks
+    }
+
+    #[test]
+    fn whatever_a_file_holds_it_is_read_on_from_any_mark_as_it_was_read_before() {
+        use std::io::Write;
+        let mut random = Random::new(21);
+        let dir = std::env::temp_dir().join(format!("correlate-read-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        for round in 0..60 {
+            // From rubbish to lines that are longer than a block; with and without a mark, a header, an end.
+            let longest = [3, 60, 5_000, 200_000, 400_000][random.below(5) as usize];
+            let mut text = if random.below(2) == 0 { MARK.to_vec() } else { Vec::new() };
+            text.extend_from_slice(b"stage,key,x\n");
+            while text.len() < 700_000 && (text.len() < 200_000 || random.below(200) > 0) {
+                let len = 1 + random.below(longest) as usize;
+                match random.below(4) {
+                    0 => text.extend((0..len.min(300)).map(|_| random.next() as u8)),
+                    1 => text.extend_from_slice(br#"{"stage":"A","key":7}"#),
+                    2 => text.extend_from_slice(b"A,7,\"quoted, and\ntwo lines\""),
+                    _ => text.resize(text.len() + len, b'x'),
+                }
+                text.extend_from_slice(if random.below(5) == 0 { b"\r\n" } else { b"\n" });
+            }
+            for (form, packed) in [(Form::Ndjson, false), (Form::Ndjson, true), (Form::Csv, false)] {
+                let path = dir.join("file");
+                if packed {
+                    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    packer.write_all(&text).expect("memory");
+                    fs::write(&path, packer.finish().expect("memory")).expect("written");
+                } else {
+                    fs::write(&path, &text).expect("written");
+                }
+                let bytes = text.len() as u64;
+                let source = Source { path, name: "file".to_owned(), bytes, form, packed };
+                let fields =
+                    Fields { stage: "stage".to_owned(), key: "key".to_owned(), csv_keys: CsvKeys::Auto };
+                let longest = [100, 150_000, 1 << 20][random.below(3) as usize];
+                let manner = Manner { fields, longest, bytes: Arc::default(), cut_short: Arc::default() };
+                let all = blocks(&source, Mark::default(), &manner);
+                for (n, (_, mark)) in all.iter().enumerate() {
+                    let rest = blocks(&source, *mark, &manner);
+                    assert!(rest == all[n + 1..], "round {round}, {form:?}, packed {packed}, from block {}", n + 1);
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(&dir);
     }
 }

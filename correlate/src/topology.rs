@@ -901,6 +901,7 @@ impl<J: Job> Floor<J> {
             // Unwinds without the panic hook: this one is no surprise to anybody, so it stays off the screen.
             How::Panic => resume_unwind(Box::new("killed by the plan")),
             How::Error => Err(Ending::Planned),
+            #[cfg(test)]
             How::Hang => pending().await,
             How::Drop => {
                 self.condemned[worker].store(true, Relaxed);
@@ -1118,6 +1119,118 @@ mod tests {
     fn strikes_on_the_sink(count: u64) -> Vec<(usize, Strike)> {
         let strike = |turn| Strike { turn, share: Share(128), how: How::ALL[turn as usize % 3] };
         (1..=count).map(|turn| (2 + STAGES, strike(turn))).collect()
+    }
+
+    /// A log in memory: what was committed counts, and nothing else. It looks at how much is under way meanwhile.
+    #[derive(Default)]
+    struct Slow {
+        kept: Arc<Mutex<Vec<Epoch>>>,
+        under_way: Vec<Rows>,
+        vitals: Arc<Vitals>,
+        most: Arc<AtomicU64>,
+        is_slow: bool,
+    }
+
+    impl Log for Slow {
+        fn commit(&mut self, epoch: &Epoch, share: Share) -> Result<(), Error> {
+            self.under_way.extend_from_slice(&epoch.rows[..share.of(epoch.rows.len())]);
+            let mut kept = self.kept.lock().expect("nobody panics here");
+            let committed: u64 = kept.iter().map(|epoch| epoch.commit.totals.messages).max().unwrap_or(0);
+            // As slow as others allow: until nobody reads any more.
+            let (mut read, mut same) = (0, 0);
+            while self.is_slow && same < 1_000 {
+                thread::yield_now();
+                let now = self.vitals.read.load(Relaxed);
+                (read, same) = if now == read { (read, same + 1) } else { (now, 0) };
+            }
+            self.most.fetch_max(read.saturating_sub(committed), Relaxed);
+            if share == Share::ALL {
+                self.under_way.clear();
+                let Epoch { commit, rows, .. } = epoch;
+                kept.push(Epoch { commit: commit.clone(), rows: rows.clone(), snapshot: None });
+            }
+            Ok(())
+        }
+
+        fn rewind(&mut self) -> Result<(), Error> {
+            self.under_way.clear();
+            Ok(())
+        }
+    }
+
+    /// Joins on such a log, and says what was committed and how much was under way at most.
+    fn logged(strikes: &[(usize, Strike)], patience: Duration, is_slow: bool) -> (Vec<Epoch>, u64, Vec<Death>) {
+        let job = Arc::new(InMemory::new(12, 64));
+        let staff = Staff { threads: 2, readers: 1, abreast: 64, desk: 4, patience };
+        let kills = Kills::exactly(staff.roles(STAGES, 1).len(), strikes);
+        let messages = Arc::new(memory::messages(5, CUSTOMERS * 5));
+        let vitals = Arc::new(Vitals::default());
+        let (kept, most) = (Arc::default(), Arc::default());
+        let slow = Slow {
+            kept: Arc::clone(&kept),
+            most: Arc::clone(&most),
+            vitals: Arc::clone(&vitals),
+            is_slow,
+            ..Slow::default()
+        };
+        let durable = Durable {
+            log: Box::new(slow),
+            last: vec![Commit { cut: vec![Mark::default(); 12 * STAGES], ..Commit::default() }],
+            epoch: THE_WHOLE_RUN,
+            messages: 2_000,
+            snapshot: THE_WHOLE_RUN,
+            stop: Arc::default(),
+        };
+        let (partitions, tables, output) = (job.partitions(&messages), job.tables(), job.output());
+        run(job, partitions, tables, output, &staff, kills, Arc::clone(&vitals), Some(durable))
+            .expect("nothing is fatal in memory");
+        let deaths = vitals.deaths_from(0);
+        let kept = std::mem::take(&mut *kept.lock().expect("nobody panics here"));
+        (kept, most.load(Relaxed), deaths)
+    }
+
+    /// Every epoch once, in order, with all rows.
+    fn assert_exact(kept: &[Epoch]) {
+        let epochs: Vec<u64> = kept.iter().map(|epoch| epoch.commit.epoch).collect();
+        assert_eq!(epochs, (1..=kept.len() as u64).collect::<Vec<_>>());
+        let rows: Vec<&[u8]> =
+            kept.iter().flat_map(|epoch| &epoch.rows).flat_map(|rows| rows.bytes.chunks(memory::ROW)).collect();
+        let different: std::collections::HashSet<&[u8]> = rows.iter().copied().collect();
+        assert_eq!((rows.len() as u64, different.len() as u64), (CUSTOMERS * 5, CUSTOMERS * 5));
+        let last = kept.last().expect("there are some");
+        assert_eq!((last.commit.totals.joined, last.commit.totals.open), (CUSTOMERS * 5, 0));
+    }
+
+    #[test]
+    fn whoever_dies_every_epoch_is_committed_once() {
+        let shares = [0, 128, 256].map(Share);
+        for (worker, share) in (0..6).flat_map(|worker| shares.map(|share| (worker, share))) {
+            let strikes: Vec<_> =
+                How::ALL.into_iter().zip(1..).map(|(how, turn)| (worker, Strike { turn, share, how })).collect();
+            let (kept, _, deaths) = logged(&strikes, SIGN_OF_LIFE, false);
+            assert_exact(&kept);
+            assert_eq!(deaths.len(), 3, "worker {worker}, {share:?}");
+        }
+    }
+
+    #[test]
+    fn a_slow_sink_holds_up_the_readers_and_no_memory_grows() {
+        let (kept, most, _) = logged(&[], SIGN_OF_LIFE, true);
+        assert_exact(&kept);
+        // Epochs on the desk, at work and growing, and what lies on the desks above.
+        let bound = 4 * (2_000 + 64 * 2) + 2 * 4 * 4 * 64 * 2;
+        assert!(kept.len() > 20 && (2_000..bound).contains(&most), "{} epochs, {most} messages", kept.len());
+    }
+
+    #[test]
+    fn a_worker_that_hangs_is_replaced_and_what_it_had_taken_is_given_again() {
+        for worker in 0..6 {
+            let hang = Strike { turn: 2, share: Share(128), how: How::Hang };
+            let (kept, _, deaths) = logged(&[(worker, hang)], Duration::from_millis(400), false);
+            assert_exact(&kept);
+            // A machine that is busy enough may make others look as if they hung: they are replaced as well.
+            assert!(deaths.iter().any(|death| death.kind == FaultKind::Killed), "worker {worker}: {deaths:?}");
+        }
     }
 
     #[test]

@@ -79,8 +79,6 @@ pub(crate) struct Told {
     pub(crate) snapshot: Option<Snapshot>,
     /// The commits after it.
     pub(crate) commits: Vec<Commit>,
-    /// The group's offset, if it has one.
-    pub(crate) offset: Option<u64>,
 }
 
 /// In the topic a commit is about one partition; among so many given to a process it is a shard's.
@@ -119,7 +117,7 @@ pub(crate) fn read(
         let cut = last.and_then(|last| last.cut[from..from + stages].iter().min()).map(|mark| mark.offset);
         // The transaction's markers are not in all partitions at the same moment.
         if cut.unwrap_or(0) >= offset.unwrap_or(0) {
-            return Ok(Told { offset, ..told });
+            return Ok(told);
         }
         if Instant::now() >= until {
             return Err(Error::Request(format!(

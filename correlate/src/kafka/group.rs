@@ -128,6 +128,11 @@ impl Group {
         Ok(None)
     }
 
+    /// What was given is not ours any more, though nobody has said so yet.
+    pub(crate) fn forget(&self) {
+        self.shared.state().given = None;
+    }
+
     /// The round is over when this is dropped.
     pub(crate) fn finishing(&self) -> impl Drop + use<> {
         Finishing(Arc::clone(&self.shared))

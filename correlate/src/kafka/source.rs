@@ -1,7 +1,7 @@
 //! Partitions of the source, and the join of what is in them.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,7 +46,7 @@ pub(crate) struct Partition {
     /// The next offset.
     next: u64,
     /// Where blocks ended before that are read again.
-    ends: VecDeque<u64>,
+    ends: Vec<u64>,
     /// Where it ended when the run began, if that is where the run ends.
     until: Option<u64>,
     first: u64,
@@ -154,10 +154,7 @@ impl Partition {
 
     /// Reads a block: up to where one ended before, or as much as there is.
     fn read(&mut self) -> Result<(), Error> {
-        while self.ends.front().is_some_and(|end| *end <= self.next) {
-            self.ends.pop_front();
-        }
-        let limit = self.ends.front().copied();
+        let limit = self.ends.get(self.ends.partition_point(|end| *end <= self.next)).copied();
         let (mut bytes, mut broken) = (Vec::new(), Vec::new());
         let began = Instant::now();
         let mut count = 0;

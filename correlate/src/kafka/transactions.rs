@@ -124,6 +124,12 @@ impl Transactions {
     }
 }
 
+/// The group knows us no more, or not as who we were.
+fn is_taken(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
+    error.rdkafka_error_code().is_some_and(|code| [FencedInstanceId, IllegalGeneration, UnknownMemberId].contains(&code))
+}
+
 /// Asks again as long as the client says that it may help: a broker that is away may come back.
 fn patiently(mut ask: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
     let until = Instant::now() + PATIENCE;
@@ -140,6 +146,15 @@ impl Log for Transactions {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.attempt(epoch, share) {
+                Err(error) if is_taken(&error) => {
+                    self.rewind()?;
+                    return Err(Error::Taken);
+                }
+                // Its transaction was open for too long, as when a broker was away; whether it counts is in the commits.
+                Err(KafkaError::Transaction(error)) if error.is_fatal() => {
+                    self.is_open = false;
+                    return Err(Error::Fenced(error.to_string()));
+                }
                 Err(KafkaError::Transaction(error)) if error.txn_requires_abort() && Instant::now() < until => {
                     // None of it counts, and all of it is here.
                     self.rewind()?;
@@ -151,8 +166,12 @@ impl Log for Transactions {
 
     fn rewind(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.is_open) {
-            patiently(|| self.producer.abort_transaction(Duration::from_secs(10)))
-                .map_err(failed("take back an epoch"))?;
+            match patiently(|| self.producer.abort_transaction(Duration::from_secs(10))) {
+                Err(KafkaError::Transaction(error)) if error.is_fatal() => {
+                    return Err(Error::Fenced(error.to_string()));
+                }
+                done => done.map_err(failed("take back an epoch"))?,
+            }
         }
         Ok(())
     }

@@ -757,3 +757,175 @@ impl Drop for Embedded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        log::{Merge, Rows, Totals, segment::Frames},
+        random::Random,
+    };
+
+    /// A folder of a test's own, gone with it.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("correlate-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&dir);
+            Dir(dir)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn epoch(number: u64) -> Epoch {
+        let until = Mark { offset: number * 10, byte: 0 };
+        let commit = Commit {
+            epoch: number,
+            totals: Totals { messages: number * 10, ..Totals::default() },
+            cut: vec![until],
+            merges: vec![Merge { partition: 0, stage: 0, until }],
+            ..Commit::default()
+        };
+        let rows = (0..2).map(|file| Rows { file, count: 1, bytes: vec![number as u8; 30] }).collect();
+        Epoch { commit, rows, snapshot: None }
+    }
+
+    const ALL: Guarantees = Guarantees { truncates: true };
+
+    fn filled(dir: &Dir, epochs: u64) {
+        let (mut log, past) = Folder::open(&dir.0, &json!("test")).expect("opened").log(vec![0; 2], 1, ALL).expect("a log");
+        assert_eq!(past.commits, []);
+        (1..=epochs).for_each(|number| log.commit(&epoch(number), Share::ALL).expect("committed"));
+    }
+
+    fn opened(dir: &Dir) -> Result<(Embedded, Past), Error> {
+        Folder::open(&dir.0, &json!("test"))?.log(vec![0; 2], 1, ALL)
+    }
+
+    #[test]
+    fn what_was_committed_is_there_and_what_was_not_is_gone() {
+        let dir = Dir::new("log-commit");
+        filled(&dir, 5);
+        let (mut log, past) = opened(&dir).expect("it is sound");
+        assert_eq!(past.commits, (1..=5).map(|number| epoch(number).commit).collect::<Vec<_>>());
+        log.commit(&epoch(6), Share(128)).expect("half of it");
+        drop(log);
+        let (mut log, past) = opened(&dir).expect("it is sound");
+        assert_eq!((past.commits.len(), log.starts()), (5, 3));
+        log.commit(&epoch(6), Share(256)).expect("all of it");
+        log.commit(&epoch(7), Share(128)).expect("half of it");
+        log.rewind().expect("taken back");
+        log.commit(&epoch(7), Share::ALL).expect("all of it");
+        drop(log);
+        let about = About::read(&dir.0).expect("read").expect("there");
+        for (file, end) in about.entries().expect("sound").ends(2).into_iter().enumerate() {
+            let (mut frames, mut bytes, mut rows) = (Frames::new(about.sink(file), end), Vec::new(), Vec::new());
+            while frames.next(&mut bytes).expect("sound").is_some() {
+                rows.push(bytes[0]);
+            }
+            assert_eq!(rows, [1, 2, 3, 4, 5, 6, 7], "file {file}");
+        }
+    }
+
+    #[test]
+    fn whatever_happens_to_the_commits_nothing_is_silently_skipped() {
+        let dir = Dir::new("log-fuzz");
+        filled(&dir, 8);
+        let about = About::read(&dir.0).expect("read").expect("there");
+        let path = about.commits().segment(0);
+        let (sound, all) = (fs::read(&path).expect("there"), about.entries().expect("sound").list);
+        let mut random = Random::new(11);
+        for _ in 0..3_000 {
+            let mut bytes = sound.clone();
+            match random.below(4) {
+                0 => bytes.truncate(random.below(bytes.len() as u64 + 1) as usize),
+                1 => bytes.extend((0..random.below(60)).map(|_| random.next() as u8)),
+                2 => {
+                    let (from, to) = (random.below(bytes.len() as u64), random.below(bytes.len() as u64));
+                    bytes.drain(from.min(to) as usize..from.max(to) as usize);
+                }
+                _ => {
+                    let at = random.below(bytes.len() as u64) as usize;
+                    bytes[at] ^= 1 << random.below(8);
+                }
+            }
+            fs::write(&path, &bytes).expect("written");
+            match about.entries() {
+                // What is read was written, in order, from the first on; what is left out is said to be torn.
+                Ok(read) => {
+                    assert!(all.starts_with(&read.list));
+                    assert!(read.list.len() == all.len() || read.torn > 0 || bytes.len() < sound.len());
+                    let lost = all.len() - read.list.len();
+                    // Of a tail that is there no more than the last is doubted.
+                    assert!(lost <= 1 || bytes.len() < sound.len(), "{lost} entries");
+                }
+                Err(Error::Corrupt { path: told, offset, .. }) => {
+                    assert!(told == path && offset <= bytes.len() as u64);
+                }
+                Err(Error::Request(words)) => assert!(words.contains("version"), "{words}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_of_a_partition_are_read_as_they_were_or_told_to_be_damaged() {
+        let dir = Dir::new("frames-fuzz");
+        filled(&dir, 8);
+        let about = About::read(&dir.0).expect("read").expect("there");
+        let end = about.entries().expect("sound").ends(2)[1];
+        let path = about.sink(1).segment(0);
+        let sound = fs::read(&path).expect("there");
+        let mut random = Random::new(12);
+        for _ in 0..3_000 {
+            let mut bytes = sound.clone();
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes.truncate(at),
+                1 => bytes[at] = random.next() as u8,
+                _ => bytes.splice(at..at, [random.next() as u8]).for_each(drop),
+            }
+            fs::write(&path, &bytes).expect("written");
+            let (mut frames, mut into, mut next) = (Frames::new(about.sink(1), end), Vec::new(), 1);
+            let read = loop {
+                match frames.next(&mut into) {
+                    Ok(None) => break Ok(()),
+                    Ok(Some(_)) => {
+                        assert_eq!(into, vec![next; 30]);
+                        next += 1;
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            match read {
+                Ok(()) => assert!(bytes == sound || bytes.starts_with(&sound), "the whole is there"),
+                Err(Error::Corrupt { .. } | Error::Request(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_read_as_it_was_or_not_at_all() {
+        let dir = Dir::new("snapshot-fuzz");
+        filled(&dir, 1);
+        let about = About::read(&dir.0).expect("read").expect("there");
+        let keys: Vec<u8> = (0..200).collect();
+        write_snapshot(&about, &epoch(1).commit, &keys).expect("written");
+        let name = SnapshotName { epoch: 1, shard: 0 };
+        assert_eq!(read_snapshot(&about, &name).expect("sound").bytes, keys);
+        let sound = fs::read(name.path(&about.snapshots())).expect("there");
+        for at in 0..sound.len() {
+            assert!(decode_snapshot(about.log, &name, &sound[..at]).is_err(), "cut at {at}");
+            let mut flipped = sound.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(decode_snapshot(about.log, &name, &flipped).is_err(), "flipped at {at}");
+        }
+    }
+}

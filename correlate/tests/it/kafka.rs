@@ -76,7 +76,7 @@ impl Broker {
 
     fn begin(&self, topic: &str, more: &str) -> Child {
         let mut command = self.command(topic, more);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+        command.stdout(Stdio::null()).spawn().expect("it starts")
     }
 
     fn command(&self, topic: &str, more: &str) -> Command {
