@@ -136,6 +136,7 @@ fn patiently(mut ask: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Kafk
     loop {
         match ask() {
             Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {}
+            Err(KafkaError::Flush(_)) if Instant::now() < until => {}
             done => return done,
         }
     }
