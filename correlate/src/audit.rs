@@ -61,7 +61,10 @@ impl fmt::Display for Audit {
         let Audit { rows, lost, doubled, invented, misplaced, .. } = self;
         if self.is_exact() {
             let (rows, right) = (count(*rows), count(self.right));
-            return write!(f, "exact: {rows} rows in the log hold what the seed says, {right} messages, every one once");
+            return write!(
+                f,
+                "exact: {rows} rows in the log hold what the seed says, {right} messages, every one once"
+            );
         }
         let sums = if self.sums { "right" } else { "wrong" };
         write!(
@@ -149,7 +152,8 @@ impl<'a> Iterator for Frames<'a> {
         let head = self.bytes.get(self.at..self.at + 24)?;
         let (len, messages, first) = (u32_at(head, 4)? as usize, u32_at(head, 8)?, u64_at(head, 12)?);
         let body = self.bytes.get(self.at + 24..self.at + 24 + len)?;
-        let is_sound = head[..4] == [0xf7, 0x63, 0x66, 0x1a] && self.crc.of(&[&head[..20], body]) == u32_at(head, 20)?;
+        let is_sound =
+            head[..4] == [0xf7, 0x63, 0x66, 0x1a] && self.crc.of(&[&head[..20], body]) == u32_at(head, 20)?;
         self.at += 24 + len;
         is_sound.then_some((first, messages, body))
     }
@@ -161,9 +165,9 @@ struct Crc([[u32; 256]; 8]);
 impl Crc {
     fn new() -> Crc {
         let mut tables = [[0; 256]; 8];
-        for n in 0..256 {
+        for (n, crc) in tables[0].iter_mut().enumerate() {
             let bit = |crc: u32, _| if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
-            tables[0][n] = (0..8).fold(n as u32, bit);
+            *crc = (0..8).fold(n as u32, bit);
         }
         for n in 0..256 {
             for table in 1..8 {

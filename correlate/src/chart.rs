@@ -36,7 +36,8 @@ pub(crate) fn rates(history: &[Point]) -> (Vec<(f64, f64)>, Vec<f64>) {
             Point::Start(at) => starts.push((at - first) as f64 / 1000.0),
             Point::Merged(at, messages) => {
                 // The first that is known may stand for much that is not.
-                merged[((at - first) / width) as usize] += messages - before.unwrap_or(messages).min(messages);
+                merged[((at - first) / width) as usize] +=
+                    messages - before.unwrap_or(messages).min(messages);
                 before = Some(messages);
             }
         }
@@ -69,12 +70,16 @@ pub(crate) fn draw(path: &Path, title: &str, history: &[Point]) -> Result<(), Er
         });
         chart.draw_series(bars)?;
         chart.draw_series(LineSeries::new(rates.iter().map(|(at, rate)| (*at, rate / 1e6)), &LINE))?;
-        let kills = starts.iter().map(|at| PathElement::new([(*at, 0.0), (*at, height)], KILL.stroke_width(1)));
+        let kills =
+            starts.iter().map(|at| PathElement::new([(*at, 0.0), (*at, height)], KILL.stroke_width(1)));
         chart.draw_series(kills)?;
         area.present()?;
         Ok(())
     };
-    let failed = { let mut drawn = drawn; drawn().err().map(|error| error.to_string()) };
+    let failed = {
+        let mut drawn = drawn;
+        drawn().err().map(|error| error.to_string())
+    };
     if let Some(words) = failed {
         return Err(Error::Request(format!("the chart cannot be drawn: {words}")));
     }

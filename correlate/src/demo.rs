@@ -86,7 +86,8 @@ impl Demo {
                 "3 streams of {streams} messages made and shuffled over {partitions} partitions in {took:.2} s"
             ));
         }
-        let job = Arc::new(InMemory::new(self.partitions.into(), self.batch as usize).sharded(self.shards.into()));
+        let job =
+            Arc::new(InMemory::new(self.partitions.into(), self.batch as usize).sharded(self.shards.into()));
         let staff = self.common.staff(usize::MAX, DESK);
         let mut ceiling = Ceiling { supervised: Vec::new(), plain: Vec::new() };
         let mut rounds = self.compare.map_or(1, |rounds| rounds.max(1));
@@ -128,7 +129,13 @@ impl Demo {
         let length = Length::Messages(messages.len() as u64);
         let outcome = progress::shown(self.common.is_quiet(), length, &vitals, || {
             let (partitions, tables, output) = (job.partitions(messages), job.tables(), job.output());
-            topology::run(Arc::clone(job), partitions, tables, output, staff, kills, Arc::clone(&vitals), None)
+            topology::run(
+                Arc::clone(job),
+                topology::Work { partitions, tables, output, durable: None },
+                staff,
+                kills,
+                Arc::clone(&vitals),
+            )
         })?;
         let gauge = outcome.tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table)));
         let verdict = memory::check(&outcome.output, self.seed, self.messages);

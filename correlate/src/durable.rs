@@ -77,6 +77,9 @@ impl<T> Resumed<T> {
     }
 }
 
+/// Batches, and where each ends.
+type Queue<J> = VecDeque<(Mark, <J as Job>::Batch)>;
+
 /// Merges again what is in no snapshot, and leaves the partitions where they are to be read on.
 pub(crate) fn resume<J: Job>(
     job: &J,
@@ -90,7 +93,10 @@ pub(crate) fn resume<J: Job>(
     let mut snapshots = past.snapshots.into_iter();
     for (shard, fresh) in fresh.into_iter().enumerate() {
         let (table, after) = match snapshots.next().flatten() {
-            None => (fresh, Commit { shard: shard as u32, cut: vec![Mark::default(); marks], ..Commit::default() }),
+            None => (
+                fresh,
+                Commit { shard: shard as u32, cut: vec![Mark::default(); marks], ..Commit::default() },
+            ),
             Some(Snapshot { after, bytes }) => {
                 let table = job.load(&bytes).map_err(|_| {
                     let epoch = after.epoch;
@@ -102,7 +108,11 @@ pub(crate) fn resume<J: Job>(
             }
         };
         if after.cut.len() != marks {
-            return Err(unlike(shard, after.epoch, "it is of a source with another number of partitions or stages"));
+            return Err(unlike(
+                shard,
+                after.epoch,
+                "it is of a source with another number of partitions or stages",
+            ));
         }
         tables.push(table);
         job.own(&mut tables[shard], shard);
@@ -111,7 +121,7 @@ pub(crate) fn resume<J: Job>(
     let from: Vec<Vec<Mark>> = last.iter().map(|commit: &Commit| commit.cut.clone()).collect();
     seek(job, partitions, &last, stages);
     // Batches that were sorted and are not to be merged yet: stages and shards are not all equally far.
-    let mut ahead: HashMap<(usize, usize), VecDeque<(Mark, J::Batch)>> = HashMap::new();
+    let mut ahead: HashMap<(usize, usize), Queue<J>> = HashMap::new();
     for commit in past.commits {
         let (shard, epoch) = (commit.shard as usize, commit.epoch);
         let Some(table) = tables.get_mut(shard) else {
@@ -128,7 +138,11 @@ pub(crate) fn resume<J: Job>(
                     break next;
                 }
                 if !job.fill(&mut partitions[p])? {
-                    return Err(unlike(shard, epoch, &format!("partition {p} ends before what was merged of it")));
+                    return Err(unlike(
+                        shard,
+                        epoch,
+                        &format!("partition {p} ends before what was merged of it"),
+                    ));
                 }
                 let (routed, mark) = (job.route(&partitions[p], true)?, job.mark(&partitions[p]));
                 job.pass(&mut partitions[p]);

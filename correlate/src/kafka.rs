@@ -146,9 +146,8 @@ impl Cluster {
         let admin: AdminClient<DefaultClientContext> =
             self.settings(&[]).create().map_err(failed("make an administrator"))?;
         let Topics { sink, duplicates, rejects, commits, .. } = &self.topics;
-        let topics = [sink, duplicates, rejects, commits].map(|name| {
-            NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
-        });
+        let topics = [sink, duplicates, rejects, commits]
+            .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(replication)));
         let made = admin.create_topics(&topics, &AdminOptions::new().request_timeout(Some(PATIENCE)));
         for made in futures_lite::future::block_on(made).map_err(failed("make topics"))? {
             match made {
@@ -163,7 +162,14 @@ impl Cluster {
 }
 
 /// Joins what is in the source, until it is asked to stop, or until what is there now is joined.
-pub(crate) fn run(options: &Brokers, shape: &Shape, stages: &[String], pace: &Pace, common: &Common, kills: (u64, u64)) -> Result<Done, Error> {
+pub(crate) fn run(
+    options: &Brokers,
+    shape: &Shape,
+    stages: &[String],
+    pace: &Pace,
+    common: &Common,
+    kills: (u64, u64),
+) -> Result<Done, Error> {
     let Some(brokers) = &options.brokers else { unreachable!("only with brokers") };
     if stages.is_empty() {
         return Err(Error::Request("with --brokers the stages have to be named: --stages A,B,C".to_owned()));
@@ -189,9 +195,23 @@ pub(crate) fn run(options: &Brokers, shape: &Shape, stages: &[String], pace: &Pa
         let Some(given) = group.given(&stop)? else { break };
         rounds += 1;
         if !common.is_quiet() {
-            say(format!("  {:7.3} s  given {} of {partitions} partitions: {given:?}", began.elapsed().as_secs_f64(), given.len()));
+            say(format!(
+                "  {:7.3} s  given {} of {partitions} partitions: {given:?}",
+                began.elapsed().as_secs_f64(),
+                given.len()
+            ));
         }
-        let run = Round { cluster: &cluster, options, shape, stages, pace, common, kills, group: &group, stop: &stop };
+        let run = Round {
+            cluster: &cluster,
+            options,
+            shape,
+            stages,
+            pace,
+            common,
+            kills,
+            group: &group,
+            stop: &stop,
+        };
         let vitals_of_round = if rounds == 1 { Arc::clone(&vitals) } else { Arc::default() };
         let done = thread::scope(|scope| {
             let working = scope.spawn(|| {
@@ -240,7 +260,12 @@ pub(crate) fn run(options: &Brokers, shape: &Shape, stages: &[String], pace: &Pa
             Line::number("duplicates", "duplicates", gauge.duplicates),
             Line { field: "group", name: "group", words: cluster.group.clone(), value: json!(cluster.group) },
         ],
-        verdict: if stopped { "stopped; whoever is in the group goes on" } else { "all that was there is joined" }.to_owned(),
+        verdict: if stopped {
+            "stopped; whoever is in the group goes on"
+        } else {
+            "all that was there is joined"
+        }
+        .to_owned(),
         exact: None,
     };
     report.print(common.report)?;
@@ -274,15 +299,24 @@ impl Round<'_> {
     fn run(&self, given: &[i32], vitals: &Arc<Vitals>) -> Result<Ended, Error> {
         let fields = self.shape.fields()?;
         let longest = self.shape.longest_line as usize;
-        let manner = crate::read::Manner { fields, longest, bytes: Arc::default(), cut_short: Arc::default() };
-        let join = InFiles::new(self.stages.to_vec(), given.len(), manner, false, false)?.sharded(given.len());
+        let manner =
+            crate::read::Manner { fields, longest, bytes: Arc::default(), cut_short: Arc::default() };
+        let join =
+            InFiles::new(self.stages.to_vec(), given.len(), manner, false, false)?.sharded(given.len());
         let job = Arc::new(source::InKafka::new(join, self.cluster, given, self.options.until_end));
         // Whoever was in the middle of a transaction is fenced off before anything is read of it.
         let log = transactions::Transactions::new(self.cluster, self.group, job.keys(), given)?;
         let mut past = Past::default();
         let mut partitions = Vec::new();
         for (shard, partition) in given.iter().enumerate() {
-            let told = commits::read(self.cluster, self.group, *partition, shard as u32, given.len(), self.stages.len())?;
+            let told = commits::read(
+                self.cluster,
+                self.group,
+                *partition,
+                shard as u32,
+                given.len(),
+                self.stages.len(),
+            )?;
             partitions.push(job.partition(shard, *partition, &told)?);
             past.snapshots.push(told.snapshot);
             past.commits.extend(told.commits);
@@ -294,19 +328,35 @@ impl Round<'_> {
         let Staff { threads, .. } = self.common.staff(usize::MAX, 8);
         let readers = threads.clamp(2, 8).min(given.len().max(1));
         // A reader may wait for its broker, and holds up its thread.
-        let staff = Staff { threads: threads + readers, readers, abreast: usize::MAX, desk: 16, patience: SIGN_OF_LIFE };
+        let staff = Staff {
+            threads: threads + readers,
+            readers,
+            abreast: usize::MAX,
+            desk: 16,
+            patience: SIGN_OF_LIFE,
+        };
         let (kills, seed) = self.kills;
         let mut turns = vec![200; readers + self.stages.len() + given.len()];
         turns.push(4);
         let kills = Kills::seeded(seed, kills, &turns);
         let length = Length::Messages(partitions.iter().map(source::Partition::until).sum());
         let outcome = progress::shown(self.common.is_quiet(), length, vitals, || {
-            topology::run(Arc::clone(&job), partitions, resumed.tables, (), &staff, kills, Arc::clone(vitals), Some(durable))
+            topology::run(
+                Arc::clone(&job),
+                topology::Work { partitions, tables: resumed.tables, output: (), durable: Some(durable) },
+                &staff,
+                kills,
+                Arc::clone(vitals),
+            )
         })?;
         let gauge = outcome.tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table)));
         let messages = vitals.merged.load(Relaxed).saturating_sub(before.messages);
         if !self.common.is_quiet() {
-            say(format!("           {} messages merged, {} merged again first", count(messages), count(again)));
+            say(format!(
+                "           {} messages merged, {} merged again first",
+                count(messages),
+                count(again)
+            ));
         }
         let is_through = self.options.until_end && !self.group.is_asked_to_stop(self.stop);
         Ok(Ended { totals: Totals { messages, ..Totals::default() }, gauge, again, is_through })

@@ -181,7 +181,12 @@ impl InMemory {
     /// How often a reader, a stage, the sink and the writer will be asked to do something, for so many messages.
     pub(crate) fn turns(&self, messages: usize) -> (u64, u64, u64, u64) {
         let blocks = (messages / self.block_len()) as u64;
-        (blocks, blocks * self.shards as u64, blocks * STAGES as u64, (messages / STAGES / PAGE + self.partitions) as u64)
+        (
+            blocks,
+            blocks * self.shards as u64,
+            blocks * STAGES as u64,
+            (messages / STAGES / PAGE + self.partitions) as u64,
+        )
     }
 }
 
@@ -366,9 +371,15 @@ impl Job for InMemory {
 
     fn save(&self, open: &Open) -> Vec<u8> {
         let mut saved = Writer(Vec::with_capacity(48 + open.table.len() * 26));
-        [open.joined, open.duplicates, open.table.peak() as u64, open.peak_bytes as u64, open.table.len() as u64]
-            .into_iter()
-            .for_each(|n| saved.u64(n));
+        [
+            open.joined,
+            open.duplicates,
+            open.table.peak() as u64,
+            open.peak_bytes as u64,
+            open.table.len() as u64,
+        ]
+        .into_iter()
+        .for_each(|n| saved.u64(n));
         for place in open.table.iter() {
             saved.u64(place.customer);
             place.payloads.iter().for_each(|payload| saved.u64(*payload));
@@ -554,8 +565,13 @@ mod tests {
         let kills = Kills::seeded(seed, kills, &turns);
         let partitions = job.partitions(&Arc::new(messages));
         let vitals = Arc::new(Vitals::default());
-        let outcome =
-            topology::run(Arc::clone(&job), partitions, job.tables(), job.output(), &staff, kills, vitals, None);
+        let outcome = topology::run(
+            Arc::clone(&job),
+            topology::Work { partitions, tables: job.tables(), output: job.output(), durable: None },
+            &staff,
+            kills,
+            vitals,
+        );
         let outcome = outcome.expect("nothing is fatal in memory");
         let rows = outcome.output.files.into_iter().flat_map(|file| file.rows).collect();
         (rows, outcome.tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table))))

@@ -212,7 +212,8 @@ impl Partition {
     pub(crate) fn seek(&mut self, mark: Mark) {
         (self.state, self.mark, self.block) = (State::Closed, mark, None);
         let blocks = mark.byte / BLOCK as u64;
-        self.pace.turn = (blocks * self.pace.turns).checked_div(self.pace.blocks).unwrap_or(0).min(self.pace.turns);
+        self.pace.turn =
+            (blocks * self.pace.turns).checked_div(self.pace.blocks).unwrap_or(0).min(self.pace.turns);
     }
 
     /// Files that are read in step: at any time about the same part of each has been read, so that all end together.
@@ -266,7 +267,9 @@ impl Partition {
 fn open(source: &Source, from: Mark, manner: &Manner) -> io::Result<State> {
     Ok(match source.form {
         Form::Ndjson => State::Lines(Lines::new(input(source, from.byte, manner)?, from)),
-        Form::Csv if from == Mark::default() => State::Csv(Box::new(Csv::new(input(source, 0, manner)?, manner))),
+        Form::Csv if from == Mark::default() => {
+            State::Csv(Box::new(Csv::new(input(source, 0, manner)?, manner)))
+        }
         Form::Csv => {
             // The header is where it was.
             let quiet = Manner { bytes: Arc::default(), cut_short: Arc::default(), ..manner.clone() };
@@ -632,7 +635,8 @@ mod tests {
             let text = match &block.text {
                 Text::Lines { first, bytes } => format!("{first} {}", String::from_utf8_lossy(bytes)),
                 Text::Csv { records, raw, .. } => {
-                    let records: Vec<_> = records.iter().map(|record| (record.line, &raw[record.raw.clone()])).collect();
+                    let records: Vec<_> =
+                        records.iter().map(|record| (record.line, &raw[record.raw.clone()])).collect();
                     format!("{records:?}")
                 }
             };
@@ -680,7 +684,11 @@ mod tests {
                 let all = blocks(&source, Mark::default(), &manner);
                 for (n, (_, mark)) in all.iter().enumerate() {
                     let rest = blocks(&source, *mark, &manner);
-                    assert!(rest == all[n + 1..], "round {round}, {form:?}, packed {packed}, from block {}", n + 1);
+                    assert!(
+                        rest == all[n + 1..],
+                        "round {round}, {form:?}, packed {packed}, from block {}",
+                        n + 1
+                    );
                 }
             }
         }

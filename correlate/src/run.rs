@@ -165,7 +165,8 @@ impl Run {
             );
             #[cfg(not(feature = "kafka"))]
             return Err(Error::Request(
-                "this program was built without Kafka: cargo build --release -p correlate --features kafka".to_owned(),
+                "this program was built without Kafka: cargo build --release -p correlate --features kafka"
+                    .to_owned(),
             ));
         }
         let fields = self.shape.fields()?;
@@ -198,7 +199,11 @@ impl Run {
         let names = output::names(partitions);
         let files = folder.files(&names)?;
         let staff = self.common.staff(self.abreast.into(), DESK);
-        let kills = Kills::seeded(self.seed, self.kills, &turns(bytes, staff.readers, job.stages().len(), job.shards()));
+        let kills = Kills::seeded(
+            self.seed,
+            self.kills,
+            &turns(bytes, staff.readers, job.stages().len(), job.shards()),
+        );
         let began = Instant::now();
         let mut sources = Partition::in_step(&input.sources);
         let mut resumed = None;
@@ -215,7 +220,13 @@ impl Run {
         }
         let outcome = progress::shown(self.common.is_quiet(), Length::Bytes(bytes), &vitals, || {
             let vitals = Arc::clone(&vitals);
-            topology::run(Arc::clone(&job), sources, tables, files, &staff, kills, vitals, durable)
+            topology::run(
+                Arc::clone(&job),
+                topology::Work { partitions: sources, tables, output: files, durable },
+                &staff,
+                kills,
+                vitals,
+            )
         })?;
         let (mut tables, mut files) = (outcome.tables, outcome.output);
         if stop.is_some_and(|stop| stop.load(Relaxed)) {
@@ -231,7 +242,8 @@ impl Run {
         gauge.duplicates += left.late;
         let took = began.elapsed();
         // The readers' count against the table's: whatever is wrong here, nothing is declared complete. `verify` asks more.
-        let messages = if resumed.is_some() { vitals.merged.load(Relaxed) } else { vitals.read.load(Relaxed) };
+        let messages =
+            if resumed.is_some() { vitals.merged.load(Relaxed) } else { vitals.read.load(Relaxed) };
         let found = gauge.joined * job.stages().len() as u64 + gauge.duplicates + left.messages;
         if messages != found {
             let (messages, found) = (count(messages), count(found));
@@ -443,12 +455,7 @@ fn unfold(job: &InFiles, dir: &Path, files: &mut Files) -> Result<(), Error> {
 }
 
 /// Finds open keys that are in a part already: their messages came after the key was joined.
-fn mark_late(
-    job: &InFiles,
-    table: &mut Open,
-    part: std::fs::File,
-    path: &Path,
-) -> Result<(), Error> {
+fn mark_late(job: &InFiles, table: &mut Open, part: std::fs::File, path: &Path) -> Result<(), Error> {
     let (mut part, mut row) = (BufReader::with_capacity(1 << 16, part), Vec::new());
     while part.read_until(b'\n', &mut row).map_err(Error::file("read", path))? > 0 {
         job.mark_late(table, &row);

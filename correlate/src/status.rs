@@ -100,7 +100,9 @@ impl Seen {
         let last = self.last();
         let stages = last.first().map_or(1, |commit| commit.cut.len() / ends.len().max(1)).max(1);
         let done = |p: usize| {
-            let marks = last.iter().flat_map(|commit| commit.cut.get(p * stages..(p + 1) * stages).unwrap_or_default());
+            let marks = last
+                .iter()
+                .flat_map(|commit| commit.cut.get(p * stages..(p + 1) * stages).unwrap_or_default());
             marks.map(|mark: &Mark| mark.offset).min().unwrap_or(0)
         };
         ends.iter().enumerate().map(|(p, end)| (done(p), end.messages)).collect()
@@ -171,7 +173,10 @@ impl Seen {
         };
         let mut lines = vec![format!("{}: {running}", self.about.dir.display())];
         let mut line = |name: &str, words: String| lines.push(format!("  {name:<18}{words}"));
-        line("messages", format!("{} merged, {} keys joined, {} open", count(messages), count(joined), count(open)));
+        line(
+            "messages",
+            format!("{} merged, {} keys joined, {} open", count(messages), count(joined), count(open)),
+        );
         let partitions = self.partitions();
         if self.about.filled.is_some() {
             let lag: u64 = partitions.iter().map(|(done, end)| end - done).sum();
@@ -181,7 +186,10 @@ impl Seen {
             }
         }
         if let Some(rate) = self.rate() {
-            line("rate", format!("{} messages/s in the last seconds before the last commit", count(rate as u64)));
+            line(
+                "rate",
+                format!("{} messages/s in the last seconds before the last commit", count(rate as u64)),
+            );
         }
         let last = self.last();
         if let Some(at) = last.iter().map(|commit| commit.millis).max() {

@@ -105,9 +105,15 @@ impl Job for InLog {
         let Some((first, messages)) = partition.frames.next(&mut partition.block)? else { return Ok(false) };
         let bytes = &partition.block;
         let are_messages = bytes.len() == messages as usize * MESSAGE
-            && bytes.iter().skip(MESSAGE - 1).step_by(MESSAGE).all(|stage| usize::from(*stage) < self.stages().len());
+            && bytes
+                .iter()
+                .skip(MESSAGE - 1)
+                .step_by(MESSAGE)
+                .all(|stage| usize::from(*stage) < self.stages().len());
         if !are_messages {
-            return Err(Error::Request(format!("the frame at message {first} holds something else than messages")));
+            return Err(Error::Request(format!(
+                "the frame at message {first} holds something else than messages"
+            )));
         }
         (partition.is_filled, partition.end) = (true, partition.frames.mark());
         Ok(true)
@@ -224,10 +230,17 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let whole = demo.messages * STAGES as u64;
     if !demo.common.is_quiet() {
         let at = before.messages;
-        say(format!("{}: {} messages in the source (filled in {:.2} s)", dir.display(), count(whole), took.as_secs_f64()));
+        say(format!(
+            "{}: {} messages in the source (filled in {:.2} s)",
+            dir.display(),
+            count(whole),
+            took.as_secs_f64()
+        ));
         if starts > 1 {
             let (at, again, took) = (count(at), count(again), resuming.as_secs_f64());
-            say(format!("  start {starts}: goes on at {at} messages; {again} were merged again in {took:.2} s"));
+            say(format!(
+                "  start {starts}: goes on at {at} messages; {again} were merged again in {took:.2} s"
+            ));
         }
     }
     let staff = demo.common.staff(usize::MAX, DESK);
@@ -236,7 +249,13 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let durable = demo.pace.durable(Box::new(log), resumed.last, Arc::clone(&stop));
     let outcome = progress::shown(demo.common.is_quiet(), Length::Messages(whole), &vitals, || {
         let vitals = Arc::clone(&vitals);
-        topology::run(Arc::clone(&job), partitions, resumed.tables, (), &staff, kills, vitals, Some(durable))
+        topology::run(
+            Arc::clone(&job),
+            topology::Work { partitions, tables: resumed.tables, output: (), durable: Some(durable) },
+            &staff,
+            kills,
+            vitals,
+        )
     })?;
     let gauge = outcome.tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table)));
     drop(outcome.tables);
@@ -265,7 +284,8 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
         let words = path.display().to_string();
         more.push(Line { field: "chart", name: "chart", value: words.clone().into(), words });
     }
-    let stopped = || format!("stopped after {} of {} messages; the same command goes on", count(merged), count(whole));
+    let stopped =
+        || format!("stopped after {} of {} messages; the same command goes on", count(merged), count(whole));
     let staged = job.stages().iter().zip(&vitals.staged);
     let report = Report {
         stages: staged.map(|(name, n)| (name.clone(), n.load(Relaxed))).collect(),

@@ -71,7 +71,18 @@ impl InFiles {
         let opening = label(b'{', key);
         let (hasher, other_hasher) = (RandomState::default(), RandomState::default());
         let shards = 1;
-        Ok(InFiles { stages, labels, opening, partitions, shards, strict, distinct, manner, hasher, other_hasher })
+        Ok(InFiles {
+            stages,
+            labels,
+            opening,
+            partitions,
+            shards,
+            strict,
+            distinct,
+            manner,
+            hasher,
+            other_hasher,
+        })
     }
 
     /// Output files besides the partitions.
@@ -203,7 +214,12 @@ impl InFiles {
 
     /// Sorts the records of a block: by the shards of their keys, or all into one. A batch for each stage, and with it what
     /// is rejected.
-    pub(crate) fn sort(&self, block: &Block, name: &str, shard: Option<usize>) -> Result<Routed<Self>, Error> {
+    pub(crate) fn sort(
+        &self,
+        block: &Block,
+        name: &str,
+        shard: Option<usize>,
+    ) -> Result<Routed<Self>, Error> {
         let stages = 0..self.stages.len() as u8;
         let shards = shard.map_or(0..self.shards, |shard| shard..shard + 1);
         let mut sorted: Vec<Batch> = shards
@@ -243,7 +259,7 @@ impl InFiles {
             Ok(())
         })?;
         let file = self.rejects() + shard.unwrap_or(0) * Self::EXTRAS.len();
-        let sheets = (rejected > 0).then(|| Sheet { file, page: rejects });
+        let sheets = (rejected > 0).then_some(Sheet { file, page: rejects });
         Ok(Routed { batches: sorted, sheets: sheets.into_iter().collect(), rejected })
     }
 
@@ -621,8 +637,11 @@ impl Job for InFiles {
         for _ in 0..len {
             let key = from.bytes()?;
             let hash = self.hasher.hash_one(key);
-            let is_first = |open: &Open, place: &Place| place.hash == hash && open.heap.part(place.first).key == key;
-            let Err(at) = open.table.find(hash, |place| is_first(&open, place)) else { return Err(Malformed) };
+            let is_first =
+                |open: &Open, place: &Place| place.hash == hash && open.heap.part(place.first).key == key;
+            let Err(at) = open.table.find(hash, |place| is_first(&open, place)) else {
+                return Err(Malformed);
+            };
             let (mut place, parts) = (Place { hash, ..Place::default() }, from.u32()?);
             place.last = FIRST;
             for n in 0..parts {

@@ -68,7 +68,8 @@ use std::{
 use async_executor::Executor;
 use backplane::{Device, DeviceId, Exit, Runtime, runtime::Smol};
 use backplane_supervisor::{
-    ChildId, ChildSpec, Event, Intensity, Pulse, Report, Restart, RestartStrategy, StartError, Starting, Supervisor,
+    ChildId, ChildSpec, Event, Intensity, Pulse, Report, Restart, RestartStrategy, StartError, Starting,
+    Supervisor,
 };
 use futures_lite::future::{block_on, or};
 
@@ -174,6 +175,18 @@ impl Role {
     }
 }
 
+/// What there is to do, and where it goes.
+pub(crate) struct Work<J: Job> {
+    /// The input.
+    pub(crate) partitions: Vec<J::Partition>,
+    /// The open keys of each shard.
+    pub(crate) tables: Vec<J::Table>,
+    /// The output.
+    pub(crate) output: J::Output,
+    /// A log, if it is to outlive its process.
+    pub(crate) durable: Option<Durable>,
+}
+
 /// What a run leaves.
 #[derive(Debug)]
 pub(crate) struct Outcome<T, O> {
@@ -188,18 +201,15 @@ pub(crate) struct Outcome<T, O> {
 /// Joins all partitions, whoever dies.
 pub(crate) fn run<J: Job>(
     job: Arc<J>,
-    partitions: Vec<J::Partition>,
-    tables: Vec<J::Table>,
-    output: J::Output,
+    work: Work<J>,
     staff: &Staff,
     kills: Kills,
     vitals: Arc<Vitals>,
-    durable: Option<Durable>,
 ) -> Result<Outcome<J::Table, J::Output>, Error> {
     let began = Instant::now();
     // Whoever waits for a disk holds up its thread.
-    let threads = staff.threads.max(1) + usize::from(durable.is_some());
-    let floor = Arc::new(Floor::new(job, partitions, staff, tables, output, kills, vitals, durable));
+    let threads = staff.threads.max(1) + usize::from(work.durable.is_some());
+    let floor = Arc::new(Floor::new(job, work, staff, kills, vitals));
     let executor = Arc::new(Executor::new());
     let root = floor.tree(&staff.roles(floor.job.stages().len(), floor.sinks.len()));
     let stop = Desk::<()>::new(1);
@@ -368,7 +378,15 @@ struct Pace {
 impl Growing {
     fn new(commit: Commit) -> Growing {
         let now = Instant::now();
-        Growing { commit, rows: Vec::new(), bytes: 0, messages: 0, since: now, snapshot: now, took: Duration::ZERO }
+        Growing {
+            commit,
+            rows: Vec::new(),
+            bytes: 0,
+            messages: 0,
+            since: now,
+            snapshot: now,
+            took: Duration::ZERO,
+        }
     }
 
     fn take_in<B>(&mut self, parcel: &Parcel<B>, stage: usize, stages: usize, messages: usize) {
@@ -417,16 +435,8 @@ impl fmt::Display for Ending {
 }
 
 impl<J: Job> Floor<J> {
-    fn new(
-        job: Arc<J>,
-        partitions: Vec<J::Partition>,
-        staff: &Staff,
-        tables: Vec<J::Table>,
-        output: J::Output,
-        kills: Kills,
-        vitals: Arc<Vitals>,
-        durable: Option<Durable>,
-    ) -> Floor<J> {
+    fn new(job: Arc<J>, work: Work<J>, staff: &Staff, kills: Kills, vitals: Arc<Vitals>) -> Floor<J> {
+        let Work { partitions, tables, output, durable } = work;
         let stages: Vec<_> = job.stages().iter().map(|_| Desk::new(staff.desk)).collect();
         let crew = staff.roles(stages.len(), tables.len()).len();
         let marks = partitions.len() * stages.len();
@@ -441,9 +451,14 @@ impl<J: Job> Floor<J> {
             .into_iter()
             .map(|table| {
                 let last = last.pop();
-                let from = last.as_ref().map_or_else(|| vec![Mark::default(); marks], |last| last.cut.clone());
+                let from =
+                    last.as_ref().map_or_else(|| vec![Mark::default(); marks], |last| last.cut.clone());
                 let (gauge, epoch) = (job.gauge(&table), last.map(Growing::new));
-                vitals.merged(epoch.as_ref().map_or(0, |epoch| epoch.commit.totals.messages), Gauge::default(), gauge);
+                vitals.merged(
+                    epoch.as_ref().map_or(0, |epoch| epoch.commit.totals.messages),
+                    Gauge::default(),
+                    gauge,
+                );
                 let bench = Berth::new(Bench { table, serial: 0, done: 0, gauge, epoch });
                 Sink { desk: Desk::new(staff.desk), bench, from }
             })
@@ -869,7 +884,12 @@ impl<J: Job> Floor<J> {
     }
 
     /// Writes, in a log for good.
-    fn do_deed(&self, ledger: &mut Ledger<J::Output>, deed: &Deed<J::Page>, share: Share) -> Result<(), Ending> {
+    fn do_deed(
+        &self,
+        ledger: &mut Ledger<J::Output>,
+        deed: &Deed<J::Page>,
+        share: Share,
+    ) -> Result<(), Ending> {
         let done = match (deed, &mut ledger.log) {
             (Deed::Sheet(sheet), _) => self.job.write(&mut ledger.output, sheet, share),
             (Deed::Epoch(epoch), Some(log)) => log.commit(epoch, share),
@@ -938,14 +958,22 @@ mod tests {
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let vitals = Arc::new(Vitals::default());
         let (partitions, table, output) = (job.partitions(&messages), job.tables(), job.output());
-        let outcome = run(Arc::clone(&job), partitions, table, output, &staff, kills, Arc::clone(&vitals), None);
+        let outcome = run(
+            Arc::clone(&job),
+            Work { partitions, tables: table, output, durable: None },
+            &staff,
+            kills,
+            Arc::clone(&vitals),
+        );
         let output = outcome.expect("nothing is fatal in memory").output;
         (memory::check(&output, 5, CUSTOMERS), vitals.deaths_from(0))
     }
 
     fn each_strike() -> impl Iterator<Item = (usize, Strike)> {
         let shares = [0, 100, 256].map(Share);
-        let workers = Staff { threads: 1, readers: 1, abreast: 64, desk: 4, patience: SIGN_OF_LIFE }.roles(STAGES, 1).len();
+        let workers = Staff { threads: 1, readers: 1, abreast: 64, desk: 4, patience: SIGN_OF_LIFE }
+            .roles(STAGES, 1)
+            .len();
         (0..workers).flat_map(move |worker| {
             shares.into_iter().flat_map(move |share| {
                 How::ALL.into_iter().map(move |how| (worker, Strike { turn: 2, share, how }))
@@ -1111,7 +1139,13 @@ mod tests {
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let (partitions, table, output) =
             (job.join.partitions(&messages), job.join.tables(), job.join.output());
-        let outcome = run(job, partitions, table, output, &staff, kills, Arc::default(), None)?;
+        let outcome = run(
+            job,
+            Work { partitions, tables: table, output, durable: None },
+            &staff,
+            kills,
+            Arc::default(),
+        )?;
         Ok(memory::check(&outcome.output, 5, CUSTOMERS))
     }
 
@@ -1159,7 +1193,11 @@ mod tests {
     }
 
     /// Joins on such a log, and says what was committed and how much was under way at most.
-    fn logged(strikes: &[(usize, Strike)], patience: Duration, is_slow: bool) -> (Vec<Epoch>, u64, Vec<Death>) {
+    fn logged(
+        strikes: &[(usize, Strike)],
+        patience: Duration,
+        is_slow: bool,
+    ) -> (Vec<Epoch>, u64, Vec<Death>) {
         let job = Arc::new(InMemory::new(12, 64));
         let staff = Staff { threads: 2, readers: 1, abreast: 64, desk: 4, patience };
         let kills = Kills::exactly(staff.roles(STAGES, 1).len(), strikes);
@@ -1182,8 +1220,14 @@ mod tests {
             stop: Arc::default(),
         };
         let (partitions, tables, output) = (job.partitions(&messages), job.tables(), job.output());
-        run(job, partitions, tables, output, &staff, kills, Arc::clone(&vitals), Some(durable))
-            .expect("nothing is fatal in memory");
+        run(
+            job,
+            Work { partitions, tables, output, durable: Some(durable) },
+            &staff,
+            kills,
+            Arc::clone(&vitals),
+        )
+        .expect("nothing is fatal in memory");
         let deaths = vitals.deaths_from(0);
         let kept = std::mem::take(&mut *kept.lock().expect("nobody panics here"));
         (kept, most.load(Relaxed), deaths)
@@ -1193,8 +1237,11 @@ mod tests {
     fn assert_exact(kept: &[Epoch]) {
         let epochs: Vec<u64> = kept.iter().map(|epoch| epoch.commit.epoch).collect();
         assert_eq!(epochs, (1..=kept.len() as u64).collect::<Vec<_>>());
-        let rows: Vec<&[u8]> =
-            kept.iter().flat_map(|epoch| &epoch.rows).flat_map(|rows| rows.bytes.chunks(memory::ROW)).collect();
+        let rows: Vec<&[u8]> = kept
+            .iter()
+            .flat_map(|epoch| &epoch.rows)
+            .flat_map(|rows| rows.bytes.chunks(memory::ROW))
+            .collect();
         let different: std::collections::HashSet<&[u8]> = rows.iter().copied().collect();
         assert_eq!((rows.len() as u64, different.len() as u64), (CUSTOMERS * 5, CUSTOMERS * 5));
         let last = kept.last().expect("there are some");
@@ -1205,8 +1252,11 @@ mod tests {
     fn whoever_dies_every_epoch_is_committed_once() {
         let shares = [0, 128, 256].map(Share);
         for (worker, share) in (0..6).flat_map(|worker| shares.map(|share| (worker, share))) {
-            let strikes: Vec<_> =
-                How::ALL.into_iter().zip(1..).map(|(how, turn)| (worker, Strike { turn, share, how })).collect();
+            let strikes: Vec<_> = How::ALL
+                .into_iter()
+                .zip(1..)
+                .map(|(how, turn)| (worker, Strike { turn, share, how }))
+                .collect();
             let (kept, _, deaths) = logged(&strikes, SIGN_OF_LIFE, false);
             assert_exact(&kept);
             assert_eq!(deaths.len(), 3, "worker {worker}, {share:?}");
@@ -1229,7 +1279,10 @@ mod tests {
             let (kept, _, deaths) = logged(&[(worker, hang)], Duration::from_millis(400), false);
             assert_exact(&kept);
             // A machine that is busy enough may make others look as if they hung: they are replaced as well.
-            assert!(deaths.iter().any(|death| death.kind == FaultKind::Killed), "worker {worker}: {deaths:?}");
+            assert!(
+                deaths.iter().any(|death| death.kind == FaultKind::Killed),
+                "worker {worker}: {deaths:?}"
+            );
         }
     }
 
@@ -1273,8 +1326,14 @@ mod tests {
             let messages = Arc::new(memory::messages(5, CUSTOMERS));
             let vitals = Arc::new(Vitals::default());
             let (partitions, table, output) = (job.partitions(&messages), job.tables(), job.output());
-            run(job, partitions, table, output, &staff, kills, Arc::clone(&vitals), None)
-                .expect("nothing is fatal in memory");
+            run(
+                job,
+                Work { partitions, tables: table, output, durable: None },
+                &staff,
+                kills,
+                Arc::clone(&vitals),
+            )
+            .expect("nothing is fatal in memory");
             let (deaths, restarted) = (vitals.deaths_from(0).len(), vitals.restarted.load(Relaxed));
             assert_eq!((deaths, restarted), (strikes.len(), strikes.len() as u64));
         }

@@ -124,7 +124,8 @@ impl Torture {
             toll.messages += audit.right;
             let said = said(&mut child);
             if !audit.is_exact() || said.0 != Some(0) {
-                toll.wrong.push(format!("job {number}: {audit}; the program ended with {:?}: {}", said.0, said.1));
+                toll.wrong
+                    .push(format!("job {number}: {audit}; the program ended with {:?}: {}", said.0, said.1));
             }
             return Ok(());
         }
@@ -165,7 +166,8 @@ impl Torture {
                 if let Some(path) = last_segment(&dir.join("commits"))? {
                     let half: Vec<u8> = [0xf7, b'c', b'f', 0x1a, 200, 0, 0, 0, 1, 0, 0, 0].into();
                     let mut file = append(&path)?;
-                    file.write_all(&half[..1 + random.below(11) as usize]).map_err(Error::file("write", &path))?;
+                    file.write_all(&half[..1 + random.below(11) as usize])
+                        .map_err(Error::file("write", &path))?;
                     toll.torn += 1;
                 }
             }
@@ -192,7 +194,8 @@ impl Torture {
         toll.flips += 1;
         let named = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if code != Some(1) || !words.contains("damaged at byte") || !words.contains(&named) {
-            toll.wrong.push(format!("bit {bit} of byte {at} of {} was flipped: {code:?} {words}", path.display()));
+            toll.wrong
+                .push(format!("bit {bit} of byte {at} of {} was flipped: {code:?} {words}", path.display()));
         }
         turn(&path, at, bit)
     }
@@ -276,10 +279,11 @@ impl Toll {
             took.as_secs_f64()
         );
         self.wrong.iter().for_each(|wrong| words += &format!("  {wrong}\n"));
-        words + &if is_exact {
-            format!("exact: {} messages joined, every one once", count(self.messages))
-        } else {
-            "WRONG".to_owned()
-        }
+        words
+            + &if is_exact {
+                format!("exact: {} messages joined, every one once", count(self.messages))
+            } else {
+                "WRONG".to_owned()
+            }
     }
 }

@@ -699,7 +699,11 @@ impl Folder {
     /// The program, to be killed.
     fn begin(&self, words: &str) -> std::process::Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_correlate"));
-        command.current_dir(&self.0).args(words.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .current_dir(&self.0)
+            .args(words.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.spawn().expect("it starts")
     }
 
@@ -737,8 +741,12 @@ fn a_job_that_is_killed_goes_on_and_every_message_is_joined_once() {
     assert!(said(&verdict.stdout).starts_with("exact: 60,000 rows"), "{}", said(&verdict.stdout));
     let chart = fs::read_to_string(folder.path("chart.svg")).expect("a chart");
     assert!(chart.starts_with("<svg") && chart.contains("million messages/s"));
-    let status: Value = serde_json::from_slice(&folder.correlate("status --log log --report json").stdout).expect("JSON");
-    assert_eq!((&status["restarts"], &status["lag"], &status["running"]), (&3.into(), &0.into(), &false.into()));
+    let status: Value =
+        serde_json::from_slice(&folder.correlate("status --log log --report json").stdout).expect("JSON");
+    assert_eq!(
+        (&status["restarts"], &status["lag"], &status["running"]),
+        (&3.into(), &0.into(), &false.into())
+    );
 }
 
 #[test]
@@ -770,8 +778,13 @@ fn damage_of_a_log_is_told_with_file_and_byte_and_changes_nothing() {
         flipped[200] ^= 4;
         fs::write(&path, &flipped).expect("written");
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let again = if part == "commits" { folder.correlate(job) } else { folder.correlate("verify --log log") };
-        let words = if part == "commits" { format!("{name} is damaged at byte ") } else { "sink-03 is damaged".into() };
+        let again =
+            if part == "commits" { folder.correlate(job) } else { folder.correlate("verify --log log") };
+        let words = if part == "commits" {
+            format!("{name} is damaged at byte ")
+        } else {
+            "sink-03 is damaged".into()
+        };
         refused(&again, 1, &words);
         assert_eq!(fs::read(&path).expect("a segment"), flipped, "nothing is changed");
         fs::write(&path, &sound).expect("written");
@@ -862,7 +875,8 @@ fn a_join_of_files_that_is_killed_goes_on_whatever_their_form() {
         "generate --output in --messages 20000 --format mixed --missing 5 --duplicates 5 --broken 2 --overwrite",
     );
     assert!(made.status.success(), "{}", said(&made.stderr));
-    let run = "run --input in --output out --log log --stages A,B,C --epoch 1 --epoch-messages 2000 --snapshot 10";
+    let run =
+        "run --input in --output out --log log --stages A,B,C --epoch 1 --epoch-messages 2000 --snapshot 10";
     for epochs in [1, 5, 11] {
         let mut child = folder.begin(&format!("{run} --kills 4"));
         folder.committed(epochs);

@@ -154,7 +154,9 @@ fn read_once(
         };
         let odd = || {
             let offset = message.offset();
-            Error::Request(format!("Kafka: message {offset} of {topic}, partition {partition}, is not one of ours"))
+            Error::Request(format!(
+                "Kafka: message {offset} of {topic}, partition {partition}, is not one of ours"
+            ))
         };
         match Entry::decode(message.payload().unwrap_or_default()).map_err(|Malformed| odd())? {
             Entry::Commit(commit) => {

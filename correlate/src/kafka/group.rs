@@ -160,7 +160,8 @@ impl Group {
     pub(crate) fn offset(&self, topic: &str, partition: i32) -> Result<Option<u64>, Error> {
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
-        let list = self.consumer.committed_offsets(list, PATIENCE).map_err(failed("ask for the group's offsets"))?;
+        let list =
+            self.consumer.committed_offsets(list, PATIENCE).map_err(failed("ask for the group's offsets"))?;
         let offset = list.find_partition(topic, partition).and_then(|element| element.offset().to_raw());
         Ok(offset.and_then(|offset| u64::try_from(offset).ok()))
     }

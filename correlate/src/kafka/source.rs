@@ -74,10 +74,9 @@ impl Keys {
     /// The key of a row, as it is written in JSON; a rejected line has none.
     pub(crate) fn key(&self, file: usize, row: &[u8]) -> Vec<u8> {
         let mut json = Vec::new();
-        if self.join.file(file) != self.partitions + 2 {
-            if let Some(key) = self.join.key_of_row(row) {
-                crate::record::write_key(&mut json, &key);
-            }
+        let is_row = self.join.file(file) != self.partitions + 2;
+        if let Some(key) = self.join.key_of_row(row).filter(|_| is_row) {
+            crate::record::write_key(&mut json, &key);
         }
         json
     }
@@ -103,7 +102,8 @@ impl InKafka {
     pub(crate) fn partition(&self, shard: usize, number: i32, told: &Told) -> Result<Partition, Error> {
         let topic = &self.cluster.topics.source;
         let consumer = self.cluster.reader()?;
-        let (low, high) = consumer.fetch_watermarks(topic, number, PATIENCE).map_err(failed("ask for the source's end"))?;
+        let (low, high) =
+            consumer.fetch_watermarks(topic, number, PATIENCE).map_err(failed("ask for the source's end"))?;
         let stages = self.join.stages().len();
         let own = |commit: &Commit| commit.cut[shard * stages..(shard + 1) * stages].to_vec();
         let mut ends: BTreeSet<u64> = BTreeSet::new();
@@ -160,14 +160,18 @@ impl Partition {
         let mut count = 0;
         self.first = self.next;
         let Some(consumer) = &self.consumer else { unreachable!("it is assigned") };
-        while limit.is_some_and(|limit| self.next < limit) || limit.is_none() && count < BLOCK && bytes.len() < BYTES {
+        while limit.is_some_and(|limit| self.next < limit)
+            || limit.is_none() && count < BLOCK && bytes.len() < BYTES
+        {
             let wait = if limit.is_some() { TICK } else { TICK.saturating_sub(began.elapsed()) };
             let message = match consumer.poll(wait) {
                 Some(Ok(message)) => message,
                 Some(Err(KafkaError::PartitionEOF(_))) if limit.is_none() => {
                     // What is not there for readers of what is committed (markers, aborted messages) counts as read.
                     let position = consumer.position().ok();
-                    let at = position.as_ref().and_then(|list| list.find_partition(&self.cluster.topics.source, self.number));
+                    let at = position
+                        .as_ref()
+                        .and_then(|list| list.find_partition(&self.cluster.topics.source, self.number));
                     let at = at.and_then(|at| at.offset().to_raw()).and_then(|at| u64::try_from(at).ok());
                     if let (0, Some(at)) = (count, at) {
                         (self.next, self.first) = (self.next.max(at), self.next.max(at));
@@ -176,7 +180,10 @@ impl Partition {
                     break;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    return Err(Error::Request(format!("Kafka: {} ends before what was merged of it", self.name)));
+                    return Err(Error::Request(format!(
+                        "Kafka: {} ends before what was merged of it",
+                        self.name
+                    )));
                 }
                 // A broker that is away may come back; one that says that it never will is believed.
                 Some(Err(error)) if is_final(&error) => return Err(failed("read the source")(error)),
@@ -213,9 +220,16 @@ impl Partition {
 
 fn is_final(error: &KafkaError) -> bool {
     use rdkafka::error::RDKafkaErrorCode::{
-        AutoOffsetReset, OffsetOutOfRange, SaslAuthenticationFailed, TopicAuthorizationFailed, UnknownTopicOrPartition,
+        AutoOffsetReset, OffsetOutOfRange, SaslAuthenticationFailed, TopicAuthorizationFailed,
+        UnknownTopicOrPartition,
     };
-    let fatal = [AutoOffsetReset, OffsetOutOfRange, SaslAuthenticationFailed, TopicAuthorizationFailed, UnknownTopicOrPartition];
+    let fatal = [
+        AutoOffsetReset,
+        OffsetOutOfRange,
+        SaslAuthenticationFailed,
+        TopicAuthorizationFailed,
+        UnknownTopicOrPartition,
+    ];
     error.rdkafka_error_code().is_some_and(|code| fatal.contains(&code))
 }
 
@@ -250,7 +264,8 @@ impl Job for InKafka {
 
     fn route(&self, partition: &Partition, _all: bool) -> Result<Routed<Self>, Error> {
         let Some(block) = &partition.block else { unreachable!("only what is filled is routed") };
-        let Routed { batches, sheets, rejected } = self.join.sort(block, &partition.name, Some(partition.shard))?;
+        let Routed { batches, sheets, rejected } =
+            self.join.sort(block, &partition.name, Some(partition.shard))?;
         Ok(Routed { batches, sheets, rejected })
     }
 

@@ -37,7 +37,12 @@ pub(crate) struct Transactions {
 
 impl Transactions {
     /// Under a name of its own: that it does not commit what is another's is seen to by the group's generation.
-    pub(crate) fn new(cluster: &Cluster, group: &Group, keys: Keys, given: &[i32]) -> Result<Transactions, Error> {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        group: &Group,
+        keys: Keys,
+        given: &[i32],
+    ) -> Result<Transactions, Error> {
         let name = format!("{}-{}-{}", cluster.group, std::process::id(), crate::log::millis());
         let own = [
             ("transactional.id", &*name),
@@ -48,7 +53,8 @@ impl Transactions {
         ];
         let producer: ThreadedProducer<DefaultProducerContext> =
             cluster.settings(&own).create().map_err(failed("make a producer"))?;
-        patiently(|| producer.init_transactions(Duration::from_secs(10))).map_err(failed("begin transactions"))?;
+        patiently(|| producer.init_transactions(Duration::from_secs(10)))
+            .map_err(failed("begin transactions"))?;
         Ok(Transactions {
             producer,
             cluster: cluster.clone(),
@@ -59,7 +65,13 @@ impl Transactions {
         })
     }
 
-    fn send(&self, topic: &str, partition: Option<i32>, key: &[u8], payload: &[u8]) -> Result<(), KafkaError> {
+    fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: &[u8],
+        payload: &[u8],
+    ) -> Result<(), KafkaError> {
         let mut record = BaseRecord::to(topic).key(key).payload(payload);
         if let Some(partition) = partition {
             record = record.partition(partition);
@@ -113,7 +125,11 @@ impl Transactions {
         }
         let offset = commit.cut.iter().map(|mark| mark.offset).min().unwrap_or(0);
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(&self.cluster.topics.source, partition, Offset::Offset(offset as i64))?;
+        offsets.add_partition_offset(
+            &self.cluster.topics.source,
+            partition,
+            Offset::Offset(offset as i64),
+        )?;
         let Some(member) = self.group.metadata() else {
             return Err(KafkaError::ClientCreation("the group is gone".to_owned()));
         };
@@ -127,7 +143,9 @@ impl Transactions {
 /// The group knows us no more, or not as who we were.
 fn is_taken(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
-    error.rdkafka_error_code().is_some_and(|code| [FencedInstanceId, IllegalGeneration, UnknownMemberId].contains(&code))
+    error
+        .rdkafka_error_code()
+        .is_some_and(|code| [FencedInstanceId, IllegalGeneration, UnknownMemberId].contains(&code))
 }
 
 /// Asks again as long as the client says that it may help: a broker that is away may come back.
@@ -156,7 +174,9 @@ impl Log for Transactions {
                     self.is_open = false;
                     return Err(Error::Fenced(error.to_string()));
                 }
-                Err(KafkaError::Transaction(error)) if error.txn_requires_abort() && Instant::now() < until => {
+                Err(KafkaError::Transaction(error))
+                    if error.txn_requires_abort() && Instant::now() < until =>
+                {
                     // None of it counts, and all of it is here.
                     self.rewind()?;
                 }

@@ -115,7 +115,8 @@ impl About {
         let end = |end: &End| json!([end.messages, end.segment, end.bytes]);
         let filled: Option<Vec<Value>> = self.filled.as_ref().map(|ends| ends.iter().map(end).collect());
         let log = format!("{:016x}", self.log);
-        let text = format!("{:#}\n", json!({ "format": VERSION, "log": log, "job": self.job, "filled": filled }));
+        let text =
+            format!("{:#}\n", json!({ "format": VERSION, "log": log, "job": self.job, "filled": filled }));
         let (path, unfinished) = (self.dir.join(ABOUT), self.dir.join("log.json.unfinished"));
         let written = File::create(&unfinished).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
@@ -225,7 +226,8 @@ impl Folder {
             if let Some(name) = names.last() {
                 if name.epoch > last {
                     let path = name.path(&about.snapshots());
-                    let why = format!("it is of epoch {}, and the last that was committed is {last}", name.epoch);
+                    let why =
+                        format!("it is of epoch {}, and the last that was committed is {last}", name.epoch);
                     return Err(Error::Corrupt { path, offset: 0, why });
                 }
                 let snapshot = read_snapshot(&about, name)?;
@@ -237,7 +239,8 @@ impl Folder {
                 kept.push((name.shard, name.epoch, read_snapshot(&about, name)?.after.cut));
             }
         }
-        let mut next: Vec<u64> = past.snapshots.iter().map(|s| s.as_ref().map_or(0, |s| s.after.epoch)).collect();
+        let mut next: Vec<u64> =
+            past.snapshots.iter().map(|s| s.as_ref().map_or(0, |s| s.after.epoch)).collect();
         let mut ends = vec![End::default(); owners.len()];
         for (commit, files) in entries.epochs() {
             for (file, end) in files {
@@ -276,7 +279,8 @@ impl Folder {
         commits.sync()?;
         // They may be many, and nobody needs them any more.
         entries.list.clear();
-        let log = Embedded { owners, stages, starts, tracks, ends, commits, kept, keeper: None, folder: self };
+        let log =
+            Embedded { owners, stages, starts, tracks, ends, commits, kept, keeper: None, folder: self };
         Ok((log, past))
     }
 }
@@ -404,13 +408,8 @@ pub(crate) struct Entries {
 
 impl Entries {
     fn read(place: &Place) -> Result<Entries, Error> {
-        let mut entries = Entries {
-            list: Vec::new(),
-            starts: 0,
-            end: End::default(),
-            torn: 0,
-            path: place.dir.clone(),
-        };
+        let mut entries =
+            Entries { list: Vec::new(), starts: 0, end: End::default(), torn: 0, path: place.dir.clone() };
         let segments = place.segments()?;
         let mut next = None;
         for (n, first) in segments.iter().copied().enumerate() {
@@ -424,7 +423,8 @@ impl Entries {
             }
             place.check(first, &bytes)?;
             if next.is_some_and(|next| next != first) {
-                let why = format!("it begins with entry {first} where {} should be", next.unwrap_or_default());
+                let why =
+                    format!("it begins with entry {first} where {} should be", next.unwrap_or_default());
                 return Err(Error::Corrupt { path, offset: 0, why });
             }
             let at = entries.read_segment(first, &path, &bytes, is_last)?;
@@ -461,8 +461,8 @@ impl Entries {
             if frame.first != next {
                 return Err(corrupt(&format_args!("entry {} is here where {next} should be", frame.first)));
             }
-            let entry =
-                Entry::decode(frame.bytes).map_err(|Malformed| corrupt(&"its checksum is right, and it is no entry"))?;
+            let entry = Entry::decode(frame.bytes)
+                .map_err(|Malformed| corrupt(&"its checksum is right, and it is no entry"))?;
             self.starts = match &entry {
                 Entry::Start { number, .. } => *number,
                 Entry::Epoch { starts, .. } => *starts,
@@ -559,7 +559,9 @@ fn write_snapshot(about: &About, after: &Commit, bytes: &[u8]) -> Result<(), Err
 fn read_snapshot(about: &About, name: &SnapshotName) -> Result<Snapshot, Error> {
     let path = name.path(&about.snapshots());
     let mut bytes = Vec::new();
-    File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(Error::file("read", &path))?;
+    File::open(&path)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(Error::file("read", &path))?;
     decode_snapshot(about.log, name, &bytes).map_err(|(offset, why)| {
         let why = format!("{why}; without this file the snapshot before it is used, if there is one");
         Error::Corrupt { path, offset: offset as u64, why }
@@ -580,11 +582,13 @@ fn decode_snapshot(log: u64, name: &SnapshotName, bytes: &[u8]) -> Result<Snapsh
         match (pieces, frame.messages) {
             (0, 1) => {
                 let commit = Commit::decode(&mut Reader(frame.bytes));
-                after = Some(commit.map_err(|Malformed| (at, "it does not say after which epoch".to_owned()))?);
+                after =
+                    Some(commit.map_err(|Malformed| (at, "it does not say after which epoch".to_owned()))?);
             }
             (_, 1) => keys.extend_from_slice(frame.bytes),
             _ => {
-                let is_whole = frame.bytes == (keys.len() as u64).to_le_bytes() && at + frame.len() == bytes.len();
+                let is_whole =
+                    frame.bytes == (keys.len() as u64).to_le_bytes() && at + frame.len() == bytes.len();
                 return match after {
                     Some(after) if is_whole => Ok(Snapshot { after, bytes: keys }),
                     _ => Err((at, "its end does not fit".to_owned())),
@@ -660,7 +664,8 @@ impl Embedded {
     fn forget(&self, about: &About, needed: &[(u64, &[Mark])]) -> Result<(), Error> {
         for (partition, end) in about.filled.iter().flatten().enumerate() {
             let from = partition * self.stages;
-            let marks = needed.iter().flat_map(|(_, cut)| cut.get(from..from + self.stages).unwrap_or_default());
+            let marks =
+                needed.iter().flat_map(|(_, cut)| cut.get(from..from + self.stages).unwrap_or_default());
             let needed = marks.map(|mark| mark.offset).min().unwrap_or(0);
             forget_before(&about.source(partition), needed, end.segment)?;
         }
@@ -707,10 +712,13 @@ impl Log for Embedded {
         }
         // Side by side: the disk has its say on all of them at once.
         thread::scope(|scope| {
-            let mut dirty: Vec<&mut Track> = self.tracks.iter_mut().filter(|track| track.is_dirty()).collect();
+            let mut dirty: Vec<&mut Track> =
+                self.tracks.iter_mut().filter(|track| track.is_dirty()).collect();
             let last = dirty.pop();
-            let others: Vec<_> =
-                dirty.into_iter().map(|track| thread::Builder::new().spawn_scoped(scope, || track.sync())).collect();
+            let others: Vec<_> = dirty
+                .into_iter()
+                .map(|track| thread::Builder::new().spawn_scoped(scope, || track.sync()))
+                .collect();
             let synced = last.map_or(Ok(()), Track::sync);
             let others = others.into_iter().map(|thread| match thread.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(synced)) => synced,
@@ -799,7 +807,8 @@ mod tests {
     const ALL: Guarantees = Guarantees { truncates: true };
 
     fn filled(dir: &Dir, epochs: u64) {
-        let (mut log, past) = Folder::open(&dir.0, &json!("test")).expect("opened").log(vec![0; 2], 1, ALL).expect("a log");
+        let (mut log, past) =
+            Folder::open(&dir.0, &json!("test")).expect("opened").log(vec![0; 2], 1, ALL).expect("a log");
         assert_eq!(past.commits, []);
         (1..=epochs).for_each(|number| log.commit(&epoch(number), Share::ALL).expect("committed"));
     }
@@ -825,7 +834,8 @@ mod tests {
         drop(log);
         let about = About::read(&dir.0).expect("read").expect("there");
         for (file, end) in about.entries().expect("sound").ends(2).into_iter().enumerate() {
-            let (mut frames, mut bytes, mut rows) = (Frames::new(about.sink(file), end), Vec::new(), Vec::new());
+            let (mut frames, mut bytes, mut rows) =
+                (Frames::new(about.sink(file), end), Vec::new(), Vec::new());
             while frames.next(&mut bytes).expect("sound").is_some() {
                 rows.push(bytes[0]);
             }

@@ -255,8 +255,11 @@ impl Frames {
         let path = || self.place.segment(self.segment);
         let Some(file) = &mut self.file else { unreachable!("a segment is open") };
         let begins = self.at.byte;
-        let corrupt =
-            |why: &dyn std::fmt::Display| Error::Corrupt { path: path(), offset: begins, why: why.to_string() };
+        let corrupt = |why: &dyn std::fmt::Display| Error::Corrupt {
+            path: path(),
+            offset: begins,
+            why: why.to_string(),
+        };
         let read = |file: &mut BufReader<File>, into: &mut [u8]| match file.read_exact(into) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(corrupt(&BadFrame::Short)),
             read => read.map_err(Error::file("read", path())),
@@ -296,10 +299,8 @@ impl Frames {
             return Err(Error::Corrupt { path: dir, offset: 0, why });
         };
         let path = self.place.segment(first);
-        let mut file = BufReader::with_capacity(
-            1 << 17,
-            File::open(&path).map_err(Error::file("open", &path))?,
-        );
+        let mut file =
+            BufReader::with_capacity(1 << 17, File::open(&path).map_err(Error::file("open", &path))?);
         let mut head = Vec::new();
         let head_is_read = file.by_ref().take(SEGMENT_HEAD as u64).read_to_end(&mut head);
         head_is_read.map_err(Error::file("read", &path))?;

@@ -55,8 +55,12 @@ impl Broker {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an administrator");
         let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
         let made = admin.create_topics([&new], &AdminOptions::new());
-        futures_lite::future::block_on(made).expect("an answer").into_iter().for_each(|made| drop(made.expect("made")));
-        let mut messages: Vec<(u64, &str)> = (0..keys).flat_map(|key| ["A", "B", "C"].map(|stage| (key, stage))).collect();
+        futures_lite::future::block_on(made)
+            .expect("an answer")
+            .into_iter()
+            .for_each(|made| drop(made.expect("made")));
+        let mut messages: Vec<(u64, &str)> =
+            (0..keys).flat_map(|key| ["A", "B", "C"].map(|stage| (key, stage))).collect();
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         for last in (1..messages.len()).rev() {
             messages.swap(last, dice.below(last as u64 + 1) as usize);
@@ -64,7 +68,8 @@ impl Broker {
         let producer: ThreadedProducer<DefaultProducerContext> =
             self.config().set("linger.ms", "20").create().expect("a producer");
         for (key, stage) in messages {
-            let (name, value) = (key.to_string(), format!(r#"{{"stage":"{stage}","key":{key},"value":{}}}"#, key * 31));
+            let (name, value) =
+                (key.to_string(), format!(r#"{{"stage":"{stage}","key":{key},"value":{}}}"#, key * 31));
             let mut record = BaseRecord::to(topic).key(&name).payload(&value).partition((key % 4) as i32);
             while let Err((_, again)) = producer.send(record) {
                 record = again;
@@ -81,8 +86,19 @@ impl Broker {
 
     fn command(&self, topic: &str, more: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_correlate"));
-        command.args(["run", "--brokers", &self.address, "--source", topic, "--sink", &format!("{topic}-out")]);
-        command.args(["--stages", "A,B,C", "--epoch", "100", "--snapshot", "300", "--quiet"]);
+        command.args([
+            "run",
+            "--brokers",
+            &self.address,
+            "--source",
+            topic,
+            "--sink",
+            &format!("{topic}-out"),
+        ]);
+        command.args(["--stages", "A,B,C", "--quiet"]);
+        if !more.contains("--epoch") {
+            command.args(["--epoch", "100", "--snapshot", "300"]);
+        }
         command.args(["--set", "session.timeout.ms=6000"]).args(more.split_whitespace()).stdin(Stdio::null());
         command
     }
@@ -95,19 +111,26 @@ impl Broker {
     /// What is committed in the sink, how often for each row; read until there are so many, or until the end.
     fn rows(&self, topic: &str, wanted: Option<u64>) -> HashMap<String, u64> {
         let mut config = self.config();
-        config.set("group.id", "reader").set("enable.partition.eof", "true").set("isolation.level", "read_committed");
+        config
+            .set("group.id", "reader")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed");
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
-            list.add_partition_offset(&format!("{topic}-out"), partition, Offset::Beginning).expect("a partition");
+            list.add_partition_offset(&format!("{topic}-out"), partition, Offset::Beginning)
+                .expect("a partition");
         }
         consumer.assign(&list).expect("assigned");
-        let (mut rows, mut ended, until) = (HashMap::new(), [false; PARTITIONS as usize], Instant::now() + PATIENCE);
+        let (mut rows, mut ended, until) =
+            (HashMap::new(), [false; PARTITIONS as usize], Instant::now() + PATIENCE);
         while wanted.map_or(ended.contains(&false), |wanted| (rows.len() as u64) < wanted) {
             assert!(Instant::now() < until, "{} rows in {topic} after a long time", rows.len());
             match consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => *rows.entry(said(message.payload().expect("a row"))).or_insert(0) += 1,
-                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => ended[partition as usize] = true,
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
+                    ended[partition as usize] = true
+                }
                 Some(Err(_)) | None => {}
             }
         }
@@ -197,4 +220,19 @@ fn kafka_a_broker_that_is_killed_and_comes_back_loses_nothing() {
     broker.rows(topic, Some(keys));
     ask_to_stop(child);
     broker.verify(topic, keys);
+}
+
+/// A measurement, in release: `cargo test --release -p correlate --features kafka kafka_rate -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, and compares nothing"]
+fn kafka_rate_end_to_end() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("rate", 1_000_000);
+    broker.fill(topic, keys);
+    let began = Instant::now();
+    let mut command = broker.command(topic, "--until-end --report json --epoch 500 --snapshot 5000");
+    let report = report(&command.output().expect("it starts"));
+    let took = began.elapsed().as_secs_f64();
+    println!("{} messages in {took:.1} s, {:.0} a second", report["messages"], 3e6 / took);
+    assert_eq!(report["joined"], keys);
 }
