@@ -12,13 +12,18 @@ use crate::{
     id::DeviceId,
     inbox::{Inbox, Shared},
     label::Label,
-    line::{self, End, Line, Linking, Watching, sealed},
+    line::{self, End, Line, Watching, sealed},
     link::{Link, LinkMode, OnFault, OnShutdown},
     queue::Queue,
     slot::{self, Batch, More, Notice, Remains, Slot},
     sync::Arc,
     table::{Bits, Entries, Entry, Table},
 };
+
+/// Devices that this one watches have its line, and tell it.
+const TO_WATCHED: u8 = 1;
+/// It has been given out, so that anybody may be leaving changes.
+const TO_ALL: u8 = 2;
 
 static DROPPED: Exit = Exit::Fault(Fault::bare(FaultKind::Dropped));
 
@@ -48,8 +53,8 @@ pub struct Device {
     slot: &'static Slot,
     generation: u32,
     open: bool,
-    /// Whether anybody else can know of this device.
-    shared: Cell<bool>,
+    /// Who else can have its line.
+    known: Cell<u8>,
     /// Whether `watch` returned news last: then it is the future's turn.
     pub(crate) futures_turn: bool,
     /// Which waker the slot holds; it means something only while the slot holds one.
@@ -113,7 +118,7 @@ impl Device {
             slot,
             generation: slot.generation(),
             open: true,
-            shared: Cell::new(false),
+            known: Cell::new(0),
             futures_turn: false,
             waker: (0, 0),
             own: RefCell::new(Own { table: Table::new() }),
@@ -135,7 +140,6 @@ impl Device {
 
     /// Gives the device a name for people, or another one.
     pub fn set_label(&self, label: impl Into<Label>) {
-        self.shared.set(true);
         self.slot.set_label(self.generation, Arc::new(label.into()));
     }
 
@@ -148,7 +152,7 @@ impl Device {
     /// Its address, to give to others.
     #[inline]
     pub fn line(&self) -> Line {
-        self.shared.set(true);
+        self.known(TO_ALL);
         Line { slot: self.slot, generation: self.generation }
     }
 
@@ -195,7 +199,7 @@ impl Device {
     ///
     /// Looks through all that is queued here, which is not what an [`Inbox`] has been given.
     pub fn flush(&self, other: &impl End) -> usize {
-        let id = other.line().id();
+        let id = other.address().id();
         let mut own = self.own.borrow_mut();
         self.sync(&mut own);
         let Some(backlog) = own.backlog() else { return 0 };
@@ -277,13 +281,36 @@ impl Device {
     /// As [`receive`](Device::receive), for futures written by hand. The waker of the last call is the one that is told.
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
-        // The usual case, on the shortest way: each copy of a message that has just been put together waits for it.
-        if let Some(notice) = self.take_one()
-            && let Some((message, _)) = self.own.get_mut().table.hear(notice)
-        {
-            return Poll::Ready(message);
+        // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
+        // together waits for it.)
+        if !self.own.get_mut().table.has_extra() {
+            if self.slot.word() & slot::NEWS == 0 {
+                if self.wait(cx.waker()) {
+                    return Poll::Pending;
+                }
+            } else if let Some(notice) = self.slot.take_one()
+                && let Some((message, _)) = self.own.get_mut().table.hear(notice)
+            {
+                return Poll::Ready(message);
+            }
         }
         self.poll_receive_any(cx)
+    }
+
+    /// Whether the slot holds this waker now, and nothing else that is to be looked at.
+    #[inline]
+    fn wait(&mut self, waker: &Waker) -> bool {
+        if self.holds(waker) {
+            return true;
+        }
+        let waker = waker.clone();
+        // The clone is what the slot holds, and what tells it from others as long as it does.
+        let key = key(&waker);
+        let waits = self.slot.wait(waker);
+        if waits {
+            self.waker = key;
+        }
+        waits
     }
 
     #[inline(never)]
@@ -313,7 +340,9 @@ impl Device {
     /// them, [`depart`](Device::depart) lets others run in between, and so does [`manage`](Device::manage).
     #[inline]
     pub fn disconnect(mut self, exit: Exit) {
-        drop(self.close(&exit, false));
+        if let Some(many) = self.close(&exit, false) {
+            drop(many);
+        }
     }
 
     /// As [`disconnect`](Device::disconnect), but yields to the executor after every 256 watchers.
@@ -344,15 +373,15 @@ impl Device {
         own.next_of_many(slot, budget)
     }
 
-    /// Whether there is nothing to hear, and the waker of `cx` is told when there is.
+    /// Whether there is nothing to hear.
     #[inline]
-    pub(crate) fn is_waiting(&mut self, cx: &Context<'_>) -> bool {
-        self.holds(cx.waker()) && !self.own.get_mut().table.has_extra()
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.slot.word() & slot::NEWS == 0 && !self.own.get_mut().table.has_extra()
     }
 
     /// Whether there is no news in the slot, and this waker is.
     #[inline]
-    fn holds(&self, waker: &Waker) -> bool {
+    pub(crate) fn holds(&self, waker: &Waker) -> bool {
         self.slot.word() & (slot::NEWS | slot::WAKER) == slot::WAKER && self.waker == key(waker)
     }
 
@@ -368,14 +397,7 @@ impl Device {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if self.holds(cx.waker()) {
-                return Poll::Pending;
-            }
-            let waker = cx.waker().clone();
-            // The clone is what the slot holds, and what tells it from others as long as it does.
-            let key = key(&waker);
-            if self.slot.wait(waker) {
-                self.waker = key;
+            if self.wait(cx.waker()) {
                 return Poll::Pending;
             }
             *budget -= 1;
@@ -389,11 +411,17 @@ impl Device {
     /// What to do with news under `manage`.
     pub(crate) fn policy(&mut self, bits: Bits) -> OnFault {
         let own = self.own.get_mut().backlog();
-        bits.on_fault().unwrap_or_else(|| own.map(|own| own.on_fault).unwrap_or_default())
+        bits.policy().unwrap_or_else(|| own.map(|own| own.on_fault).unwrap_or_default())
     }
 
     pub(crate) fn shutdown_policy(&mut self) -> OnShutdown {
         self.own.get_mut().backlog().map(|own| own.on_shutdown).unwrap_or_default()
+    }
+
+    /// Says who else has its line from here on.
+    #[inline]
+    fn known(&self, to: u8) {
+        self.known.set(self.known.get() | to);
     }
 
     /// Puts news where it can be taken: in the inbox if there is one, else, with `keep`, where it waits for
@@ -422,32 +450,58 @@ impl Device {
 
     /// Ends the device, which was perhaps just dropped. Few watchers are told here and now; what is returned tells
     /// many, at the latest when it is dropped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close(&mut self, exit: &Exit, dropped: bool) -> Option<Box<Farewell>> {
         self.open = false;
         let (slot, generation) = (self.slot, self.generation);
-        let own = self.own.get_mut();
-        let Some(few) = own.table.few() else { return self.close_any(exit, dropped) };
-        if !self.shared.get() && slot.word() == u64::from(generation) << 32 {
-            // Nobody has ever had its line, and nobody waits.
+        let few = self.own.get_mut().table.few();
+        // Nobody but we can touch the slot.
+        let unknown = self.known.get() == 0 && slot.is_plain(generation);
+        let watched = few.is_none_or(is_watched);
+        if unknown && !watched {
             slot.retire_unknown(generation);
             return None;
         }
-        let watched = few.iter().flatten().any(Entry::is_heard);
-        let closing = slot.closing();
-        if !closing.is_plain() {
-            let remains = closing.take();
-            return self.say_goodbye(exit, dropped, remains);
-        }
-        let (told, change) = closing.close(watched);
-        if told {
-            return None;
+        self.close_known(exit, dropped, unknown, watched)
+    }
+
+    /// As [`close`](Device::close), for a device of which somebody knows.
+    #[inline(never)]
+    fn close_known(
+        &mut self,
+        exit: &Exit,
+        dropped: bool,
+        unknown: bool,
+        watched: bool,
+    ) -> Option<Box<Farewell>> {
+        let (slot, generation, known) = (self.slot, self.generation, self.known.get());
+        let Some(few) = self.own.get_mut().table.few() else { return self.close_any(exit, dropped) };
+        let mut change = None;
+        if unknown {
+            slot.close_unknown(generation);
+        } else {
+            let closing = slot.closing();
+            if !closing.is_plain() {
+                let remains = closing.take();
+                return self.say_goodbye(exit, dropped, remains);
+            }
+            let told;
+            (told, change) = closing.close(watched);
+            if told {
+                return None;
+            }
         }
         let me = Line { slot, generation };
-        for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
-            if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
-                entry.peer().tell(me, exit);
+        if watched {
+            for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
+                if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
+                    entry.peer().tell(me, exit);
+                }
             }
+        }
+        if known & TO_ALL == 0 {
+            slot.retire_unknown(generation);
+            return None;
         }
         if let Some(change) = change.filter(Entry::is_heard) {
             change.peer().tell(me, exit);
@@ -516,8 +570,10 @@ impl Device {
 impl Drop for Device {
     #[inline]
     fn drop(&mut self) {
-        if self.open {
-            drop(self.close(&DROPPED, true));
+        if self.open
+            && let Some(many) = self.close(&DROPPED, true)
+        {
+            drop(many);
         }
     }
 }
@@ -540,58 +596,30 @@ impl End for Device {}
 
 impl sealed::End for Device {
     #[inline]
-    fn line(&self) -> Line {
-        Device::line(self)
+    fn address(&self) -> Line {
+        Line { slot: self.slot, generation: self.generation }
     }
 
     #[inline]
-    fn can_be_gone(&self) -> bool {
-        false
+    fn watch(&self, link: Entry) -> Watching {
+        self.known(TO_WATCHED);
+        if self.put(link) { Watching::Now } else { self.watch_more(link) }
     }
 
     #[inline]
-    fn watch(&self, peer: Line, link: Link, _: Linking) -> Watching {
-        let mut own = self.own.borrow_mut();
-        loop {
-            self.sync(&mut own);
-            let entry = own.table.entry(peer, spent(self.slot, true));
-            // Said three times: said once, behind a flag, it costs every link 13 instructions.
-            if !entry.bits.has(Bits::WATCH) {
-                entry.apply(&link.watching(peer));
-                return Watching::Now;
-            }
-            if !peer.has_told() {
-                entry.apply(&link.watching(peer));
-                return Watching::Before;
-            }
-            if self.slot.word() & slot::NEWS == 0 {
-                // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
-                entry.bits = Bits::NONE;
-                entry.apply(&link.watching(peer));
-                return Watching::Now;
-            }
+    fn change(&self, change: Entry) -> bool {
+        if change.bits.has(Bits::WATCH) {
+            self.known(TO_WATCHED);
         }
-    }
-
-    #[inline]
-    fn change(&self, change: Entry, _: Linking) -> bool {
-        let mut own = self.own.borrow_mut();
-        self.sync(&mut own);
-        if change.bits.has(Bits::WATCH)
-            && change.peer().has_told()
-            && self.slot.word() & slot::NEWS == 0
-            && let Some(entry) = own.table.get_mut(change.peer())
-        {
-            // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
-            entry.bits = Bits::NONE;
+        let made = if change.bits.links() { self.put(change) } else { self.cut(change) };
+        if !made {
+            self.change_more(change);
         }
-        own.table.change(change, spent(self.slot, true));
         true
     }
 
-    fn linked(&self) {}
-
-    fn hear_gone(&self, peer: Line) {
+    fn hear_gone(&self, link: Entry) {
+        let peer = link.peer();
         let mut own = self.own.borrow_mut();
         self.sync_all(&mut own, false);
         // Without its entry it has been heard, or the link undone, meanwhile.
@@ -607,14 +635,77 @@ impl sealed::End for Device {
     }
 }
 
-/// Which entries of an owner's table can be forgotten, if any: those about devices that have told everybody, unless news of
-/// it may be waiting, or somebody is about to say that it is gone. The first must be seen before the others (invariant 6).
-fn spent(slot: &'static Slot, forget: bool) -> impl Fn(&Entry) -> bool {
-    move |entry| {
-        forget
-            && entry.peer().has_told()
-            && (!entry.bits.has(Bits::WATCH) || slot.word() & (slot::NEWS | slot::LINKING) == 0)
+impl Device {
+    /// Makes a change, if that is a matter of a moment.
+    #[inline]
+    fn put(&self, change: Entry) -> bool {
+        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
+        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
+        nothing_waits && own.table.put(change)
     }
+
+    /// As [`put`](Device::put), for a change that sets nothing.
+    #[inline(never)]
+    fn cut(&self, change: Entry) -> bool {
+        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
+        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
+        nothing_waits && own.table.cut(change)
+    }
+
+    #[inline(never)]
+    fn watch_more(&self, link: Entry) -> Watching {
+        let mut own = self.own.borrow_mut();
+        loop {
+            self.sync(&mut own);
+            let entry = own.table.entry(link.peer(), spent(self.slot, true));
+            // Said three times: said once, behind a flag, it costs every link 13 instructions.
+            if !entry.bits.has(Bits::WATCH) {
+                entry.apply(&link);
+                return Watching::Now;
+            }
+            if !link.peer().has_told() {
+                entry.apply(&link);
+                return Watching::Before;
+            }
+            if self.slot.word() & slot::NEWS == 0 {
+                // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
+                entry.bits = Bits::NONE;
+                entry.apply(&link);
+                return Watching::Now;
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn change_more(&self, change: Entry) {
+        let mut own = self.own.borrow_mut();
+        self.sync(&mut own);
+        if change.bits.has(Bits::WATCH)
+            && change.peer().has_told()
+            && self.slot.word() & slot::NEWS == 0
+            && let Some(entry) = own.table.get_mut(change.peer())
+        {
+            // Left over from a link that was undone elsewhere (invariant 6): this is a new one.
+            entry.bits = Bits::NONE;
+        }
+        own.table.change(change, spent(self.slot, true));
+    }
+}
+
+/// Whether somebody is there to hear of an end.
+#[inline]
+fn is_watched(few: &[Option<Entry>; 2]) -> bool {
+    match few {
+        [None, _] => false,
+        [Some(only), None] => only.is_heard(),
+        [Some(first), Some(second)] => first.is_heard() || second.is_heard(),
+    }
+}
+
+/// Which entries of an owner's table can be forgotten, if any: those about devices that have told everybody, unless news of
+/// it may be waiting. The first must be seen before the other (invariant 6).
+fn spent(slot: &'static Slot, forget: bool) -> impl Fn(&Entry) -> bool {
+    move |entry| forget && entry.peer().has_told() && (!entry.bits.has(Bits::WATCH) || slot.may_forget())
 }
 
 /// What tells one waker from another, as long as both live.

@@ -15,8 +15,10 @@
 //!    meanwhile wait for whoever tells, who looks for them before the end: who links late is told as well.
 //! 6. **Who has told everybody tells nobody any more.** A slot's generation goes up a second time when all its watchers
 //!    have been told. From then on it is gone for who would link with it, and no entry about it, in any table, can matter
-//!    once its news has been taken, and once nobody else is in the middle of a link that may find it gone. So a table that
-//!    is full forgets those first, and nothing grows with links that are gone.
+//!    once its news has been taken. So a table that is full forgets those first, and nothing grows with links that are
+//!    gone. One thing only is left to be said of it, by who is in the middle of a link and finds it gone: that is heard if
+//!    the entry that the link began with is still there. Who forgets such an entry says so, in the word, and from then on
+//!    it is heard in any case.
 
 use std::{fmt, hash, ptr};
 
@@ -24,7 +26,7 @@ use crate::{
     exit::{Exit, Fault, FaultKind},
     id::DeviceId,
     label::Label,
-    link::{Link, LinkMode, OnFault},
+    link::{Link, LinkMode},
     slot::Slot,
     sync::Arc,
     table::{Bits, Entry},
@@ -165,44 +167,21 @@ pub trait End: sealed::End {}
 impl End for Line {}
 
 pub(crate) mod sealed {
-    use super::{Entry, Line, Link, Linking, Watching};
+    use super::{Entry, Line, Watching};
 
     /// Its methods are ours: it can be named nowhere else.
     pub trait End {
-        /// Its address.
-        fn line(&self) -> Line;
-
-        /// Whether it can be gone at this moment.
-        fn can_be_gone(&self) -> bool;
+        /// Its address, for the other end's table only.
+        fn address(&self) -> Line;
 
         /// Begins to watch, on this side.
-        fn watch(&self, peer: Line, link: Link, linking: Linking) -> Watching;
+        fn watch(&self, link: Entry) -> Watching;
 
         /// Changes an entry, on this side. False if this end is closed.
-        fn change(&self, change: Entry, linking: Linking) -> bool;
+        fn change(&self, change: Entry) -> bool;
 
-        /// The link is made.
-        fn linked(&self);
-
-        /// The link is not made, for `peer` was gone.
-        fn hear_gone(&self, peer: Line);
-    }
-}
-
-/// Whether a change is made in the middle of a link that may yet find the other end gone (invariant 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Linking {
-    /// It is not, or the other cannot be gone.
-    No,
-    /// From here on. What is found out is said by a change with `Ends`, by `linked`, or by `hear_gone`.
-    Begins,
-    /// Up to here.
-    Ends,
-}
-
-impl Linking {
-    fn begins_if(unsure: bool) -> Linking {
-        if unsure { Linking::Begins } else { Linking::No }
+        /// The link that `watch` began is not made, for the other was gone.
+        fn hear_gone(&self, link: Entry);
     }
 }
 
@@ -219,35 +198,26 @@ pub enum Watching {
 
 impl sealed::End for Line {
     #[inline]
-    fn line(&self) -> Line {
+    fn address(&self) -> Line {
         *self
     }
 
     #[inline]
-    fn can_be_gone(&self) -> bool {
-        true
-    }
-
-    #[inline]
-    fn watch(&self, peer: Line, link: Link, linking: Linking) -> Watching {
-        match self.slot.change(self.generation, link.watching(peer), linking) {
+    fn watch(&self, link: Entry) -> Watching {
+        match self.slot.change(self.generation, link) {
             true => Watching::Now,
             false => Watching::Closed,
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry, linking: Linking) -> bool {
-        self.slot.change(self.generation, change, linking)
+    fn change(&self, change: Entry) -> bool {
+        self.slot.change(self.generation, change)
     }
 
-    #[inline]
-    fn linked(&self) {
-        self.slot.linked(self.generation);
-    }
-
-    fn hear_gone(&self, peer: Line) {
-        self.slot.tell_gone(self.generation, peer, gone());
+    #[cold]
+    fn hear_gone(&self, link: Entry) {
+        self.slot.tell_gone(self.generation, link, &gone());
     }
 }
 
@@ -255,45 +225,17 @@ pub(crate) fn gone() -> Exit {
     Exit::Fault(Fault::bare(FaultKind::Gone))
 }
 
-impl Link {
-    /// The entry of whoever hears through this link.
-    #[inline]
-    pub(crate) fn watching(&self, peer: Line) -> Entry {
-        let policy = match self.on_fault {
-            None => 0,
-            Some(OnFault::Cascade) => 1,
-            Some(OnFault::Ignore) => 2,
-            Some(OnFault::HandOver) => 3,
-        };
-        let bits = Bits::WATCH.with_policy(policy).with(Bits::TAGGED, self.tag.is_some());
-        Entry::new(peer, bits, self.tag.unwrap_or(0))
-    }
-}
-
-impl Bits {
-    /// The link's own policy, if it has one.
-    pub(crate) fn on_fault(self) -> Option<OnFault> {
-        match self.policy() {
-            1 => Some(OnFault::Cascade),
-            2 => Some(OnFault::Ignore),
-            3 => Some(OnFault::HandOver),
-            _ => None,
-        }
-    }
-}
-
 /// Each direction: the watcher first, then the watched (invariant 3).
 #[inline]
 pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
-    let (a, b) = (x.line(), y.line());
+    let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
-    let (x_unsure, y_unsure) = (y.can_be_gone(), notifies && x.can_be_gone());
     let mut begins = false;
     if monitors {
-        match x.watch(b, link, Linking::begins_if(x_unsure)) {
+        match x.watch(link.watching(b)) {
             Watching::Now => begins = true,
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
@@ -309,41 +251,31 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
         change.bits = Bits::NONE;
     }
     change.bits = change.bits.with(Bits::NOTIFY, monitors);
-    if !y.change(change, Linking::begins_if(y_unsure)) {
+    if !y.change(change) {
         if begins {
-            x.hear_gone(b);
+            x.hear_gone(link.watching(b));
         }
         return;
     }
-    let settles = begins && x_unsure;
-    if settles && !notifies {
-        x.linked();
-    }
-    if notifies {
-        let linking = if settles { Linking::Ends } else { Linking::No };
-        let told = x.change(Entry::new(b, Bits::NOTIFY, 0), linking);
-        match (told, y_unsure) {
-            (false, _) => y.hear_gone(a),
-            (true, true) => y.linked(),
-            (true, false) => {}
-        }
+    if notifies && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
+        y.hear_gone(link.watching(a));
     }
 }
 
 /// Each direction: the watched first, then the watcher (invariant 3).
 #[inline]
 pub(crate) fn unlink(x: &impl End, y: &impl End, mode: LinkMode) {
-    let (a, b) = (x.line(), y.line());
+    let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (monitors, notifies) = (mode.monitors(), mode.notifies());
     if notifies {
-        x.change(Entry::new(b, Bits::UNNOTIFY, 0), Linking::No);
+        x.change(Entry::new(b, Bits::UNNOTIFY, 0));
     }
     let change = Bits::NONE.with(Bits::UNNOTIFY, monitors).with(Bits::UNWATCH, notifies);
-    y.change(Entry::new(a, change, 0), Linking::No);
+    y.change(Entry::new(a, change, 0));
     if monitors {
-        x.change(Entry::new(b, Bits::UNWATCH, 0), Linking::No);
+        x.change(Entry::new(b, Bits::UNWATCH, 0));
     }
 }

@@ -1,5 +1,12 @@
 //! What a link says: who hears of whom, under which tag, and what a fault does.
 
+use std::fmt;
+
+use crate::{
+    line::Line,
+    table::{Bits, Entry},
+};
+
 /// Who hears of whose end. `a.link(&b, mode)` is read from left to right.
 ///
 /// Modes add when a link is made and subtract when it is unmade: `Monitor` and then `Notify` is `Peer`, and `Peer`
@@ -46,11 +53,12 @@ impl LinkMode {
 /// let Some(Message::Disconnect(news)) = supervisor.try_receive() else { panic!() };
 /// assert_eq!(news.tag, 7);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub(crate) mode: LinkMode,
-    pub(crate) tag: Option<u64>,
-    pub(crate) on_fault: Option<OnFault>,
+    /// What the entry of whoever hears through this link says.
+    bits: Bits,
+    tag: u64,
 }
 
 impl Link {
@@ -62,20 +70,37 @@ impl Link {
     /// link is made again, the last tag that was named counts.
     #[must_use]
     pub fn tag(self, tag: u64) -> Link {
-        Link { tag: Some(tag), ..self }
+        Link { tag, bits: self.bits.with(Bits::TAGGED, true), ..self }
     }
 
     /// What a fault of the other does to whoever hears of it under [`manage`](crate::Device::manage); if nobody names a
     /// policy, that of its device counts. As with tags: whoever links may name it, and the last one that was named counts.
     #[must_use]
     pub fn on_fault(self, policy: OnFault) -> Link {
-        Link { on_fault: Some(policy), ..self }
+        Link { bits: self.bits.with_policy(Some(policy)), ..self }
+    }
+
+    /// The entry of whoever hears through this link.
+    #[inline]
+    pub(crate) fn watching(&self, peer: Line) -> Entry {
+        Entry::new(peer, self.bits, self.tag)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("mode", &self.mode)
+            .field("tag", &self.bits.has(Bits::TAGGED).then_some(self.tag))
+            .field("on_fault", &self.bits.policy())
+            .finish()
     }
 }
 
 impl From<LinkMode> for Link {
+    #[inline]
     fn from(mode: LinkMode) -> Link {
-        Link { mode, tag: None, on_fault: None }
+        Link { mode, bits: Bits::WATCH, tag: 0 }
     }
 }
 

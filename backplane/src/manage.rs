@@ -175,7 +175,7 @@ impl<F> fmt::Debug for Watch<'_, F> {
 pin_project! {
     /// A device and a future, up to the end of the future.
     struct Run<F, T, E> where F: Future<Output = Result<T, E>> {
-        // Until the future has ended.
+        // Open until the future has ended, or given back then.
         device: Option<Device>,
         // Dropped in its place before the device closes.
         #[pin]
@@ -188,12 +188,16 @@ pin_project! {
     impl<F, T, E> PinnedDrop for Run<F, T, E> where F: Future<Output = Result<T, E>> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let Some(mut device) = this.device.take() else { return };
+            if this.future.is_none() {
+                return;
+            }
             let dropped = catch(|| this.future.set(None));
             match dropped {
-                Ok(()) => drop(device),
+                Ok(()) => *this.device = None,
                 Err(panic) => {
-                    drop(device.close(&Exit::Fault(Fault::panic(&panic)), false));
+                    let farewell =
+                        this.device.as_mut().map(|device| device.close(&Exit::Fault(Fault::panic(&panic)), false));
+                    drop(farewell);
                     // Whoever drops us sees the panic that he would see without us, unless that would be one too many.
                     if !std::thread::panicking() {
                         panic.resume();
@@ -205,11 +209,7 @@ pin_project! {
 }
 
 /// How a run ended: what its owner gets, and what its watchers hear.
-struct End<T, E> {
-    device: Device,
-    result: Result<T, Crash<E>>,
-    exit: Exit,
-}
+type End<T, E> = (Result<T, Crash<E>>, Exit);
 
 impl<F, T, E> Run<F, T, E>
 where
@@ -226,9 +226,10 @@ where
             panic!("polled after it had ended");
         };
         // Who waits already is woken by whatever comes from here on.
-        let waits = device.is_waiting(cx);
+        let quiet = device.is_quiet();
+        let waits = quiet && device.holds(cx.waker());
         let mut turn = Turn { budget: TURN, keeps: *this.keeps };
-        let crash = if waits { None } else { turn.hear(device) };
+        let crash = if quiet { None } else { turn.hear(device) };
         let mut result = match crash {
             Some(crash) => Err(crash),
             None => match catch(|| future.poll(cx)) {
@@ -255,8 +256,24 @@ where
             let value = std::mem::replace(&mut result, Err(Crash::Panic(panic)));
             let _ = catch(|| drop(value));
         }
-        let Some(device) = this.device.take() else { panic!("polled after it had ended") };
-        Poll::Ready(End { device, result, exit })
+        Poll::Ready((result, exit))
+    }
+
+    /// Ends the device, in its place, with `result` when everybody has been told.
+    fn leave<R>(
+        self: Pin<&mut Self>,
+        exit: &Exit,
+        result: R,
+        leaving: &mut Option<Box<Leaving<R>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<R> {
+        let Some(farewell) = self.project().device.as_mut().and_then(|device| device.close(exit, false))
+        else {
+            return Poll::Ready(result);
+        };
+        *leaving = Some(Box::new(Leaving { farewell: *farewell, result: Some(result) }));
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -321,20 +338,6 @@ impl<R> Leaving<R> {
     }
 }
 
-/// Ends the device, with `result` when everybody has been told.
-fn leave<R>(
-    mut device: Device,
-    exit: Exit,
-    result: R,
-    leaving: &mut Option<Box<Leaving<R>>>,
-    cx: &mut Context<'_>,
-) -> Poll<R> {
-    let Some(farewell) = device.close(&exit, false) else { return Poll::Ready(result) };
-    *leaving = Some(Box::new(Leaving { farewell: *farewell, result: Some(result) }));
-    cx.waker().wake_by_ref();
-    Poll::Pending
-}
-
 pin_project! {
     /// A managed future; made by [`Device::manage`].
     ///
@@ -370,12 +373,12 @@ where
     ///
     /// If it has returned before.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         if let Some(result) = ready!(Leaving::poll(this.leaving, cx)) {
             return Poll::Ready(result);
         }
-        let End { device, result, exit } = ready!(this.run.poll(cx));
-        leave(device, exit, result, this.leaving, cx)
+        let (result, exit) = ready!(this.run.as_mut().poll(cx));
+        this.run.leave(&exit, result, this.leaving, cx)
     }
 }
 
@@ -389,17 +392,20 @@ where
     ///
     /// If it has returned before.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         if let Some(crash) = ready!(Leaving::poll(this.leaving, cx)) {
             return Poll::Ready(Err(crash));
         }
-        let End { mut device, result, exit } = ready!(this.run.poll(cx));
+        let (result, exit) = ready!(this.run.as_mut().poll(cx));
         match result {
             Ok(value) => {
+                let Some(mut device) = this.run.project().device.take() else {
+                    panic!("polled after it had ended")
+                };
                 device.recall();
                 Poll::Ready(Ok((device, value)))
             }
-            Err(crash) => leave(device, exit, crash, this.leaving, cx).map(Err),
+            Err(crash) => this.run.leave(&exit, crash, this.leaving, cx).map(Err),
         }
     }
 }

@@ -3,13 +3,13 @@
 //! Slots are made in chunks, never freed and always reused, so that a reference to one is `'static` and costs nothing to
 //! copy. What tells the users of a slot apart is its generation.
 
-use std::task::Waker;
+use std::{cell::Cell, task::Waker};
 
 use crate::{
     exit::Exit,
     id::DeviceId,
     label::Label,
-    line::{Line, Linking},
+    line::Line,
     queue::Queue,
     sync::{Arc, Mutex, MutexGuard, Word, lock},
     table::{Bits, Entry, Table},
@@ -25,9 +25,9 @@ pub(crate) const WAKER: u64 = 4;
 const CONDEMNED: u64 = 8;
 /// The state holds a label.
 const LABEL: u64 = 16;
-/// So much for each link that somebody else is making for the owner, and has not finished (invariant 6).
-const LINKING_ONE: u64 = 1 << 8;
-pub(crate) const LINKING: u64 = (1 << 32) - LINKING_ONE;
+/// An entry that watched has been forgotten, or a change of one (invariant 6).
+const FORGOT: u64 = 32;
+/// What is looked at when the slot is closed.
 const FLAGS: u64 = NEWS | CHANGES | WAKER | CONDEMNED | LABEL;
 
 /// A device's shared half. A cache-line pair of its own, for neighbours belong to strangers.
@@ -74,8 +74,8 @@ pub(crate) struct Notice {
 
 impl Notice {
     #[inline]
-    pub(crate) fn ended(from: Line, exit: Exit) -> Notice {
-        Notice { slot: from.slot, generation: from.generation, bits: Bits::NONE, tag: 0, exit }
+    fn new(from: Line, bits: Bits, tag: u64, exit: &Exit) -> Notice {
+        Notice { slot: from.slot, generation: from.generation, bits, tag, exit: exit.clone() }
     }
 
     #[inline]
@@ -99,26 +99,67 @@ struct Open<'a> {
     state: MutexGuard<'a, State>,
 }
 
+impl State {
+    /// The change that waits for this peer.
+    #[inline]
+    fn change(&mut self, peer: Line) -> Option<&mut Entry> {
+        // Without the inline one there are no others.
+        let inline = self.change.as_ref()?.peer() == peer;
+        if inline { self.change.as_mut() } else { self.change_of_more(peer) }
+    }
+
+    #[inline(never)]
+    fn change_of_more(&mut self, peer: Line) -> Option<&mut Entry> {
+        self.more.as_mut()?.changes.get_mut(peer)
+    }
+
+    /// Puts a change beside those that wait, the last one for each peer counting. Returns the flags that say so.
+    #[inline]
+    fn change_later(&mut self, change: Entry) -> u64 {
+        match &mut self.change {
+            place @ None => *place = Some(change),
+            Some(waiting) if waiting.peer() == change.peer() => waiting.then(&change),
+            Some(_) => return self.change_beside(change),
+        }
+        CHANGES
+    }
+
+    #[inline(never)]
+    fn change_beside(&mut self, change: Entry) -> u64 {
+        if let Some(waiting) = self.change_of_more(change.peer()) {
+            waiting.then(&change);
+            return CHANGES;
+        }
+        let forgot = Cell::new(0);
+        // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
+        let spent = |old: &Entry| {
+            let spent = old.peer().has_told();
+            if spent {
+                forgot.set(FORGOT);
+            }
+            spent
+        };
+        match &mut self.change {
+            Some(old) if !spent(old) => {
+                *self.more.get_or_insert_default().changes.entry(change.peer(), spent) = change;
+            }
+            place => *place = Some(change),
+        }
+        CHANGES | forgot.get()
+    }
+
+    /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
+    #[inline]
+    fn is_crowded(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.changes.is_long())
+    }
+}
+
 impl Open<'_> {
     #[inline]
     fn flag(&mut self, set: u64, clear: u64) {
         self.word = self.word & !clear | set;
         self.slot.word.set(self.word);
-    }
-
-    fn changes(&mut self) -> Option<&mut Table> {
-        self.state.more.as_mut().map(|more| &mut more.changes)
-    }
-
-    /// The change that waits for this peer.
-    #[inline]
-    fn change(&mut self, peer: Line) -> Option<&mut Entry> {
-        // Without the inline one there are no others.
-        let inline = self.state.change.as_ref()?.peer() == peer;
-        if inline {
-            return self.state.change.as_mut();
-        }
-        self.changes()?.get_mut(peer)
     }
 
     /// What a change that waits has to say to news of an end: nothing, which leaves it to the owner's table, the bits and
@@ -129,7 +170,7 @@ impl Open<'_> {
         if self.word & CHANGES == 0 {
             return Some(undecided);
         }
-        let Some(change) = self.change(from) else { return Some(undecided) };
+        let Some(change) = self.state.change(from) else { return Some(undecided) };
         if change.bits.has(Bits::UNWATCH) {
             return None;
         }
@@ -138,47 +179,17 @@ impl Open<'_> {
         }
         let heard = (change.bits.with(Bits::DECIDED, true), change.tag);
         // What has been heard once is not heard again.
-        change.then(&Entry::new(from, Bits::UNWATCH, 0));
+        change.then_unwatch();
         Some(heard)
     }
 
-    /// Puts a change beside those that wait, the last one for each peer counting.
-    fn change_later(&mut self, change: Entry) {
-        if let Some(waiting) = self.change(change.peer()) {
-            waiting.then(&change);
-            return;
-        }
-        // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
-        let linking = self.word & LINKING != 0;
-        let spent = |old: &Entry| {
-            old.peer().has_told() && !(linking && (old.bits.has(Bits::WATCH) || old.bits.has(Bits::UNWATCH)))
-        };
-        match &mut self.state.change {
-            place @ None => *place = Some(change),
-            Some(old) if spent(old) => *old = change,
-            Some(_) => *self.state.more.get_or_insert_default().changes.entry(change.peer(), spent) = change,
-        }
-    }
-
-    /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
-    #[inline]
-    fn is_crowded(&self) -> bool {
-        self.word & WAKER != 0 && self.state.more.as_ref().is_some_and(|more| more.changes.is_long())
-    }
-
-    #[cold]
-    fn take_waker(&mut self) -> Option<Waker> {
-        self.flag(0, WAKER);
-        self.state.waker.take()
-    }
-
     /// Puts in news, lets go of the lock, and wakes whoever waits for it.
-    #[inline]
-    fn deliver(mut self, notice: Notice) {
-        if self.state.first.is_none() {
-            self.state.first = Some(notice);
-        } else {
-            self.push_more(notice);
+    #[inline(always)]
+    fn deliver(mut self, from: Line, bits: Bits, tag: u64, exit: &Exit) {
+        // Put together where it stays: each copy would wait for the stores of the one before.
+        match &mut self.state.first {
+            place @ None => *place = Some(Notice::new(from, bits, tag, exit)),
+            Some(_) => self.push_more(from, bits, tag, exit),
         }
         let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
         self.flag(NEWS, WAKER);
@@ -189,8 +200,8 @@ impl Open<'_> {
     }
 
     #[inline(never)]
-    fn push_more(&mut self, notice: Notice) {
-        self.state.more.get_or_insert_default().news.push(notice);
+    fn push_more(&mut self, from: Line, bits: Bits, tag: u64, exit: &Exit) {
+        self.state.more.get_or_insert_default().news.push(Notice::new(from, bits, tag, exit));
     }
 }
 
@@ -239,36 +250,17 @@ impl Slot {
     /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. False if they
     /// have been told.
     #[inline]
-    pub(crate) fn change(&self, generation: u32, change: Entry, linking: Linking) -> bool {
+    pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
         let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
-        open.change_later(change);
-        match linking {
-            Linking::No if open.word & CHANGES != 0 => {}
-            Linking::No => open.flag(CHANGES, 0),
-            Linking::Begins => {
-                open.word += LINKING_ONE;
-                open.flag(CHANGES, 0);
-            }
-            Linking::Ends => {
-                open.word -= LINKING_ONE;
-                open.flag(CHANGES, 0);
-            }
-        }
-        let waker = if open.is_crowded() { open.take_waker() } else { None };
+        let flags = open.state.change_later(change);
+        let wakes = open.word & WAKER != 0 && open.state.is_crowded();
+        let waker = if wakes { open.state.waker.take() } else { None };
+        open.flag(flags, if wakes { WAKER } else { 0 });
         drop(open);
         if let Some(waker) = waker {
             wake(waker);
         }
         true
-    }
-
-    /// The link that was being made is made.
-    #[cold]
-    pub(crate) fn linked(&self, generation: u32) {
-        if let Some(mut open) = self.open(generation) {
-            open.word -= LINKING_ONE;
-            open.flag(0, 0);
-        }
     }
 
     #[cold]
@@ -281,7 +273,7 @@ impl Slot {
         let flagged = closing.word | CHANGES;
         let stopped = self.word.change(closing.word, flagged);
         if stopped {
-            closing.change_later(change);
+            closing.state.change_later(change);
         }
         stopped
     }
@@ -292,20 +284,35 @@ impl Slot {
     pub(crate) fn tell(&self, generation: u32, from: Line, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
         let Some((bits, tag)) = open.measure(from) else { return };
-        open.deliver(Notice { bits, tag, ..Notice::ended(from, exit.clone()) });
+        open.deliver(from, bits, tag, exit);
     }
 
     /// The link that was being made is not made, for the other was gone: unless that has been heard, or the link undone,
-    /// meanwhile, it is heard now.
+    /// meanwhile, it is heard now. Where it may be that the entry was forgotten that would tell, it is heard: a link that
+    /// is not done yet can come after all that was (invariant 6).
     #[cold]
-    pub(crate) fn tell_gone(&self, generation: u32, from: Line, exit: Exit) {
+    pub(crate) fn tell_gone(&self, generation: u32, link: Entry, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
-        open.word -= LINKING_ONE;
-        let Some((bits, tag)) = open.measure(from) else {
-            open.flag(0, 0);
-            return;
-        };
-        open.deliver(Notice { bits, tag, ..Notice::ended(from, exit) });
+        let from = link.peer();
+        let Some((mut bits, mut tag)) = open.measure(from) else { return };
+        if open.word & FORGOT != 0 && !bits.has(Bits::DECIDED) {
+            (bits, tag) = (link.bits.with(Bits::DECIDED, true), link.tag);
+        }
+        open.deliver(from, bits, tag, exit);
+    }
+
+    /// Whether the owner's table may forget entries that watch who has told everybody: not where news waits, which may be
+    /// of them. Who finds one of them gone from here on knows that there is no entry to ask (invariant 6).
+    #[cold]
+    pub(crate) fn may_forget(&self) -> bool {
+        let state = lock(&self.state);
+        let word = self.word.get_locked();
+        let may = word & NEWS == 0;
+        if may && word & FORGOT == 0 {
+            self.word.set(word | FORGOT);
+        }
+        drop(state);
+        may
     }
 
     /// Asks the owner to stop. A request that waits already is not put behind itself, unless it is the owner's own: those
@@ -322,9 +329,7 @@ impl Slot {
         if waits && from != to.id() {
             return;
         }
-        let request =
-            Notice { bits: Bits::SHUTDOWN, tag: from.as_u64(), ..Notice::ended(to, Exit::Shutdown) };
-        open.deliver(request);
+        open.deliver(to, Bits::SHUTDOWN, from.as_u64(), &Exit::Shutdown);
     }
 
     pub(crate) fn condemn(&self, generation: u32) {
@@ -411,7 +416,19 @@ impl Slot {
         Err(Batch { first: None, change: state.change.take(), more: state.more.take() })
     }
 
-    /// Open to told, where nobody knows of the device.
+    /// Whether there is nothing in it at all.
+    #[inline]
+    pub(crate) fn is_plain(&self, generation: u32) -> bool {
+        self.word() == u64::from(generation) << 32
+    }
+
+    /// Open to closed, where nobody but the owner can reach it.
+    #[inline]
+    pub(crate) fn close_unknown(&self, generation: u32) {
+        self.word.set(u64::from(generation + 1) << 32);
+    }
+
+    /// Open or closed to told, where nobody can leave anything any more.
     #[inline]
     pub(crate) fn retire_unknown(&'static self, generation: u32) {
         self.word.set(u64::from(generation + 2) << 32);

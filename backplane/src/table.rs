@@ -4,7 +4,7 @@
 //! full is first swept, then doubled, and past [`PAGE`] cells split in two (extendible hashing: R. Fagin et al., 1979), so
 //! that the longest single step moves one page, however many links there are.
 
-use crate::line::Line;
+use crate::{line::Line, link::OnFault};
 
 /// As many are searched one by one.
 const LIST: usize = 32;
@@ -67,6 +67,10 @@ impl Entry {
     /// Makes this pending change and then `later` one change.
     #[inline]
     pub(crate) fn then(&mut self, later: &Entry) {
+        if later.bits == Bits::NOTIFY {
+            self.bits = Bits(self.bits.0 & !Bits::UNNOTIFY.0 | Bits::NOTIFY.0);
+            return;
+        }
         let afresh =
             self.bits.has(Bits::UNWATCH) || self.bits.has(Bits::AFRESH) || later.bits.has(Bits::AFRESH);
         if later.bits.has(Bits::WATCH) {
@@ -78,6 +82,12 @@ impl Entry {
         self.bits = Bits(set | cleared << 2 | named).with(Bits::AFRESH, afresh && set & 1 != 0);
     }
 
+    /// Makes this pending change and then the end of watching one change.
+    #[inline]
+    pub(crate) fn then_unwatch(&mut self) {
+        self.bits = Bits(self.bits.0 & !(Bits::WATCH.0 | Bits::AFRESH.0) | Bits::UNWATCH.0);
+    }
+
     /// Takes from another the tag and the policy that it names; all, if it begins.
     #[inline]
     fn name(&mut self, other: &Entry, begins: bool) {
@@ -85,8 +95,8 @@ impl Entry {
             self.tag = other.tag;
             self.bits = Bits(self.bits.0 & !Bits::TAGGED.0 | other.bits.0 & Bits::TAGGED.0);
         }
-        if begins || other.bits.policy() != 0 {
-            self.bits = self.bits.with_policy(other.bits.policy());
+        if begins || other.bits.0 & Bits::POLICY != 0 {
+            self.bits = Bits(self.bits.0 & !Bits::POLICY | other.bits.0 & Bits::POLICY);
         }
     }
 }
@@ -124,6 +134,11 @@ impl Bits {
     }
 
     #[inline]
+    fn both(self, other: Bits, bit: Bits) -> bool {
+        self.0 & other.0 & bit.0 != 0
+    }
+
+    #[inline]
     pub(crate) fn with(self, bit: Bits, on: bool) -> Bits {
         if on { Bits(self.0 | bit.0) } else { self }
     }
@@ -135,13 +150,25 @@ impl Bits {
     }
 
     #[inline]
-    pub(crate) fn with_policy(self, policy: u32) -> Bits {
+    pub(crate) fn with_policy(self, policy: Option<OnFault>) -> Bits {
+        let policy = match policy {
+            None => 0,
+            Some(OnFault::Cascade) => 1,
+            Some(OnFault::Ignore) => 2,
+            Some(OnFault::HandOver) => 3,
+        };
         Bits(self.0 & !Self::POLICY | policy << 4)
     }
 
+    /// The link's own policy, if it has one.
     #[inline]
-    pub(crate) fn policy(self) -> u32 {
-        (self.0 & Self::POLICY) >> 4
+    pub(crate) fn policy(self) -> Option<OnFault> {
+        match (self.0 & Self::POLICY) >> 4 {
+            1 => Some(OnFault::Cascade),
+            2 => Some(OnFault::Ignore),
+            3 => Some(OnFault::HandOver),
+            _ => None,
+        }
     }
 }
 
@@ -151,7 +178,26 @@ impl Bits {
 pub(crate) struct Table<X = ()> {
     /// Without the first there is no second, and with many there is neither.
     few: [Option<Entry>; 2],
-    more: Option<Box<More<X>>>,
+    more: Rare<More<X>>,
+}
+
+/// What most do without; who does is dropped in two steps.
+#[derive(Default)]
+struct Rare<T>(Option<Box<T>>);
+
+impl<T> Drop for Rare<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(there) = self.0.take() {
+            let_go(there);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn let_go<T>(there: Box<T>) {
+    drop(there);
 }
 
 #[derive(Default)]
@@ -167,39 +213,39 @@ enum Many {
 
 impl<X: Default> Table<X> {
     pub(crate) const fn new() -> Table<X> {
-        Table { few: [None, None], more: None }
+        Table { few: [None, None], more: Rare(None) }
     }
 
     #[inline]
     fn many(&self) -> Option<&Many> {
-        self.more.as_ref()?.many.as_ref()
+        self.more.0.as_ref()?.many.as_ref()
     }
 
     #[inline]
     fn many_mut(&mut self) -> Option<&mut Many> {
-        self.more.as_mut()?.many.as_mut()
+        self.more.0.as_mut()?.many.as_mut()
     }
 
     /// What else the owner keeps, if anything.
     #[inline]
     pub(crate) fn extra(&mut self) -> Option<&mut X> {
-        Some(&mut self.more.as_mut()?.extra)
+        Some(&mut self.more.0.as_mut()?.extra)
     }
 
     pub(crate) fn extra_or_default(&mut self) -> &mut X {
-        &mut self.more.get_or_insert_default().extra
+        &mut self.more.0.get_or_insert_default().extra
     }
 
     /// Gives back what else was kept, where it would not be missed.
     pub(crate) fn drop_extra_if(&mut self, idle: impl Fn(&X) -> bool) {
-        if self.more.as_ref().is_some_and(|more| more.many.is_none() && idle(&more.extra)) {
-            self.more = None;
+        if self.more.0.as_ref().is_some_and(|more| more.many.is_none() && idle(&more.extra)) {
+            self.more.0 = None;
         }
     }
 
     #[inline]
     pub(crate) fn has_extra(&self) -> bool {
-        self.more.is_some()
+        self.more.0.is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -217,7 +263,7 @@ impl<X: Default> Table<X> {
     /// All entries, if that is all there is.
     #[inline]
     pub(crate) fn few(&self) -> Option<&[Option<Entry>; 2]> {
-        self.more.is_none().then_some(&self.few)
+        self.more.0.is_none().then_some(&self.few)
     }
 
     /// Whether going through it takes long enough for others to wait.
@@ -250,11 +296,43 @@ impl<X: Default> Table<X> {
     /// first.
     #[inline]
     pub(crate) fn entry(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
-        let at = if self.more.is_none() { self.place(peer) } else { 2 };
+        let at = if self.more.0.is_none() { self.place(peer) } else { 2 };
         if at == 2 {
             return self.entry_of_more(peer, spent);
         }
         self.few[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
+    }
+
+    /// Puts in what an entry of its peer has to say, if there is room for it inline. False if there is not, and where both
+    /// watch.
+    #[inline]
+    pub(crate) fn put(&mut self, entry: Entry) -> bool {
+        if self.has_extra() {
+            return false;
+        }
+        match &mut self.few {
+            [place @ None, _] => *place = Some(entry),
+            [Some(first), place @ None] if first.peer() != entry.peer() => *place = Some(entry),
+            [Some(first), None] if !first.bits.both(entry.bits, Bits::WATCH) => first.apply(&entry),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Makes a change that sets nothing, if its peer's is the only entry. False if it is not.
+    #[inline]
+    pub(crate) fn cut(&mut self, change: Entry) -> bool {
+        let more = self.has_extra();
+        match &mut self.few {
+            [Some(only), None] if !more && only.peer() == change.peer() => {
+                only.apply(&change);
+                if !only.bits.links() {
+                    self.few[0] = None;
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Where the entry of a peer is among the few, or could be; two if there is no room for it.
@@ -285,7 +363,7 @@ impl<X: Default> Table<X> {
             }
             let mut list = Vec::with_capacity(4);
             list.extend(self.few.iter_mut().filter_map(Option::take));
-            self.more.get_or_insert_default().many = Some(Many::List(list));
+            self.more.0.get_or_insert_default().many = Some(Many::List(list));
         }
         self.many_mut().expect("it has just been made").entry(peer, spent)
     }
@@ -312,7 +390,7 @@ impl<X: Default> Table<X> {
             Many::Pages(pages) => (pages.remove(peer)?, pages.len),
         };
         if left == 0
-            && let Some(more) = &mut self.more
+            && let Some(more) = &mut self.more.0
         {
             more.many = None;
         }
@@ -321,7 +399,7 @@ impl<X: Default> Table<X> {
 
     /// Takes all entries out.
     pub(crate) fn take_entries(&mut self) -> Entries {
-        match self.more.as_mut().and_then(|more| more.many.take()) {
+        match self.more.0.as_mut().and_then(|more| more.many.take()) {
             None => Entries::Few(std::mem::take(&mut self.few).into_iter()),
             Some(Many::List(list)) => Entries::List(list.into_iter()),
             Some(Many::Pages(pages)) => Entries::Pages(pages.pages, Vec::new().into_iter()),
@@ -586,13 +664,27 @@ mod tests {
     }
 
     #[test]
+    fn an_end_of_watching_after_a_change_is_a_change_too() {
+        let device = Device::new();
+        for bits in 0..1024 {
+            let change = Entry::new(device.line(), Bits(bits), 7);
+            let (mut then, mut shortly) = (change, change);
+            then.then(&Entry::new(device.line(), Bits::UNWATCH, 0));
+            shortly.then_unwatch();
+            let kept = Bits::POLICY | Bits::TAGGED.0 | Bits::AFRESH.0 | 15;
+            assert_eq!((then.bits.0, then.tag), (shortly.bits.0 & kept, shortly.tag), "{bits}");
+        }
+    }
+
+    #[test]
     fn a_change_after_a_change_is_both_changes() {
         let device = Device::new();
         let peer = device.line();
         // A change does not set and clear the same bit.
         let sound = |bits: &u32| bits & bits >> 2 & 3 == 0;
         let entry = |bits: u32, named: u32, tag: u64| {
-            let policy = if bits & 1 != 0 { named } else { 0 };
+            let policies = [None, Some(OnFault::Cascade), Some(OnFault::Ignore), Some(OnFault::HandOver)];
+            let policy = if bits & 1 != 0 { policies[named as usize] } else { None };
             let tagged = bits & 1 != 0 && named & 1 != 0;
             let bits = Bits(bits).with_policy(policy).with(Bits::TAGGED, tagged);
             Entry::new(peer, bits, if tagged { tag } else { 0 })
@@ -607,12 +699,14 @@ mod tests {
                             entry(later, named >> 2 & 3, 2),
                             entry(last, named >> 4, 3),
                         ];
-                        let mut one_by_one = Entry::new(peer, Bits(held).with_policy(3), 9);
+                        let mut one_by_one =
+                            Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
                         changes.iter().for_each(|change| one_by_one.apply(change));
                         let mut change = changes[0];
                         change.then(&changes[1]);
                         change.then(&changes[2]);
-                        let mut at_once = Entry::new(peer, Bits(held).with_policy(3), 9);
+                        let mut at_once =
+                            Entry::new(peer, Bits(held).with_policy(Some(OnFault::HandOver)), 9);
                         at_once.apply(&change);
                         assert_eq!(one_by_one.bits.0 & 3, at_once.bits.0 & 3);
                         if at_once.bits.has(Bits::WATCH) {

@@ -8,7 +8,8 @@ use crate::heap::Heap;
 /// How much time a row may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// How long one batch should run. Below a scheduler's slice, so that most batches are not interrupted.
+    /// How long one batch should run. Well below a scheduler's slice, so that most are not interrupted, however busy the
+    /// machine.
     pub batch: Duration,
     /// In so many processes a row is run, one after another.
     pub processes: usize,
@@ -25,9 +26,9 @@ pub struct Effort {
 impl Effort {
     /// For figures to be read.
     pub const FULL: Effort = Effort {
-        batch: Duration::from_micros(1500),
+        batch: Duration::from_micros(300),
         processes: 9,
-        rounds: 31,
+        rounds: 101,
         row: Duration::from_secs(9),
         long: false,
         quick: false,
@@ -101,14 +102,13 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// The verdict on `ours`, against `peer` where there is one.
-    pub fn judge(self, ours: f64, peer: Option<f64>) -> Option<Verdict> {
-        let reached = match (self, peer) {
+    /// The verdict on `ours`, of which the peer, where there is one, takes `ratio` times as much.
+    pub fn judge(self, ours: f64, ratio: Option<f64>) -> Option<Verdict> {
+        let reached = match (self, ratio) {
             (Goal::None, _) | (Goal::Faster { .. } | Goal::Within(_), None) => return None,
             (Goal::Under(limit), _) => ours < limit,
-            (Goal::Within(limit), Some(peer)) => ours <= limit * peer,
-            (Goal::Faster { least, prototype }, Some(peer)) => {
-                let ratio = peer / ours;
+            (Goal::Within(limit), Some(ratio)) => 1.0 <= limit * ratio,
+            (Goal::Faster { least, prototype }, Some(ratio)) => {
                 if ratio >= least && ratio < prototype {
                     return Some(Verdict::MetBelowPrototype);
                 }
@@ -166,6 +166,21 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// The same figure every time.
+    pub fn exactly(value: f64) -> Spread {
+        Spread { p10: value, median: value, p90: value, samples: 1 }
+    }
+
+    /// How many times as much the peer took as ours: in each round where both took part in it, so that what slowed both
+    /// down is not in it; by the medians otherwise.
+    pub fn of_ratios(ours: &[f64], theirs: &[f64]) -> Option<Spread> {
+        if ours.len() == theirs.len() {
+            return Spread::of(ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect());
+        }
+        let [ours, theirs] = [ours, theirs].map(|samples| Spread::of(samples.to_vec()));
+        Some(Spread::exactly(theirs?.median / ours?.median))
+    }
+
     /// Sums up `samples`; `None` when there are none.
     pub fn of(mut samples: Vec<f64>) -> Option<Spread> {
         samples.sort_by(f64::total_cmp);
@@ -257,10 +272,17 @@ mod tests {
         assert_eq!(goal.judge(1.0, Some(5.0)), Some(Verdict::MetBelowPrototype));
         assert_eq!(goal.judge(1.0, Some(7.0)), Some(Verdict::Met));
         assert_eq!(goal.judge(1.0, None), None);
-        assert_eq!(Goal::Within(1.3).judge(13.0, Some(10.0)), Some(Verdict::Met));
-        assert_eq!(Goal::Within(1.3).judge(13.1, Some(10.0)), Some(Verdict::NotMet));
+        assert_eq!(Goal::Within(1.25).judge(1.0, Some(0.8)), Some(Verdict::Met));
+        assert_eq!(Goal::Within(1.25).judge(1.0, Some(0.79)), Some(Verdict::NotMet));
         assert_eq!(Goal::Under(340.0).judge(340.0, None), Some(Verdict::NotMet));
         assert_eq!(Goal::None.judge(1.0, Some(1.0)), None);
+    }
+
+    #[test]
+    fn what_slows_both_sides_down_is_not_in_the_ratio() {
+        let ratio = Spread::of_ratios(&[10.0, 20.0, 20.0], &[60.0, 120.0, 120.0]);
+        assert_eq!(ratio.map(|ratio| (ratio.p10, ratio.median, ratio.p90)), Some((6.0, 6.0, 6.0)));
+        assert_eq!(Spread::of_ratios(&[10.0, 20.0, 20.0], &[300.0]), Some(Spread::exactly(15.0)));
     }
 
     /// On a clock of its own: a side says how long it took, and nobody waits.

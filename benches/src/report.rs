@@ -26,19 +26,16 @@ pub struct Outcome {
     pub ours: Spread,
     /// Against whom, and what they measured.
     pub peer: Option<(String, Spread)>,
+    /// How many times as much the peer takes.
+    pub ratio: Option<Spread>,
     /// What was wished for.
     pub goal: Goal,
 }
 
 impl Outcome {
-    /// How many times as much the peer takes, by the medians.
-    pub fn ratio(&self) -> Option<f64> {
-        self.peer.as_ref().map(|(_, peer)| peer.median / self.ours.median)
-    }
-
     /// Whether the goal was reached; `None` where there was none, or no peer to reach it against.
     pub fn verdict(&self) -> Option<Verdict> {
-        self.goal.judge(self.ours.median, self.peer.as_ref().map(|(_, peer)| peer.median))
+        self.goal.judge(self.ours.median, self.ratio.map(|ratio| ratio.median))
     }
 }
 
@@ -56,7 +53,10 @@ pub fn markdown(outcome: &Outcome) -> String {
         Some((who, theirs)) => (who.as_str(), spread(theirs)),
         None => ("", String::new()),
     };
-    let ratio = outcome.ratio().filter(|ratio| ratio.is_finite()).map(|ratio| round(ratio) + "×");
+    let ratio = outcome.ratio.filter(|ratio| ratio.median.is_finite()).map(|ratio| match ratio.samples {
+        1 => format!("{}×", round(ratio.median)),
+        _ => format!("{}× ({}..{})", round(ratio.median), round(ratio.p10), round(ratio.p90)),
+    });
     format!(
         "| `{}` | {} | {} | {who} | {theirs} | {} | {} | {} |",
         outcome.row,
@@ -125,8 +125,8 @@ pub fn json(outcome: &Outcome) -> String {
     if let Some((who, peer)) = &outcome.peer {
         let _ = write!(text, r#","against":{},"theirs":{}"#, quote(who), spread(peer));
     }
-    if let Some(ratio) = outcome.ratio().filter(|ratio| ratio.is_finite()) {
-        let _ = write!(text, r#","ratio":{ratio}"#);
+    if let Some(ratio) = outcome.ratio.filter(|ratio| ratio.median.is_finite()) {
+        let _ = write!(text, r#","ratio":{}"#, spread(&ratio));
     }
     if let Some(verdict) = outcome.verdict() {
         let met = verdict != Verdict::NotMet;
@@ -163,6 +163,7 @@ mod tests {
             unit: Unit::Nanoseconds,
             ours: exactly(20.0),
             peer: Some(("them".to_owned(), exactly(1500.0))),
+            ratio: Some(exactly(75.0)),
             goal: Goal::Faster { least: 5.5, prototype: 80.0 },
         }
     }
@@ -172,7 +173,7 @@ mod tests {
         let line = markdown(&outcome());
         assert_eq!(
             line,
-            "| `row` | what \"it\" does | 20.0 ns (20.0..20.0) | them | 1.50 µs (1.50..1.50) | 75.0× | \
+            "| `row` | what \"it\" does | 20.0 ns (20.0..20.0) | them | 1.50 µs (1.50..1.50) | 75.0× (75.0..75.0) | \
              ≥ 5.5× (prototype 80) | met, below the prototype |"
         );
         let head = MARKDOWN_HEAD.lines().next().map(|head| head.matches('|').count());
@@ -183,7 +184,7 @@ mod tests {
     fn json_keeps_quotes_apart() {
         let line = json(&outcome());
         assert!(line.contains(r#""says":"what \"it\" does""#), "{line}");
-        assert!(line.contains(r#""ratio":75"#) && line.contains(r#""met":true"#), "{line}");
+        assert!(line.contains(r#""ratio":{"median":75"#) && line.contains(r#""met":true"#), "{line}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use backplane_benches::contest::{Effort, Goal, Spread, measure};
+use backplane_benches::contest::{Effort, Goal, Side, Spread, measure};
 use backplane_benches::heap::Heap;
 use backplane_benches::report::{MARKDOWN_HEAD, Outcome, Unit, json, markdown, summary};
 use backplane_benches::rows::{self, Row};
@@ -145,23 +145,26 @@ fn time(row: &Row, options: &Options) -> Result<Vec<Outcome>, String> {
         samples.iter_mut().zip(taken).for_each(|(all, more)| all.extend(more));
     }
 
-    let mut sides = (row.sides)(&options.effort).into_iter().zip(samples.into_iter().map(Spread::of));
-    let ours = sides.next().and_then(|(_, ours)| ours).ok_or("no samples of ours")?;
-    let outcome = |peer, goal| Outcome {
+    let (ours, theirs) = samples.split_first().ok_or("no samples")?;
+    let alone = Outcome {
         row: row.name.clone(),
         says: row.says.to_owned(),
         unit: Unit::Nanoseconds,
-        ours,
-        peer,
-        goal,
+        ours: Spread::of(ours.clone()).ok_or("no samples of ours")?,
+        peer: None,
+        ratio: None,
+        goal: Goal::None,
     };
-    let mut outcomes: Vec<Outcome> = sides
-        .filter_map(|(side, spread)| Some(outcome(Some((side.who.to_owned(), spread?)), side.goal)))
-        .collect();
-    if outcomes.is_empty() {
-        outcomes.push(outcome(None, Goal::None));
+    if theirs.is_empty() {
+        return Ok(vec![alone]);
     }
-    Ok(outcomes)
+    let against = |(side, theirs): (Side, &Vec<f64>)| Outcome {
+        peer: Spread::of(theirs.clone()).map(|spread| (side.who.to_owned(), spread)),
+        ratio: Spread::of_ratios(ours, theirs),
+        goal: side.goal,
+        ..alone.clone()
+    };
+    Ok((row.sides)(&options.effort).into_iter().skip(1).zip(theirs).map(against).collect())
 }
 
 /// Has another process of this program take samples of a row: for each side, batch by batch.
@@ -227,14 +230,16 @@ fn weigh(row: &MemoryRow) -> Result<Outcome, String> {
             .map_err(|error| format!("cannot run the counting program: {error}"))?;
         let text = String::from_utf8_lossy(&ran.stdout);
         let bytes: f64 = text.trim().parse().map_err(|_| format!("the counting program said {text:?}"))?;
-        Ok::<_, String>(Spread { p10: bytes, median: bytes, p90: bytes, samples: 1 })
+        Ok::<_, String>(Spread::exactly(bytes))
     };
+    let (ours, theirs) = (side("ours")?, side("theirs")?);
     Ok(Outcome {
         row: row.name.to_owned(),
         says: row.says.to_owned(),
         unit: Unit::Bytes,
-        ours: side("ours")?,
-        peer: Some(("async-backplane".to_owned(), side("theirs")?)),
+        ours,
+        ratio: Some(Spread::exactly(theirs.median / ours.median)),
+        peer: Some(("async-backplane".to_owned(), theirs)),
         goal: row.goal,
     })
 }
