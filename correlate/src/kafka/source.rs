@@ -25,6 +25,12 @@ use crate::{
 const BLOCK: usize = 2_048;
 const BYTES: usize = 1 << 20;
 
+/// More messages that are missing between two are not written as empty lines.
+const GAP: u64 = 4_096;
+
+/// A message: its offset, whether it has a key, and what it says.
+type Taken = (u64, bool, Vec<u8>);
+
 /// How long a reader waits before it lets others have a look at the time.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -51,6 +57,8 @@ pub(crate) struct Partition {
     until: Option<u64>,
     first: u64,
     block: Option<Block>,
+    /// A message that is not in a block yet: many are missing before it.
+    held: Option<Taken>,
     heard: Instant,
 }
 
@@ -110,7 +118,8 @@ impl InKafka {
         ends.extend(told.snapshot.iter().flat_map(|snapshot| own(&snapshot.after)).map(|mark| mark.offset));
         ends.extend(told.commits.iter().flat_map(|commit| &commit.merges).map(|merge| merge.until.offset));
         let from = told.snapshot.as_ref().and_then(|snapshot| own(&snapshot.after).into_iter().min());
-        if from.unwrap_or_default().offset < low as u64 && low > 0 {
+        let is_new = told.snapshot.is_none() && told.commits.is_empty();
+        if from.unwrap_or_default().offset < low as u64 && !is_new {
             return Err(Error::Request(format!(
                 "Kafka: partition {number} of {topic} begins at {low}, and the join goes on at {}: its retention is too short",
                 from.unwrap_or_default().offset
@@ -127,6 +136,7 @@ impl InKafka {
             until: self.until_end.then_some(high as u64),
             first: 0,
             block: None,
+            held: None,
             heard: Instant::now(),
         })
     }
@@ -152,38 +162,49 @@ impl Partition {
         Ok(())
     }
 
+    /// How far the consumer is, whether there were messages or not.
+    fn position(&self, consumer: &BaseConsumer) -> u64 {
+        let position = consumer.position().ok();
+        let of_ours =
+            position.as_ref().and_then(|list| list.find_partition(&self.cluster.topics.source, self.number));
+        let at = of_ours.and_then(|of_ours| of_ours.offset().to_raw());
+        at.and_then(|at| u64::try_from(at).ok()).unwrap_or(self.next)
+    }
+
     /// Reads a block: up to where one ended before, or as much as there is.
     fn read(&mut self) -> Result<(), Error> {
         let limit = self.ends.get(self.ends.partition_point(|end| *end <= self.next)).copied();
-        let (mut bytes, mut broken) = (Vec::new(), Vec::new());
+        let mut lines = Lines::default();
         let began = Instant::now();
         let mut count = 0;
         self.first = self.next;
+        if let Some(held) = self.held.take() {
+            lines.add(&mut self.next, &mut self.first, held);
+            count += 1;
+        }
         let Some(consumer) = &self.consumer else { unreachable!("it is assigned") };
         while limit.is_some_and(|limit| self.next < limit)
-            || limit.is_none() && count < BLOCK && bytes.len() < BYTES
+            || limit.is_none() && count < BLOCK && lines.bytes.len() < BYTES
         {
             let wait = if limit.is_some() { TICK } else { TICK.saturating_sub(began.elapsed()) };
             let message = match consumer.poll(wait) {
                 Some(Ok(message)) => message,
-                Some(Err(KafkaError::PartitionEOF(_))) if limit.is_none() => {
+                Some(Err(KafkaError::PartitionEOF(_))) => {
                     // What is not there for readers of what is committed (markers, aborted messages) counts as read.
-                    let position = consumer.position().ok();
-                    let at = position
-                        .as_ref()
-                        .and_then(|list| list.find_partition(&self.cluster.topics.source, self.number));
-                    let at = at.and_then(|at| at.offset().to_raw()).and_then(|at| u64::try_from(at).ok());
-                    if let (0, Some(at)) = (count, at) {
-                        (self.next, self.first) = (self.next.max(at), self.next.max(at));
+                    let at = self.position(consumer);
+                    match limit {
+                        None if count == 0 => {
+                            (self.next, self.first) = (self.next.max(at), self.next.max(at))
+                        }
+                        None => {}
+                        Some(limit) if at >= limit => {}
+                        Some(_) => {
+                            let words = format!("Kafka: {} ends before what was merged of it", self.name);
+                            return Err(Error::Request(words));
+                        }
                     }
                     self.heard = Instant::now();
                     break;
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    return Err(Error::Request(format!(
-                        "Kafka: {} ends before what was merged of it",
-                        self.name
-                    )));
                 }
                 // A broker that is away may come back; one that says that it never will is believed.
                 Some(Err(error)) if is_final(&error) => return Err(failed("read the source")(error)),
@@ -193,28 +214,51 @@ impl Partition {
                 None => return Err(Error::Request(format!("Kafka: nothing is heard of {}", self.name))),
             };
             self.heard = Instant::now();
-            let (offset, payload) = (message.offset() as u64, message.payload().unwrap_or_default());
-            if offset < self.next {
+            let payload = message.payload().unwrap_or_default().to_vec();
+            let taken = (message.offset() as u64, message.key().is_some(), payload);
+            if taken.0 < self.next {
                 continue;
             }
-            // Lines are numbered as messages are: what is missing is an empty line.
-            bytes.resize(bytes.len() + (offset - self.next) as usize, b'\n');
-            if message.key().is_none() {
-                let why = "it has no key, and nothing says that its partition is that of its key".to_owned();
-                broken.push(Broken { line: offset, why, text: payload.to_vec() });
-            } else {
-                // Between the parts of JSON a new line is as good as a blank, and elsewhere it is none.
-                bytes.extend(payload.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+            if taken.0 - self.next > GAP && count > 0 {
+                self.held = Some(taken);
+                break;
             }
-            bytes.push(b'\n');
-            self.next = offset + 1;
+            lines.add(&mut self.next, &mut self.first, taken);
             count += 1;
         }
-        if let Some(limit) = limit {
+        if let (Some(limit), None) = (limit, &self.held) {
             self.next = self.next.max(limit);
         }
+        let Lines { bytes, broken } = lines;
         self.block = Some(Block { text: Text::Lines { first: self.first, bytes }, broken });
         Ok(())
+    }
+}
+
+/// Messages as lines.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    broken: Vec<Broken>,
+}
+
+impl Lines {
+    /// Lines are numbered as messages are: those that are missing are empty lines, or, before the first, are passed over.
+    fn add(&mut self, next: &mut u64, first: &mut u64, (offset, has_key, payload): Taken) {
+        let Lines { bytes, broken } = self;
+        if offset - *next > GAP {
+            (*first, *next) = (offset, offset);
+        }
+        bytes.resize(bytes.len() + (offset - *next) as usize, b'\n');
+        if has_key {
+            // Between the parts of JSON a new line is as good as a blank, and elsewhere it is none.
+            bytes.extend(payload.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+        } else {
+            let why = "it has no key, and nothing says that its partition is that of its key".to_owned();
+            broken.push(Broken { line: offset, why, text: payload });
+        }
+        bytes.push(b'\n');
+        *next = offset + 1;
     }
 }
 
@@ -278,7 +322,7 @@ impl Job for InKafka {
     }
 
     fn seek(&self, partition: &mut Partition, mark: Mark) {
-        (partition.next, partition.block) = (mark.offset, None);
+        (partition.next, partition.block, partition.held) = (mark.offset, None, None);
         // Fetched anew from there; the client is made with the first block.
         partition.consumer = None;
     }
