@@ -760,7 +760,7 @@ fn the_short_form_of_the_kill_matrix_finds_nothing_lost_or_doubled() {
 #[test]
 fn control_without_truncation_the_same_matrix_finds_what_is_doubled() {
     let folder = Folder::new("torture-control");
-    let torture = "torture --log log --kills 40 --messages 100000 --life 100 --without truncation";
+    let torture = "torture --log log --kills 60 --messages 200000 --life 120 --without truncation";
     let output = folder.correlate(torture);
     refused(&output, 1, "WRONG");
     assert!(said(&output.stdout).contains("doubled"), "{}", said(&output.stdout));
