@@ -74,6 +74,11 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("flate2", "`.ndjson.gz`"),
             ("memchr", "finds lines"),
             ("foldhash", "finds keys"),
+            ("crc32fast", "checksums of the log's frames"),
+            ("signal-hook", "SIGTERM and Ctrl-C finish the epoch"),
+            ("plotters", "the chart of throughput"),
+            ("plotters-svg", "the chart as an SVG"),
+            ("rdkafka", "Kafka; feature `kafka`"),
         ],
     ),
 ];
