@@ -1,5 +1,4 @@
 //! What was taken out of the slot and not looked at yet comes before what its owner does next (invariant 4).
-#![cfg(not(backplane_loom))]
 
 use backplane::{Device, LinkMode, Message};
 
