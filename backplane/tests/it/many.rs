@@ -310,7 +310,7 @@ fn ends_that_cross_leave_their_slots_to_the_next() {
         let mut spins = 0_u32;
         while counter.load(Ordering::Acquire) < count {
             spins += 1;
-            if spins % 256 == 0 { thread::yield_now() } else { hint::spin_loop() }
+            if spins.is_multiple_of(256) { thread::yield_now() } else { hint::spin_loop() }
         }
     };
     let (send, receive) = mpsc::channel::<Vec<Device>>();
