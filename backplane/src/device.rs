@@ -72,13 +72,6 @@ impl Own {
     fn backlog(&mut self) -> Option<&mut Backlog> {
         self.table.extra()
     }
-
-    /// Whether what is in the slot comes next. False, too, where there is a backlog to be dropped.
-    #[inline]
-    fn is_caught_up(&mut self) -> bool {
-        !self.table.has_extra()
-            || self.table.is_long() && self.backlog().is_none_or(|backlog| backlog.has_nothing_to_tell())
-    }
 }
 
 /// What was taken from the slot, or is kept for later. Empty for most, most of the time.
@@ -98,15 +91,15 @@ struct Backlog {
 }
 
 impl Backlog {
-    #[inline]
-    fn has_nothing_to_tell(&self) -> bool {
-        self.ready.is_empty() && self.news.is_empty() && self.changes.is_none()
-    }
-
     /// Whether it would not be missed.
     fn is_idle(&self) -> bool {
         let policies = (self.on_fault, self.on_shutdown) == (OnFault::default(), OnShutdown::default());
-        policies && self.inbox.is_none() && self.has_nothing_to_tell() && self.kept.is_empty()
+        policies
+            && self.inbox.is_none()
+            && self.changes.is_none()
+            && self.ready.is_empty()
+            && self.news.is_empty()
+            && self.kept.is_empty()
     }
 }
 
@@ -118,6 +111,12 @@ impl Default for Device {
 
 impl Device {
     /// A new device, not linked with any.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// assert!(device.line().is_alive());
+    /// ```
     #[inline]
     pub fn new() -> Device {
         let slot = slot::take();
@@ -146,17 +145,36 @@ impl Device {
     }
 
     /// Gives the device a name for people, or another one.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// device.set_label("listener");
+    /// assert_eq!(device.line().label().unwrap().name(), "listener");
+    /// ```
     pub fn set_label(&self, label: impl Into<Label>) {
         self.slot.set_label(self.generation, Arc::new(label.into()));
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// assert_eq!(device.id(), device.line().id());
+    /// ```
     #[inline]
     pub fn id(&self) -> DeviceId {
         DeviceId::new(self.slot.index(), self.generation)
     }
 
     /// Its address, to give to others.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let line = Device::new().line(); // the device itself is dropped here
+    /// assert!(!line.is_alive());
+    /// ```
     #[inline]
     pub fn line(&self) -> Line {
         self.known(TO_ALL);
@@ -205,6 +223,17 @@ impl Device {
     /// Takes out queued news of another device's end, as OTP's `demonitor` with `flush`; returns how much there was.
     ///
     /// Looks through all that is queued here, which is not what an [`Inbox`] has been given.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// let line = b.line();
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// a.unlink(&line, LinkMode::Monitor);
+    /// assert_eq!(a.flush(&line), 1); // it had arrived before the unlink
+    /// assert_eq!(a.try_receive(), None);
+    /// ```
     pub fn flush(&self, other: &impl End) -> usize {
         let id = other.address().id();
         let mut own = self.own.borrow_mut();
@@ -219,11 +248,34 @@ impl Device {
 
     /// What news of an end does under [`manage`](Device::manage), where the link does not say:
     /// [`OnFault::Cascade`] unless this is called.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use backplane::{Device, LinkMode, OnFault};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.on_fault(OnFault::Ignore);
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b); // a fault, and nothing to a
+    /// let result = futures_lite::future::block_on(a.manage(async { Ok::<_, Infallible>("done") }));
+    /// assert_eq!(result.unwrap(), "done");
+    /// ```
     pub fn on_fault(&mut self, policy: OnFault) {
         self.own.get_mut().table.extra_or_default().on_fault = policy;
     }
 
     /// What a shutdown request does under [`manage`](Device::manage): [`OnShutdown::End`] unless this is called.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use backplane::{Device, Message, OnShutdown};
+    /// let mut device = Device::new();
+    /// device.on_shutdown(OnShutdown::HandOver);
+    /// let mut inbox = device.inbox();
+    /// device.line().shutdown(device.id());
+    /// let managed = device.manage(async move { Ok::<_, Infallible>(inbox.receive().await) });
+    /// let asked = futures_lite::future::block_on(managed).unwrap();
+    /// assert!(matches!(asked, Some(Message::Shutdown(_))));
+    /// ```
     pub fn on_shutdown(&mut self, policy: OnShutdown) {
         self.own.get_mut().table.extra_or_default().on_shutdown = policy;
     }
@@ -258,6 +310,15 @@ impl Device {
     }
 
     /// The next news, if there is any. All news, whatever the policy of its link.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// assert_eq!(a.try_receive(), None);
+    /// drop(b);
+    /// assert!(a.try_receive().is_some());
+    /// ```
     pub fn try_receive(&mut self) -> Option<Message> {
         let mut budget = u32::MAX;
         self.next_here(&mut budget).map(|(message, _)| message)
@@ -286,11 +347,21 @@ impl Device {
     }
 
     /// As [`receive`](Device::receive), for futures written by hand. The waker of the last call is the one that is told.
+    ///
+    /// ```
+    /// use std::{future::poll_fn, task::Poll};
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// let news = poll_fn(|cx| a.poll_receive(cx));
+    /// assert!(matches!(futures_lite::future::block_on(news), backplane::Message::Disconnect(_)));
+    /// ```
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
         // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
         // together waits for it.)
-        if self.own.get_mut().is_caught_up() {
+        if !self.own.get_mut().table.has_extra() {
             if self.slot.word() & slot::NEWS == 0 {
                 if self.wait(cx.waker()) {
                     return Poll::Pending;
@@ -336,6 +407,15 @@ impl Device {
     }
 
     /// News as a stream that does not end.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// use futures_lite::StreamExt;
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// drop(b);
+    /// assert!(futures_lite::future::block_on(a.news().next()).is_some());
+    /// ```
     #[cfg(feature = "stream")]
     pub fn news(&mut self) -> News<'_> {
         News { device: self }
@@ -345,6 +425,15 @@ impl Device {
     ///
     /// Watchers are told before this returns, each in constant time and under its own lock only. With a great many of
     /// them, [`depart`](Device::depart) lets others run in between, and so does [`manage`](Device::manage).
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// b.disconnect(Exit::Normal);
+    /// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!("nobody told us") };
+    /// assert_eq!(news.exit, Exit::Normal);
+    /// ```
     #[inline]
     pub fn disconnect(mut self, exit: Exit) {
         if let Some(many) = self.close(&exit, false) {
@@ -356,6 +445,15 @@ impl Device {
     ///
     /// The device has ended when this is first polled. Dropped half-way, it tells the rest at once; never polled, it is
     /// the device that is dropped.
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode};
+    /// let hub = Device::new();
+    /// let mut watchers: Vec<Device> = (0..1_000).map(|_| Device::new()).collect();
+    /// watchers.iter().for_each(|watcher| watcher.link(&hub, LinkMode::Monitor));
+    /// futures_lite::future::block_on(hub.depart(Exit::Normal));
+    /// assert!(watchers.iter_mut().all(|watcher| watcher.try_receive().is_some()));
+    /// ```
     pub async fn depart(mut self, exit: Exit) {
         if let Some(mut farewell) = self.close(&exit, false) {
             future::poll_fn(|cx| farewell.poll(cx)).await;
@@ -602,8 +700,6 @@ impl fmt::Debug for Device {
 impl End for Device {}
 
 impl sealed::End for Device {
-    const OWNED: bool = true;
-
     #[inline]
     fn address(&self) -> Line {
         Line { slot: self.slot, generation: self.generation }
@@ -612,11 +708,11 @@ impl sealed::End for Device {
     #[inline]
     fn watch(&self, link: Entry) -> Watching {
         self.known(TO_WATCHED);
-        if self.put(link) { Watching::Now } else { self.watch_more(link) }
+        if self.put(link) { Watching::Now(0) } else { self.watch_more(link) }
     }
 
     #[inline]
-    fn change(&self, change: Entry) -> bool {
+    fn change(&self, change: Entry) -> Option<u64> {
         if change.bits.has(Bits::WATCH) {
             self.known(TO_WATCHED);
         }
@@ -624,10 +720,10 @@ impl sealed::End for Device {
         if !made {
             self.change_more(change);
         }
-        true
+        Some(0)
     }
 
-    fn hear_gone(&self, link: Entry) {
+    fn hear_gone(&self, link: Entry, _: u64) {
         let peer = link.peer();
         let mut own = self.own.borrow_mut();
         self.sync_all(&mut own, false);
@@ -670,7 +766,7 @@ impl Device {
             // Said three times: said once, behind a flag, it costs every link 13 instructions.
             if !entry.bits.has(Bits::WATCH) {
                 entry.apply(&link);
-                return Watching::Now;
+                return Watching::Now(0);
             }
             if !link.peer().has_told() {
                 entry.apply(&link);
@@ -680,7 +776,7 @@ impl Device {
                 // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
                 entry.bits = Bits::NONE;
                 entry.apply(&link);
-                return Watching::Now;
+                return Watching::Now(0);
             }
         }
     }

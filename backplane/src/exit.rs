@@ -22,11 +22,23 @@ pub enum Exit {
 
 impl Exit {
     /// Whether this is a fault, which is the whole rule of a cascade.
+    ///
+    /// ```
+    /// use backplane::{Exit, Fault};
+    /// assert!(Exit::from(Fault::silent_error()).is_fault());
+    /// assert!(!Exit::Normal.is_fault() && !Exit::Shutdown.is_fault());
+    /// ```
     pub fn is_fault(&self) -> bool {
         matches!(self, Exit::Fault(_))
     }
 
     /// The fault, if it is one.
+    ///
+    /// ```
+    /// use backplane::{Exit, Fault};
+    /// assert_eq!(Exit::from(Fault::killed()).fault(), Some(&Fault::killed()));
+    /// assert_eq!(Exit::Normal.fault(), None);
+    /// ```
     pub fn fault(&self) -> Option<&Fault> {
         match self {
             Exit::Fault(fault) => Some(fault),
@@ -125,21 +137,44 @@ impl Fault {
     }
 
     /// A fault of kind [`Error`](FaultKind::Error), with words.
+    ///
+    /// ```
+    /// use backplane::Fault;
+    /// assert_eq!(Fault::error(format_args!("{} left", 0)).message(), Some("0 left"));
+    /// ```
     pub fn error(words: impl fmt::Display) -> Fault {
         Fault::spoken(FaultKind::Error, Words { message: Some(words.to_string().into()), ..Words::default() })
     }
 
     /// A fault of kind [`Error`](FaultKind::Error), without words.
+    ///
+    /// ```
+    /// use backplane::{Fault, FaultKind};
+    /// let fault = Fault::silent_error();
+    /// assert_eq!((fault.kind(), fault.message()), (FaultKind::Error, None));
+    /// ```
     pub fn silent_error() -> Fault {
         Fault::bare(FaultKind::Error)
     }
 
     /// A fault of kind [`Killed`](FaultKind::Killed).
+    ///
+    /// ```
+    /// use backplane::{Fault, FaultKind};
+    /// assert_eq!(Fault::killed().kind(), FaultKind::Killed);
+    /// ```
     pub fn killed() -> Fault {
         Fault::bare(FaultKind::Killed)
     }
 
     /// A fault of kind [`Panic`](FaultKind::Panic), with the panic's words.
+    ///
+    /// ```
+    /// use backplane::{Crash, Device, Fault};
+    /// let managed = Device::new().manage(async { if true { panic!("no") } Ok::<(), ()>(()) });
+    /// let Err(Crash::Panic(panic)) = futures_lite::future::block_on(managed) else { panic!() };
+    /// assert_eq!(Fault::panic(&panic).to_string(), "panicked: no");
+    /// ```
     pub fn panic(panic: &Panic) -> Fault {
         let (message, location) = (panic.message().map(Box::from), panic.location().cloned());
         if message.is_none() && location.is_none() {
@@ -150,6 +185,17 @@ impl Fault {
 
     /// What the fault of another becomes in the one it takes along: a cascade from it that keeps the words of the
     /// first cause. `None` where the other's end was clean: that is no fault.
+    ///
+    /// ```
+    /// use backplane::{Device, Fault, FaultKind, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// b.disconnect(Fault::error("disk full").into());
+    /// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!() };
+    /// let fault = Fault::cascade(&news).expect("it was a fault");
+    /// assert_eq!(fault.kind(), FaultKind::Cascade(news.device));
+    /// assert_eq!(fault.message(), Some("disk full")); // those of the first cause
+    /// ```
     pub fn cascade(from: &Disconnect) -> Option<Fault> {
         let fault = from.exit.fault()?;
         let kind = FaultKind::Cascade(from.device);
@@ -191,28 +237,64 @@ impl Fault {
     }
 
     /// Which kind.
+    ///
+    /// ```
+    /// use backplane::{Fault, FaultKind};
+    /// assert_eq!(Fault::error("no").kind(), FaultKind::Error);
+    /// ```
     pub fn kind(&self) -> FaultKind {
         self.kind
     }
 
     /// A panic's message, or an error's words where it was [asked for them](crate::Manage::describe). Of a cascade:
     /// its first cause's.
+    ///
+    /// ```
+    /// use backplane::Fault;
+    /// assert_eq!(Fault::error("disk full").message(), Some("disk full"));
+    /// assert_eq!(Fault::killed().message(), None);
+    /// ```
     pub fn message(&self) -> Option<&str> {
         self.words.as_ref()?.message.as_deref()
     }
 
     /// Where the panic was, if [`catch_panic_locations`](crate::catch_panic_locations) was called before it. Of a
     /// cascade: where its first cause's was.
+    ///
+    /// ```
+    /// use backplane::Fault;
+    /// assert_eq!(Fault::error("no panic").location(), None);
+    /// ```
     pub fn location(&self) -> Option<&PanicLocation> {
         self.words.as_ref()?.location.as_ref()
     }
 
     /// The label of the device whose fault it is, if it had one. Of a cascade: its first cause's.
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, Fault, Label, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::labelled("writer"));
+    /// a.link(&b, LinkMode::Monitor);
+    /// b.disconnect(Fault::error("disk full").into());
+    /// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!() };
+    /// let label = news.exit.fault().and_then(Fault::label);
+    /// assert_eq!(label.map(Label::name), Some("writer"));
+    /// ```
     pub fn label(&self) -> Option<&Label> {
         self.words.as_ref()?.label.as_deref()
     }
 
     /// Of a cascade: who began it, and how. `None` for every other kind.
+    ///
+    /// ```
+    /// use backplane::{Device, Fault, FaultKind, LinkMode, Message};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// b.disconnect(Fault::error("disk full").into());
+    /// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!() };
+    /// let first = Fault::cascade(&news).and_then(|fault| fault.first_cause()).expect("it was a fault");
+    /// assert_eq!((first.device, first.kind), (news.device, FaultKind::Error));
+    /// ```
     pub fn first_cause(&self) -> Option<FirstCause> {
         self.words.as_ref()?.first
     }
@@ -303,6 +385,13 @@ pub enum Crash<E> {
 
 impl<E> Crash<E> {
     /// The error, if it was one.
+    ///
+    /// ```
+    /// use backplane::{Crash, Device};
+    /// let managed = Device::new().manage(async { Err::<(), _>("disk full") });
+    /// let crash = futures_lite::future::block_on(managed).unwrap_err();
+    /// assert_eq!(crash.into_error(), Some("disk full"));
+    /// ```
     pub fn into_error(self) -> Option<E> {
         match self {
             Crash::Error(error) => Some(error),

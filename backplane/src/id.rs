@@ -30,6 +30,12 @@ impl DeviceId {
     }
 
     /// The number behind the name, for tables and logs; it cannot be turned back into a `DeviceId`.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let (a, b) = (Device::new(), Device::new());
+    /// assert_ne!(a.id().as_u64(), b.id().as_u64());
+    /// ```
     #[inline]
     pub fn as_u64(self) -> u64 {
         self.0.get()

@@ -40,6 +40,13 @@ impl Inbox {
     }
 
     /// The next message, if there is one.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let mut device = Device::new();
+    /// let mut inbox = device.inbox();
+    /// assert_eq!(inbox.try_receive(), None); // nothing is handed over unless somebody manages the device
+    /// ```
     pub fn try_receive(&mut self) -> Option<Message> {
         lock(&self.shared.state).messages.pop_front()
     }
@@ -48,11 +55,28 @@ impl Inbox {
     /// taken.
     ///
     /// Cancellation-safe: a message is taken only when it is returned.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let mut device = Device::new();
+    /// let mut inbox = device.inbox();
+    /// drop(device);
+    /// assert_eq!(futures_lite::future::block_on(inbox.receive()), None);
+    /// ```
     pub fn receive(&mut self) -> impl Future<Output = Option<Message>> + Send {
         future::poll_fn(|cx| self.poll_receive(cx))
     }
 
     /// As [`receive`](Inbox::receive), for futures written by hand. The waker of the last call is the one that is told.
+    ///
+    /// ```
+    /// use std::future::poll_fn;
+    /// use backplane::Device;
+    /// let mut device = Device::new();
+    /// let mut inbox = device.inbox();
+    /// drop(device);
+    /// assert_eq!(futures_lite::future::block_on(poll_fn(|cx| inbox.poll_receive(cx))), None);
+    /// ```
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let mut waker = Some(cx.waker().clone());
         let poll = {

@@ -23,11 +23,21 @@ pub struct Label {
 
 impl Label {
     /// A label with a name and no notes yet.
+    ///
+    /// ```
+    /// use backplane::Label;
+    /// assert_eq!(Label::new("worker").to_string(), "worker");
+    /// ```
     pub fn new(name: impl Into<Box<str>>) -> Label {
         Label { name: name.into(), notes: Vec::new() }
     }
 
     /// Adds a note: a key and its value. A key noted twice stands twice; [`get`](Label::get) finds the first.
+    ///
+    /// ```
+    /// use backplane::Label;
+    /// assert_eq!(Label::new("worker").note("shard", "3").to_string(), "worker{shard=3}");
+    /// ```
     #[must_use]
     pub fn note(mut self, key: impl Into<Box<str>>, value: impl Into<Box<str>>) -> Label {
         self.notes.push((key.into(), value.into()));
@@ -35,16 +45,33 @@ impl Label {
     }
 
     /// The name.
+    ///
+    /// ```
+    /// use backplane::Label;
+    /// assert_eq!(Label::new("worker").name(), "worker");
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The value of the first note with this key.
+    ///
+    /// ```
+    /// use backplane::Label;
+    /// let label = Label::new("worker").note("shard", "3");
+    /// assert_eq!((label.get("shard"), label.get("node")), (Some("3"), None));
+    /// ```
     pub fn get(&self, key: &str) -> Option<&str> {
         self.notes().find_map(|(k, value)| (k == key).then_some(value))
     }
 
     /// All notes, in the order in which they were made.
+    ///
+    /// ```
+    /// use backplane::Label;
+    /// let label = Label::new("worker").note("shard", "3").note("node", "0");
+    /// assert_eq!(label.notes().collect::<Vec<_>>(), [("shard", "3"), ("node", "0")]);
+    /// ```
     pub fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.notes.iter().map(|(key, value)| (&**key, &**value))
     }

@@ -17,8 +17,8 @@
 //!    have been told. From then on it is gone for who would link with it, and no entry about it, in any table, can matter
 //!    once its news has been taken. So a table that is full forgets those first, and nothing grows with links that are
 //!    gone. One thing only is left to be said of it, by who is in the middle of a link and finds it gone: that is heard if
-//!    the entry that the link began with is still there. Who forgets such an entry says so, in the word, and from then on
-//!    it is heard in any case.
+//!    the entry that the link began with is still there. Who forgets such an entry counts it, in the word, and of links
+//!    that had begun by then it is heard in any case.
 
 use std::{fmt, hash, ptr};
 
@@ -51,18 +51,45 @@ pub struct Line {
 
 impl Line {
     /// The name of the device.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// let line = device.line();
+    /// let id = device.id();
+    /// drop(device);
+    /// assert_eq!(line.id(), id); // for good
+    /// ```
     #[inline]
     pub fn id(&self) -> DeviceId {
         DeviceId::new(self.slot.index(), self.generation)
     }
 
     /// Whether the device has not ended. The answer may be out of date when it arrives, unless it is no.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::new();
+    /// let line = device.line();
+    /// assert!(line.is_alive());
+    /// drop(device);
+    /// assert!(!line.is_alive());
+    /// ```
     #[inline]
     pub fn is_alive(&self) -> bool {
         self.slot.generation() == self.generation
     }
 
     /// What people call the device, if it has a label and has not ended.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// let device = Device::labelled("listener");
+    /// let line = device.line();
+    /// assert_eq!(line.label().unwrap().name(), "listener");
+    /// drop(device);
+    /// assert_eq!(line.label(), None);
+    /// ```
     pub fn label(&self) -> Option<Arc<Label>> {
         self.slot.label(self.generation)
     }
@@ -81,6 +108,15 @@ impl Line {
     }
 
     /// Takes away from the link what `mode` says; see [`Device::unlink`](crate::Device::unlink).
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let (mut a, b) = (Device::new(), Device::new());
+    /// a.link(&b, LinkMode::Monitor);
+    /// a.line().unlink(&b.line(), LinkMode::Monitor);
+    /// drop(b);
+    /// assert_eq!(a.try_receive(), None);
+    /// ```
     pub fn unlink(&self, other: &impl End, mode: LinkMode) {
         self::unlink(self, other, mode);
     }
@@ -171,20 +207,17 @@ pub(crate) mod sealed {
 
     /// Its methods are ours: it can be named nowhere else.
     pub trait End {
-        /// Whether this is the owner's end, which cannot close while it is being linked.
-        const OWNED: bool;
-
         /// Its address, for the other end's table only.
         fn address(&self) -> Line;
 
         /// Begins to watch, on this side.
         fn watch(&self, link: Entry) -> Watching;
 
-        /// Changes an entry, on this side. False if this end is closed.
-        fn change(&self, change: Entry) -> bool;
+        /// Changes an entry, on this side. `None` if this end is closed; else what to tell `hear_gone`.
+        fn change(&self, change: Entry) -> Option<u64>;
 
-        /// The link that `watch` began is not made, for the other was gone.
-        fn hear_gone(&self, link: Entry);
+        /// The link that `watch` or `change` began is not made, for the other was gone.
+        fn hear_gone(&self, link: Entry, begun: u64);
     }
 }
 
@@ -195,13 +228,11 @@ pub enum Watching {
     Closed,
     /// It watched before.
     Before,
-    /// It watches now.
-    Now,
+    /// It watches now; with what to tell `hear_gone`.
+    Now(u64),
 }
 
 impl sealed::End for Line {
-    const OWNED: bool = false;
-
     #[inline]
     fn address(&self) -> Line {
         *self
@@ -210,19 +241,19 @@ impl sealed::End for Line {
     #[inline]
     fn watch(&self, link: Entry) -> Watching {
         match self.slot.change(self.generation, link) {
-            true => Watching::Now,
-            false => Watching::Closed,
+            Some(begun) => Watching::Now(begun),
+            None => Watching::Closed,
         }
     }
 
     #[inline]
-    fn change(&self, change: Entry) -> bool {
+    fn change(&self, change: Entry) -> Option<u64> {
         self.slot.change(self.generation, change)
     }
 
     #[cold]
-    fn hear_gone(&self, link: Entry) {
-        self.slot.tell_gone(self.generation, link, &gone());
+    fn hear_gone(&self, link: Entry, begun: u64) {
+        self.slot.tell_gone(self.generation, link, begun, &gone());
     }
 }
 
@@ -232,20 +263,16 @@ pub(crate) fn gone() -> Exit {
 
 /// Each direction: the watcher first, then the watched (invariant 3).
 #[inline]
-pub(crate) fn link<X: End>(x: &X, y: &impl End, link: Link) {
+pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
     let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
-    // Nothing of the owner's can be told before the other watches: it may say at once who is to hear of it.
-    let at_once = X::OWNED && monitors && notifies;
-    let mut begins = false;
+    let mut begins = None;
     if monitors {
-        let mut watching = link.watching(b);
-        watching.bits = watching.bits.with(Bits::NOTIFY, at_once);
-        match x.watch(watching) {
-            Watching::Now => begins = true,
+        match x.watch(link.watching(b)) {
+            Watching::Now(begun) => begins = Some(begun),
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
             // It hears nothing any more, but may still be heard to be gone.
@@ -260,14 +287,14 @@ pub(crate) fn link<X: End>(x: &X, y: &impl End, link: Link) {
         change.bits = Bits::NONE;
     }
     change.bits = change.bits.with(Bits::NOTIFY, monitors);
-    if !y.change(change) {
-        if begins {
-            x.hear_gone(link.watching(b));
+    let Some(begun) = y.change(change) else {
+        if let Some(begun) = begins {
+            x.hear_gone(link.watching(b), begun);
         }
         return;
-    }
-    if notifies && !at_once && !x.change(Entry::new(b, Bits::NOTIFY, 0)) {
-        y.hear_gone(link.watching(a));
+    };
+    if notifies && x.change(Entry::new(b, Bits::NOTIFY, 0)).is_none() {
+        y.hear_gone(link.watching(a), begun);
     }
 }
 

@@ -23,11 +23,22 @@ pub enum LinkMode {
 
 impl LinkMode {
     /// This mode, with a tag that comes back in the news; see [`Link::tag`].
+    ///
+    /// ```
+    /// use backplane::{Link, LinkMode};
+    /// assert_eq!(LinkMode::Monitor.tag(7), Link::from(LinkMode::Monitor).tag(7));
+    /// ```
     pub fn tag(self, tag: u64) -> Link {
         Link::from(self).tag(tag)
     }
 
     /// This mode, with a policy of its own; see [`Link::on_fault`].
+    ///
+    /// ```
+    /// use backplane::{Link, LinkMode, OnFault};
+    /// let link = LinkMode::Monitor.on_fault(OnFault::Ignore);
+    /// assert_eq!(link, Link::from(LinkMode::Monitor).on_fault(OnFault::Ignore));
+    /// ```
     pub fn on_fault(self, policy: OnFault) -> Link {
         Link::from(self).on_fault(policy)
     }
@@ -68,6 +79,12 @@ impl Link {
     ///
     /// Whoever links may name it, for the other end too: who makes a link with `Notify` chooses for whom it notifies. Where a
     /// link is made again, the last tag that was named counts.
+    ///
+    /// ```
+    /// use backplane::{Link, LinkMode};
+    /// let link = Link::from(LinkMode::Peer).tag(7);
+    /// assert_ne!(link, Link::from(LinkMode::Peer)); // which names none
+    /// ```
     #[must_use]
     pub fn tag(self, tag: u64) -> Link {
         Link { tag, bits: self.bits.with(Bits::TAGGED, true), ..self }
@@ -75,6 +92,16 @@ impl Link {
 
     /// What a fault of the other does to whoever hears of it under [`manage`](crate::Device::manage); if nobody names a
     /// policy, that of its device counts. As with tags: whoever links may name it, and the last one that was named counts.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use backplane::{Device, Link, LinkMode, OnFault};
+    /// let (a, b) = (Device::new(), Device::new());
+    /// a.link(&b, Link::from(LinkMode::Monitor).on_fault(OnFault::Ignore));
+    /// drop(b);
+    /// let result = futures_lite::future::block_on(a.manage(async { Ok::<_, Infallible>(1) }));
+    /// assert_eq!(result.unwrap(), 1);
+    /// ```
     #[must_use]
     pub fn on_fault(self, policy: OnFault) -> Link {
         Link { bits: self.bits.with_policy(Some(policy)), ..self }

@@ -445,6 +445,16 @@ where
     E: fmt::Display,
 {
     /// Lets an error's words travel; see [`Manage::describe`].
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode, Message};
+    /// let (mut watcher, device) = (Device::new(), Device::new());
+    /// watcher.link(&device, LinkMode::Monitor);
+    /// let managed = device.part_manage(async { Err::<(), _>("no such counter") }).describe();
+    /// assert!(futures_lite::future::block_on(managed).is_err());
+    /// let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!() };
+    /// assert_eq!(news.exit.to_string(), "failed: no such counter");
+    /// ```
     pub fn describe(mut self) -> Self {
         self.run.describe = Some(E::to_string);
         self

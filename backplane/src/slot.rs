@@ -25,8 +25,10 @@ pub(crate) const WAKER: u64 = 4;
 const CONDEMNED: u64 = 8;
 /// The state holds a label.
 const LABEL: u64 = 16;
-/// An entry that watched has been forgotten, or a change of one (invariant 6).
-const FORGOT: u64 = 32;
+/// How often an entry that watched has been forgotten, or a change (invariant 6): all that is left of the lower half. It
+/// may begin anew: who compares has seen it a moment ago.
+const FORGOT: u64 = u32::MAX as u64 & !(FORGOT_ONE - 1);
+const FORGOT_ONE: u64 = 32;
 /// What is looked at when the slot is closed.
 const FLAGS: u64 = NEWS | CHANGES | WAKER | CONDEMNED | LABEL;
 
@@ -113,7 +115,7 @@ impl State {
         self.more.as_mut()?.changes.get_mut(peer)
     }
 
-    /// Puts a change beside those that wait, the last one for each peer counting. Returns the flags that say so.
+    /// Puts a change beside those that wait, the last one for each peer counting. Returns how much was forgotten for it.
     #[inline]
     fn change_later(&mut self, change: Entry) -> u64 {
         match &mut self.change {
@@ -121,21 +123,21 @@ impl State {
             Some(waiting) if waiting.peer() == change.peer() => waiting.then(&change),
             Some(_) => return self.change_beside(change),
         }
-        CHANGES
+        0
     }
 
     #[inline(never)]
     fn change_beside(&mut self, change: Entry) -> u64 {
         if let Some(waiting) = self.change_of_more(change.peer()) {
             waiting.then(&change);
-            return CHANGES;
+            return 0;
         }
         let forgot = Cell::new(0);
         // A peer that has told everybody can tell nobody any more: no change concerns it (invariant 6).
         let spent = |old: &Entry| {
             let spent = old.peer().has_told();
             if spent {
-                forgot.set(FORGOT);
+                forgot.set(FORGOT_ONE);
             }
             spent
         };
@@ -145,7 +147,7 @@ impl State {
             }
             place => *place = Some(change),
         }
-        CHANGES | forgot.get()
+        forgot.get()
     }
 
     /// Whether so many changes wait that the owner, if it waits itself, had better look at them.
@@ -205,6 +207,12 @@ impl Open<'_> {
     }
 }
 
+/// The word when so much more has been forgotten.
+#[inline]
+fn forgotten(word: u64, more: u64) -> u64 {
+    word & !FORGOT | (word + more) & FORGOT
+}
+
 #[inline(never)]
 fn wake(waker: Waker) {
     crate::unwind::quietly(|| waker.wake());
@@ -247,35 +255,37 @@ impl Slot {
         ((word >> 32) as u32 == generation).then_some(Open { slot: self, word, state })
     }
 
-    /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. False if they
-    /// have been told.
+    /// Leaves a change of links for the owner; while its watchers are being told, for whoever tells them. `None` if they
+    /// have been told; else the slot's word, for [`tell_gone`](Slot::tell_gone).
     #[inline]
-    pub(crate) fn change(&self, generation: u32, change: Entry) -> bool {
+    pub(crate) fn change(&self, generation: u32, change: Entry) -> Option<u64> {
         let Some(mut open) = self.open(generation) else { return self.change_late(generation, change) };
-        let flags = open.state.change_later(change);
+        let forgot = open.state.change_later(change);
+        open.word = forgotten(open.word, forgot);
         let wakes = open.word & WAKER != 0 && open.state.is_crowded();
         let waker = if wakes { open.state.waker.take() } else { None };
-        open.flag(flags, if wakes { WAKER } else { 0 });
+        open.flag(CHANGES, if wakes { WAKER } else { 0 });
+        let word = open.word;
         drop(open);
         if let Some(waker) = waker {
             wake(waker);
         }
-        true
+        Some(word)
     }
 
     #[cold]
-    fn change_late(&self, generation: u32, change: Entry) -> bool {
+    fn change_late(&self, generation: u32, change: Entry) -> Option<u64> {
         if self.generation() != generation + 1 {
-            return false;
+            return None;
         }
-        let Some(mut closing) = self.open(generation + 1) else { return false };
+        let mut closing = self.open(generation + 1)?;
         // `retire` does not wait for the lock: it is stopped by the flag, or was here before.
         let flagged = closing.word | CHANGES;
         let stopped = self.word.change(closing.word, flagged);
         if stopped {
             closing.state.change_later(change);
         }
-        stopped
+        stopped.then_some(flagged)
     }
 
     /// Tells of another's end; at once what a waiting change has to say to it, for the owner's table does not know of
@@ -288,14 +298,14 @@ impl Slot {
     }
 
     /// The link that was being made is not made, for the other was gone: unless that has been heard, or the link undone,
-    /// meanwhile, it is heard now. Where it may be that the entry was forgotten that would tell, it is heard: a link that
-    /// is not done yet can come after all that was (invariant 6).
+    /// meanwhile, it is heard now. Where something was forgotten since the link began, which left `word`, that may be the
+    /// entry that would tell, and it is heard: a link that is not done yet can come after all that was (invariant 6).
     #[cold]
-    pub(crate) fn tell_gone(&self, generation: u32, link: Entry, exit: &Exit) {
+    pub(crate) fn tell_gone(&self, generation: u32, link: Entry, word: u64, exit: &Exit) {
         let Some(mut open) = self.open(generation) else { return };
         let from = link.peer();
         let Some((mut bits, mut tag)) = open.measure(from) else { return };
-        if open.word & FORGOT != 0 && !bits.has(Bits::DECIDED) {
+        if (open.word ^ word) & FORGOT != 0 && !bits.has(Bits::DECIDED) {
             (bits, tag) = (link.bits.with(Bits::DECIDED, true), link.tag);
         }
         open.deliver(from, bits, tag, exit);
@@ -308,8 +318,8 @@ impl Slot {
         let state = lock(&self.state);
         let word = self.word.get_locked();
         let may = word & NEWS == 0;
-        if may && word & FORGOT == 0 {
-            self.word.set(word | FORGOT);
+        if may {
+            self.word.set(forgotten(word, FORGOT_ONE));
         }
         drop(state);
         may
@@ -452,10 +462,10 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// Whether there is nothing in it but, perhaps, a waker, one piece of news and one change.
+    /// Whether there is nothing in it but, perhaps, one piece of news and one change.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.word & (FLAGS & !(NEWS | CHANGES | WAKER)) == 0
+        self.word & (FLAGS & !(NEWS | CHANGES)) == 0
             && (self.word & (NEWS | CHANGES) == 0 || self.state.more.is_none())
     }
 
@@ -470,7 +480,6 @@ impl Closing {
         if self.word & CHANGES != 0 {
             change = self.state.change.take().filter(Entry::changes_notify);
         }
-        let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
         let told = !watched && !change.as_ref().is_some_and(Entry::is_heard);
         let Closing { slot, word, state } = self;
         let generation = (word >> 32) as u32;
@@ -479,10 +488,6 @@ impl Closing {
         drop(state);
         if told {
             slot.give(generation);
-        }
-        if let Some(waker) = waker {
-            // It is the user's.
-            crate::unwind::quietly(|| drop(waker));
         }
         (told, change)
     }

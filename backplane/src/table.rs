@@ -319,9 +319,13 @@ impl<X: Default> Table<X> {
         true
     }
 
-    /// Makes a change that sets nothing, if its peer's is the only entry. False if it is not.
+    /// Makes a change that sets nothing, if its peer's is the only entry. False if it is not, and where there is more to be
+    /// looked at, which may have come before (invariant 4).
     #[inline]
     pub(crate) fn cut(&mut self, change: Entry) -> bool {
+        if self.has_extra() {
+            return false;
+        }
         match &mut self.few {
             [Some(only), None] if only.peer() == change.peer() => {
                 only.apply(&change);

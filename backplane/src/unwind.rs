@@ -35,16 +35,37 @@ impl Panic {
     }
 
     /// What `panic!` was given to say, if it was words.
+    ///
+    /// ```
+    /// use backplane::{Crash, Device};
+    /// let managed = Device::new().manage(async { if true { panic!("no") } Ok::<(), ()>(()) });
+    /// let Err(Crash::Panic(panic)) = futures_lite::future::block_on(managed) else { panic!() };
+    /// assert_eq!(panic.message(), Some("no"));
+    /// ```
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
     /// Where it happened, if [`catch_panic_locations`] was called before.
+    ///
+    /// ```
+    /// use backplane::{Crash, Device};
+    /// let managed = Device::new().manage(async { if true { panic!("no") } Ok::<(), ()>(()) });
+    /// let Err(Crash::Panic(panic)) = futures_lite::future::block_on(managed) else { panic!() };
+    /// assert_eq!(panic.location(), None); // nobody has asked for it
+    /// ```
     pub fn location(&self) -> Option<&PanicLocation> {
         self.location.as_ref()
     }
 
     /// The payload, as `std::panic::catch_unwind` gives it.
+    ///
+    /// ```
+    /// use backplane::{Crash, Device};
+    /// let managed = Device::new().manage(async { if true { std::panic::panic_any(7_u8) } Ok::<(), ()>(()) });
+    /// let Err(Crash::Panic(panic)) = futures_lite::future::block_on(managed) else { panic!() };
+    /// assert_eq!(panic.into_payload().downcast_ref(), Some(&7_u8));
+    /// ```
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         match self.take() {
             Some(payload) => payload,
@@ -54,6 +75,14 @@ impl Panic {
     }
 
     /// Goes on panicking, here, with the same payload and without asking the panic hook again.
+    ///
+    /// ```
+    /// use backplane::{Crash, Device};
+    /// let managed = Device::new().manage(async { if true { panic!("no") } Ok::<(), ()>(()) });
+    /// let Err(Crash::Panic(panic)) = futures_lite::future::block_on(managed) else { panic!() };
+    /// let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panic.resume()));
+    /// assert!(again.is_err());
+    /// ```
     pub fn resume(self) -> ! {
         // No hook is asked again; whoever catches it next finds the place here.
         remember(self.message.as_deref(), self.location.clone());

@@ -356,3 +356,84 @@ fn a_managed_future_hears_while_it_is_polled() {
         assert!(matches!(poll, Poll::Ready(Err(Crash::Cascade(_)))));
     });
 }
+
+/// Makes the device's slot say that something was forgotten: of two changes that wait, the first is of one who has told
+/// everybody. Returns whom it watches from then on.
+fn forgets(a: &mut Device) -> Device {
+    let (gone, other) = (Device::new(), Device::new());
+    a.line().link(&gone.line(), LinkMode::Monitor);
+    drop(gone);
+    a.line().link(&other.line(), LinkMode::Monitor);
+    assert_eq!(heard(a), [Some(FaultKind::Dropped)]);
+    other
+}
+
+/// A third makes a link and finds the other gone, while what it has left is forgotten for another's change.
+#[test]
+fn a_crowded_slot_does_not_forget_a_link_that_is_being_made() {
+    loom::model(|| {
+        let (mut a, b, d) = (Device::new(), Device::new(), Device::new());
+        let (to_a, to_b, to_d) = (a.line(), b.line(), d.line());
+        drop(b);
+        let linking = thread::spawn(move || to_a.link(&to_b, LinkMode::Monitor));
+        to_a.link(&to_d, LinkMode::Monitor);
+        linking.join().expect("it does not panic");
+        assert_eq!(heard(&mut a), [Some(FaultKind::Gone)]);
+        drop(d);
+        assert_eq!(heard(&mut a), [Some(FaultKind::Dropped)]);
+    });
+}
+
+/// A link by a third that is heard as the other ends is not heard once more as gone, though something else was forgotten
+/// long before. (The other tells because of a link that was undone while it ended.)
+#[test]
+fn what_was_forgotten_before_a_link_is_not_of_it() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(5);
+    model.check(|| {
+        let (mut a, b) = (Device::new(), Device::new());
+        let other = forgets(&mut a);
+        let (to_a, to_b) = (a.line(), b.line());
+        a.link(&b, LinkMode::Monitor);
+        let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+        a.unlink(&to_b, LinkMode::Monitor);
+        heard(&mut a);
+        let linking = thread::spawn(move || to_a.link(&to_b, LinkMode::Monitor));
+        let mut after = heard(&mut a);
+        ending.join().expect("it does not panic");
+        linking.join().expect("it does not panic");
+        after.extend(heard(&mut a));
+        assert!(after == [None] || after == [Some(FaultKind::Gone)], "{after:?}");
+        drop(other);
+    });
+}
+
+/// A device whose line nobody was given ends while one that it watches tells it: its slot is sound for the next, whichever
+/// of the two began the link.
+#[test]
+fn an_end_of_an_unknown_device_against_news_leaves_its_slot_sound() {
+    for begins_here in [true, false] {
+        for watched in [true, false] {
+            loom::model(move || {
+                let (mut watcher, a, b) = (Device::new(), Device::new(), Device::new());
+                let before = a.id();
+                match begins_here {
+                    true => a.link(&b, LinkMode::Monitor),
+                    false => b.link(&a, LinkMode::Notify),
+                }
+                if watched {
+                    watcher.link(&a, LinkMode::Monitor);
+                }
+                let telling = thread::spawn(move || b.disconnect(Exit::Normal));
+                a.disconnect(Exit::Shutdown);
+                // In the slot that has just become free.
+                let next = Device::new();
+                telling.join().expect("it does not panic");
+                assert!(next.id() != before, "a name was used twice");
+                assert!(next.line().is_alive());
+                next.disconnect_quietly_if(|next| next.try_receive().is_none());
+                assert_eq!(heard(&mut watcher).len(), usize::from(watched));
+            });
+        }
+    }
+}

@@ -23,6 +23,21 @@ pub(crate) enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A file of a log is not as it was written.
+    Corrupt {
+        /// Which.
+        path: PathBuf,
+        /// Where, in bytes from its beginning.
+        offset: u64,
+        /// What is wrong there.
+        why: String,
+    },
+    /// What this process worked on has been given to another, or is about to be.
+    #[cfg(feature = "kafka")]
+    Taken,
+    /// The producer of transactions can do nothing more, and another has to take its place.
+    #[cfg(feature = "kafka")]
+    Fenced(String),
     /// Options and data that cannot go together, in a whole sentence.
     Request(String),
     /// A worker that ended again and again, though nobody killed it: its supervisor has given up.
@@ -49,6 +64,13 @@ impl fmt::Display for Error {
         match self {
             Error::File { verb, path, source } => write!(f, "cannot {verb} {}: {source}", path.display()),
             Error::Broken { file, line, why } => write!(f, "{file}:{line}: {why} (and --strict was given)"),
+            Error::Corrupt { path, offset, why } => {
+                write!(f, "{} is damaged at byte {offset}: {why}", path.display())
+            }
+            #[cfg(feature = "kafka")]
+            Error::Fenced(words) => write!(f, "the producer is of no use any more: {words}"),
+            #[cfg(feature = "kafka")]
+            Error::Taken => f.write_str("the group has given its partitions to others"),
             Error::Request(words) => f.write_str(words),
             Error::Worker { name, times, exit } => {
                 write!(f, "{name} ended {times} times though nobody killed it; the last time it {exit}")
@@ -61,7 +83,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::File { source, .. } => Some(source),
-            Error::Broken { .. } | Error::Request(_) | Error::Worker { .. } => None,
+            #[cfg(feature = "kafka")]
+            Error::Taken | Error::Fenced(_) => None,
+            Error::Broken { .. } | Error::Corrupt { .. } | Error::Request(_) | Error::Worker { .. } => None,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    log::{Mark, Rows, code::Malformed},
+};
 
 /// A kind of join: how its messages are read, sorted by stage, merged and written.
 ///
@@ -22,6 +25,8 @@ pub(crate) trait Job: Send + Sync + 'static {
 
     /// The stages' names; a stage's number is its place here.
     fn stages(&self) -> &[String];
+    /// Over how many sinks the keys are spread.
+    fn shards(&self) -> usize;
 
     /// It is a partition's turn: how many blocks are read before it is another's.
     fn blocks(&self, _partition: &mut Self::Partition) -> u64 {
@@ -29,13 +34,20 @@ pub(crate) trait Job: Send + Sync + 'static {
     }
     /// Sees to it that a block lies ready in the partition; `false` at its end.
     fn fill(&self, partition: &mut Self::Partition) -> Result<bool, Error>;
-    /// Sorts the block's messages by stage, and leaves the block.
-    fn route(&self, partition: &Self::Partition) -> Result<Routed<Self>, Error>;
+    /// Sorts the block's messages by stage and shard, and leaves the block. With `all` there is a batch for each of them,
+    /// also where there are no messages.
+    fn route(&self, partition: &Self::Partition, all: bool) -> Result<Routed<Self>, Error>;
     /// The block has been handed on.
     fn pass(&self, partition: &mut Self::Partition);
+    /// Where the block that lies ready ends. Blocks that are read from a mark on end where they ended before.
+    fn mark(&self, partition: &Self::Partition) -> Mark;
+    /// Goes on reading at a mark.
+    fn seek(&self, partition: &mut Self::Partition, mark: Mark);
 
     /// Which stage a batch is of.
     fn stage(&self, batch: &Self::Batch) -> usize;
+    /// Which shard a batch is for.
+    fn shard(&self, batch: &Self::Batch) -> usize;
     /// How many messages a batch holds.
     fn len(&self, batch: &Self::Batch) -> usize;
 
@@ -46,6 +58,15 @@ pub(crate) trait Job: Send + Sync + 'static {
     fn pages(&self, table: &mut Self::Table, all: bool) -> Vec<Sheet<Self::Page>>;
     /// What can be read off the table.
     fn gauge(&self, table: &Self::Table) -> Gauge;
+
+    /// Writes down the open keys and the gauge.
+    fn save(&self, table: &Self::Table) -> Vec<u8>;
+    /// A table with the open keys and the gauge as they were written down. Nothing is begun in its pages.
+    fn load(&self, saved: &[u8]) -> Result<Self::Table, Malformed>;
+    /// The table is of this shard.
+    fn own(&self, _table: &mut Self::Table, _shard: usize) {}
+    /// A page as a log keeps it.
+    fn rows(&self, sheet: &Sheet<Self::Page>) -> Rows;
 
     /// Writes a page, or the first part of it.
     fn write(&self, output: &mut Self::Output, sheet: &Sheet<Self::Page>, share: Share) -> Result<(), Error>;
@@ -81,7 +102,7 @@ pub(crate) fn take_pages<T>(
 
 /// A block's messages, sorted.
 pub(crate) struct Routed<J: Job + ?Sized> {
-    /// One batch for each stage that has messages.
+    /// One batch for each stage and shard that has messages.
     pub(crate) batches: Vec<J::Batch>,
     /// What goes into the output past the table.
     pub(crate) sheets: Vec<Sheet<J::Page>>,
@@ -127,4 +148,19 @@ pub(crate) struct Gauge {
     pub(crate) joined: u64,
     /// Messages whose key already had one of their stage.
     pub(crate) duplicates: u64,
+}
+
+impl Gauge {
+    /// Of two tables with different keys.
+    pub(crate) fn and(self, other: Gauge) -> Gauge {
+        Gauge {
+            open: self.open + other.open,
+            // They need not have had their peaks at the same time.
+            peak: self.peak + other.peak,
+            bytes: self.bytes + other.bytes,
+            peak_bytes: self.peak_bytes + other.peak_bytes,
+            joined: self.joined + other.joined,
+            duplicates: self.duplicates + other.duplicates,
+        }
+    }
 }

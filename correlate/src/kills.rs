@@ -20,10 +20,13 @@ pub(crate) enum How {
     Error,
     /// Its future is dropped.
     Drop,
+    /// It never comes back from a wait; not in a plan, as it costs the time until somebody notices.
+    #[cfg(test)]
+    Hang,
 }
 
 impl How {
-    /// Each of them.
+    /// Each of them that a plan has.
     pub(crate) const ALL: [How; 3] = [How::Panic, How::Error, How::Drop];
 }
 
@@ -33,6 +36,8 @@ impl fmt::Display for How {
             How::Panic => "panic",
             How::Error => "error",
             How::Drop => "drop",
+            #[cfg(test)]
+            How::Hang => "hang",
         })
     }
 }

@@ -1,11 +1,17 @@
 //! The supervised streaming join: what can be asked of it. Everything else is in the files beside this one.
 
+mod audit;
+mod chart;
 mod demo;
 mod desk;
+mod durable;
 mod error;
 mod generate;
 mod job;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kills;
+mod log;
 mod memory;
 mod output;
 mod plain;
@@ -15,9 +21,12 @@ mod read;
 mod record;
 mod report;
 mod run;
+mod status;
+mod stream;
 mod table;
 mod text;
 mod topology;
+mod torture;
 mod verify;
 mod vitals;
 
@@ -51,8 +60,12 @@ enum Command {
     Run(run::Run),
     /// Makes input to try `run` with
     Generate(generate::Generate),
-    /// Checks an output of `run` against its input, in another way than it was made
+    /// Checks an output of `run` against its input, or a log against its seed, in another way than it was made
     Verify(verify::Verify),
+    /// Says how far a log is: offsets, lag, open keys, restarts, whether a process works on it or not
+    Status(status::Status),
+    /// Kills the main job on a log again and again, damages the log, and checks that nothing is lost or doubled
+    Torture(torture::Torture),
 }
 
 const LESSON: &str = "\
@@ -63,7 +76,8 @@ Try it:
   correlate run --input in --output out           join them
   correlate verify --input in --output out        check that, from scratch
 
-Exit codes: 0 all is exactly right; 1 it is not, or could not be done; 2 the options make no sense.";
+Exit codes: 0 all is exactly right; 1 it is not, or could not be done; 2 the options make no sense; 3 it was asked to
+stop (SIGTERM, Ctrl-C) before its end: what it had committed is kept, and the same command goes on.";
 
 const RUN: &str = "\
 What is in the output folder:
@@ -86,6 +100,9 @@ struct Common {
     /// Threads that drive the workers [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Drive them with the NUMA-aware pool of backplane-pool instead of async-executor
+    #[arg(long)]
+    pool: bool,
     /// For whom the report at the end is
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     report: Form,
@@ -94,17 +111,37 @@ struct Common {
     quiet: bool,
 }
 
+/// How a command ended that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// All is right.
+    Right,
+    /// Something is not.
+    Wrong,
+    /// It was asked to stop, and what it had done is kept.
+    Stopped,
+}
+
+impl From<bool> for Done {
+    fn from(is_right: bool) -> Done {
+        if is_right { Done::Right } else { Done::Wrong }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         None => cli.demo.run(),
         Some(Command::Run(run)) => run.run(),
-        Some(Command::Generate(generate)) => generate.run().map(|()| true),
-        Some(Command::Verify(verify)) => verify.run(),
+        Some(Command::Generate(generate)) => generate.run().map(|()| Done::Right),
+        Some(Command::Verify(verify)) => verify.run().map(Done::from),
+        Some(Command::Torture(torture)) => torture.run().map(Done::from),
+        Some(Command::Status(status)) => status.run().map(|()| Done::Right),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Done::Right) => ExitCode::SUCCESS,
+        Ok(Done::Wrong) => ExitCode::FAILURE,
+        Ok(Done::Stopped) => ExitCode::from(3),
         Err(error) => {
             say(format!("correlate: {}", error));
             ExitCode::FAILURE

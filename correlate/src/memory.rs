@@ -9,6 +9,10 @@ use std::{hint::black_box, mem, sync::Arc};
 use crate::{
     error::Error,
     job::{Gauge, Job, Routed, Share, Sheet, take_pages},
+    log::{
+        Mark, Rows,
+        code::{Malformed, Reader, Writer},
+    },
     random::{Random, mix},
     table::{Slot, Table},
 };
@@ -19,15 +23,21 @@ pub(crate) const STAGES: usize = 3;
 /// Rows that travel to the writer together.
 const PAGE: usize = 2048;
 
+/// Bytes of a row in a log: the customer and the payloads.
+pub(crate) const ROW: usize = 8 * (1 + STAGES);
+
 /// Messages whose places in the table are looked up together.
 const AHEAD: usize = 32;
 
 /// What a stream says about a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
-    customer: u64,
-    payload: u64,
-    stage: u8,
+    /// The key, counted from one.
+    pub(crate) customer: u64,
+    /// What it says.
+    pub(crate) payload: u64,
+    /// Which stream.
+    pub(crate) stage: u8,
 }
 
 /// All streams' messages for customers 1 to `customers`, in an order that tells nothing.
@@ -45,7 +55,7 @@ pub(crate) fn messages(seed: u64, customers: u64) -> Vec<Message> {
 }
 
 /// What a stream says about a customer, and would say again.
-fn payload(seed: u64, stage: u8, customer: u64) -> u64 {
+pub(crate) fn payload(seed: u64, stage: u8, customer: u64) -> u64 {
     mix(mix(seed ^ u64::from(stage)) ^ customer)
 }
 
@@ -58,7 +68,7 @@ fn hash(customer: u64) -> u64 {
 
 /// Which output partition a customer's row goes to.
 #[inline]
-fn place(customer: u64, partitions: usize) -> usize {
+pub(crate) fn place(customer: u64, partitions: usize) -> usize {
     // The lower half: the upper bits find the place in the table.
     (((hash(customer) & 0xffff_ffff) * partitions as u64) >> 32) as usize
 }
@@ -66,29 +76,78 @@ fn place(customer: u64, partitions: usize) -> usize {
 /// A customer in whom all streams have met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    customer: u64,
-    payloads: [u64; STAGES],
+    pub(crate) customer: u64,
+    pub(crate) payloads: [u64; STAGES],
 }
 
 /// The join in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct InMemory {
     stages: [String; STAGES],
     partitions: usize,
     batch: usize,
+    shards: usize,
+    /// For each output partition, the shard that its customers are in.
+    owners: Vec<u8>,
 }
 
 impl InMemory {
     /// With so many output partitions, and about so many messages a batch.
     pub(crate) fn new(partitions: usize, batch: usize) -> InMemory {
-        InMemory { stages: ["A", "B", "C"].map(str::to_owned), partitions, batch }
+        let owners = vec![0; partitions];
+        InMemory { stages: ["A", "B", "C"].map(str::to_owned), partitions, batch, shards: 1, owners }
+    }
+
+    /// With so many sinks, each with its share of the output partitions; no more than there are.
+    pub(crate) fn sharded(mut self, shards: usize) -> InMemory {
+        self.shards = shards.clamp(1, self.partitions.min(256));
+        self.owners = (0..self.partitions).map(|partition| (partition % self.shards) as u8).collect();
+        self
+    }
+
+    /// For each output partition, the shard whose rows go there.
+    pub(crate) fn owners(&self) -> Vec<usize> {
+        self.owners.iter().map(|owner| usize::from(*owner)).collect()
+    }
+
+    /// A table for each shard.
+    pub(crate) fn tables(&self) -> Vec<Open> {
+        (0..self.shards).map(|_| self.table()).collect()
+    }
+
+    /// Sorts messages by stage and shard.
+    pub(crate) fn sort(&self, messages: impl Iterator<Item = Message>, all: bool) -> Vec<Batch> {
+        let room = self.batch * 5 / 4;
+        let shards = 0..self.shards as u8;
+        let mut batches: Vec<Batch> = shards
+            .flat_map(|shard| {
+                (0..STAGES as u8).map(move |stage| Batch { stage, shard, messages: Vec::with_capacity(room) })
+            })
+            .collect();
+        if self.shards == 1 {
+            for Message { customer, payload, stage } in messages {
+                batches[usize::from(stage)].messages.push((customer, payload));
+            }
+        } else {
+            for Message { customer, payload, stage } in messages {
+                let shard = usize::from(self.owners[place(customer, self.partitions)]);
+                batches[shard * STAGES + usize::from(stage)].messages.push((customer, payload));
+            }
+        }
+        batches.retain(|batch| all || !batch.messages.is_empty());
+        batches
     }
 
     /// The messages, cut into partitions.
     pub(crate) fn partitions(&self, messages: &Arc<Vec<Message>>) -> Vec<Partition> {
         let bounds = |n| n * messages.len() / self.partitions;
         (0..self.partitions)
-            .map(|n| Partition { messages: Arc::clone(messages), next: bounds(n), end: bounds(n + 1) })
+            .map(|n| Partition {
+                messages: Arc::clone(messages),
+                first: bounds(n),
+                next: bounds(n),
+                end: bounds(n + 1),
+            })
             .collect()
     }
 
@@ -110,14 +169,24 @@ impl InMemory {
     }
 
     fn block<'a>(&self, partition: &'a Partition) -> &'a [Message] {
-        let end = partition.end.min(partition.next + self.batch * STAGES);
+        let end = partition.end.min(partition.next + self.block_len());
         &partition.messages[partition.next..end]
+    }
+
+    /// How many messages are read at a time.
+    pub(crate) fn block_len(&self) -> usize {
+        self.batch * STAGES * self.shards
     }
 
     /// How often a reader, a stage, the sink and the writer will be asked to do something, for so many messages.
     pub(crate) fn turns(&self, messages: usize) -> (u64, u64, u64, u64) {
-        let blocks = (messages / (self.batch * STAGES)) as u64;
-        (blocks, blocks, blocks * STAGES as u64, (messages / STAGES / PAGE + self.partitions) as u64)
+        let blocks = (messages / self.block_len()) as u64;
+        (
+            blocks,
+            blocks * self.shards as u64,
+            blocks * STAGES as u64,
+            (messages / STAGES / PAGE + self.partitions) as u64,
+        )
     }
 }
 
@@ -125,6 +194,7 @@ impl InMemory {
 #[derive(Debug)]
 pub(crate) struct Partition {
     messages: Arc<Vec<Message>>,
+    first: usize,
     next: usize,
     end: usize,
 }
@@ -133,6 +203,7 @@ pub(crate) struct Partition {
 #[derive(Debug)]
 pub(crate) struct Batch {
     stage: u8,
+    shard: u8,
     messages: Vec<(u64, u64)>,
 }
 
@@ -232,17 +303,16 @@ impl Job for InMemory {
         &self.stages
     }
 
+    fn shards(&self) -> usize {
+        self.shards
+    }
+
     fn fill(&self, partition: &mut Partition) -> Result<bool, Error> {
         Ok(partition.next < partition.end)
     }
 
-    fn route(&self, partition: &Partition) -> Result<Routed<Self>, Error> {
-        let mut batches =
-            [0, 1, 2].map(|stage| Batch { stage, messages: Vec::with_capacity(self.batch * 5 / 4) });
-        for message in self.block(partition) {
-            batches[usize::from(message.stage)].messages.push((message.customer, message.payload));
-        }
-        let batches = batches.into_iter().filter(|batch| !batch.messages.is_empty()).collect();
+    fn route(&self, partition: &Partition, all: bool) -> Result<Routed<Self>, Error> {
+        let batches = self.sort(self.block(partition).iter().copied(), all);
         Ok(Routed { batches, sheets: Vec::new(), rejected: 0 })
     }
 
@@ -250,8 +320,21 @@ impl Job for InMemory {
         partition.next += self.block(partition).len();
     }
 
+    fn mark(&self, partition: &Partition) -> Mark {
+        let offset = partition.next + self.block(partition).len() - partition.first;
+        Mark { offset: offset as u64, byte: 0 }
+    }
+
+    fn seek(&self, partition: &mut Partition, mark: Mark) {
+        partition.next = (partition.first + mark.offset as usize).min(partition.end);
+    }
+
     fn stage(&self, batch: &Batch) -> usize {
         batch.stage.into()
+    }
+
+    fn shard(&self, batch: &Batch) -> usize {
+        batch.shard.into()
     }
 
     fn len(&self, batch: &Batch) -> usize {
@@ -284,6 +367,57 @@ impl Job for InMemory {
             joined: open.joined,
             duplicates: open.duplicates,
         }
+    }
+
+    fn save(&self, open: &Open) -> Vec<u8> {
+        let mut saved = Writer(Vec::with_capacity(48 + open.table.len() * 26));
+        [
+            open.joined,
+            open.duplicates,
+            open.table.peak() as u64,
+            open.peak_bytes as u64,
+            open.table.len() as u64,
+        ]
+        .into_iter()
+        .for_each(|n| saved.u64(n));
+        for place in open.table.iter() {
+            saved.u64(place.customer);
+            place.payloads.iter().for_each(|payload| saved.u64(*payload));
+            saved.0.extend_from_slice(&[place.seen, place.first]);
+        }
+        saved.0
+    }
+
+    fn load(&self, saved: &[u8]) -> Result<Open, Malformed> {
+        let mut from = Reader(saved);
+        let mut open = self.table();
+        (open.joined, open.duplicates) = (from.u64()?, from.u64()?);
+        let (peak, peak_bytes, len) = (from.u64()?, from.u64()?, from.u64()?);
+        for _ in 0..len {
+            let (customer, payloads) = (from.u64()?, [from.u64()?, from.u64()?]);
+            let (seen, first) = (from.u8()?, from.u8()?);
+            let is_open = (1..STAGES as u32).contains(&seen.count_ones()) && seen < 1 << STAGES;
+            if !is_open || usize::from(first) >= STAGES || seen & 1 << first == 0 {
+                return Err(Malformed);
+            }
+            let Err(at) = open.table.find(hash(customer), |place| place.customer == customer) else {
+                return Err(Malformed);
+            };
+            open.table.add(at, Place { customer, payloads, seen, first });
+        }
+        open.table.had_a_peak_of(peak as usize);
+        open.peak_bytes = (peak_bytes as usize).max(open.table.bytes());
+        from.end()?;
+        Ok(open)
+    }
+
+    fn rows(&self, sheet: &Sheet<Vec<Row>>) -> Rows {
+        let mut bytes = Writer(Vec::with_capacity(sheet.page.len() * ROW));
+        for row in &sheet.page {
+            bytes.u64(row.customer);
+            row.payloads.iter().for_each(|payload| bytes.u64(*payload));
+        }
+        Rows { file: sheet.file, count: sheet.page.len() as u32, bytes: bytes.0 }
     }
 
     fn write(&self, output: &mut Output, sheet: &Sheet<Vec<Row>>, share: Share) -> Result<(), Error> {
@@ -365,7 +499,7 @@ mod tests {
     /// The output of the plain join.
     fn plainly(messages: Vec<Message>) -> Output {
         let job = InMemory::new(12, 64);
-        let (mut table, mut output) = (job.table(), job.output());
+        let (mut table, mut output) = ([job.table()], job.output());
         let partitions = job.partitions(&Arc::new(messages));
         plain::join(&job, partitions, 64, &mut table, |sheet| job.write(&mut output, &sheet, Share::ALL))
             .expect("no files");
@@ -414,24 +548,34 @@ mod tests {
     /// Joins under kills, and says what came out: customers in rows, and the table.
     fn under_kills(messages: Vec<Message>, seed: u64, kills: u64) -> (Vec<Row>, Gauge) {
         let mut random = Random::new(seed);
-        let job = Arc::new(InMemory::new(1 + random.below(12) as usize, 1 + random.below(64) as usize));
+        let job = InMemory::new(1 + random.below(12) as usize, 1 + random.below(64) as usize);
+        let job = Arc::new(job.sharded(1 + random.below(4) as usize));
         let staff = Staff {
             threads: 1 + random.below(3) as usize,
+            pool: random.below(2) == 0,
             readers: 1 + random.below(3) as usize,
             abreast: 1 + random.below(12) as usize,
             desk: 1 + random.below(9) as usize,
+            patience: topology::SIGN_OF_LIFE,
         };
         let (blocks, _, _, pages) = job.turns(messages.len());
         let mut turns = vec![1 + blocks / 4; staff.readers];
-        turns.extend([blocks, blocks, blocks, blocks * 3, pages]);
+        turns.extend([blocks; STAGES]);
+        turns.extend(vec![blocks * 3; job.shards()]);
+        turns.push(pages);
         let kills = Kills::seeded(seed, kills, &turns);
         let partitions = job.partitions(&Arc::new(messages));
         let vitals = Arc::new(Vitals::default());
-        let outcome =
-            topology::run(Arc::clone(&job), partitions, job.table(), job.output(), &staff, kills, vitals);
+        let outcome = topology::run(
+            Arc::clone(&job),
+            topology::Work { partitions, tables: job.tables(), output: job.output(), durable: None },
+            &staff,
+            kills,
+            vitals,
+        );
         let outcome = outcome.expect("nothing is fatal in memory");
         let rows = outcome.output.files.into_iter().flat_map(|file| file.rows).collect();
-        (rows, job.gauge(&outcome.table))
+        (rows, outcome.tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table))))
     }
 
     #[test]

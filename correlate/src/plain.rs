@@ -13,7 +13,7 @@ pub(crate) fn join<J: Job>(
     job: &J,
     partitions: Vec<J::Partition>,
     abreast: usize,
-    table: &mut J::Table,
+    tables: &mut [J::Table],
     mut write: impl FnMut(Sheet<J::Page>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut later = partitions.into_iter();
@@ -29,15 +29,16 @@ pub(crate) fn join<J: Job>(
                 now.push_back(partition);
                 break;
             }
-            let routed = job.route(&partition)?;
+            let routed = job.route(&partition, false)?;
             job.pass(&mut partition);
             for batch in routed.batches {
-                job.merge(table, &batch, &mut 0, job.len(&batch));
+                job.merge(&mut tables[job.shard(&batch)], &batch, &mut 0, job.len(&batch));
             }
-            for sheet in routed.sheets.into_iter().chain(job.pages(table, false)) {
-                write(sheet)?;
+            routed.sheets.into_iter().try_for_each(&mut write)?;
+            for table in &mut *tables {
+                job.pages(table, false).into_iter().try_for_each(&mut write)?;
             }
         }
     }
-    job.pages(table, true).into_iter().try_for_each(write)
+    tables.iter_mut().flat_map(|table| job.pages(table, true)).try_for_each(write)
 }

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
     mem,
     ops::Range,
     path::{Path, PathBuf},
@@ -20,6 +20,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::{
     error::Error,
+    log::Mark,
     record::{Fields, Header},
 };
 
@@ -153,6 +154,8 @@ pub(crate) struct Partition {
     pub(crate) pace: Pace,
     /// What has been read and not handed on.
     pub(crate) block: Option<Block>,
+    /// Where that ends.
+    mark: Mark,
 }
 
 /// Spreads a file's blocks evenly over as many turns as the longest file has blocks.
@@ -197,7 +200,20 @@ impl std::fmt::Debug for State {
 impl Partition {
     /// A file of which nothing has been read; it is opened when it is its turn.
     pub(crate) fn new(source: Source) -> Partition {
-        Partition { source, state: State::Closed, pace: Pace::default(), block: None }
+        Partition { source, state: State::Closed, pace: Pace::default(), block: None, mark: Mark::default() }
+    }
+
+    /// Where the block ends that lies ready: lines before it, and bytes after the byte order mark.
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Goes on at a mark. What is read from there comes in the same blocks as before.
+    pub(crate) fn seek(&mut self, mark: Mark) {
+        (self.state, self.mark, self.block) = (State::Closed, mark, None);
+        let blocks = mark.byte / BLOCK as u64;
+        self.pace.turn =
+            (blocks * self.pace.turns).checked_div(self.pace.blocks).unwrap_or(0).min(self.pace.turns);
     }
 
     /// Files that are read in step: at any time about the same part of each has been read, so that all end together.
@@ -225,11 +241,19 @@ impl Partition {
         let failed = Error::file("read", &self.source.path);
         let block = match &mut self.state {
             State::Closed => {
-                self.state = open(&self.source, manner).map_err(failed)?;
+                self.state = open(&self.source, self.mark, manner).map_err(failed)?;
                 return self.fill(manner);
             }
-            State::Lines(lines) => lines.next(manner).map_err(failed)?,
-            State::Csv(records) => records.next(manner).map_err(failed)?,
+            State::Lines(lines) => {
+                let block = lines.next(manner).map_err(failed)?;
+                self.mark = lines.mark();
+                block
+            }
+            State::Csv(records) => {
+                let block = records.next(manner).map_err(failed)?;
+                self.mark = records.mark();
+                block
+            }
             State::Ended => None,
         };
         if block.is_none() {
@@ -240,18 +264,44 @@ impl Partition {
     }
 }
 
-fn open(source: &Source, manner: &Manner) -> io::Result<State> {
-    let input = Counted { file: File::open(&source.path)?, bytes: Arc::clone(&manner.bytes) };
+fn open(source: &Source, from: Mark, manner: &Manner) -> io::Result<State> {
+    Ok(match source.form {
+        Form::Ndjson => State::Lines(Lines::new(input(source, from.byte, manner)?, from)),
+        Form::Csv if from == Mark::default() => {
+            State::Csv(Box::new(Csv::new(input(source, 0, manner)?, manner)))
+        }
+        Form::Csv => {
+            // The header is where it was.
+            let quiet = Manner { bytes: Arc::default(), cut_short: Arc::default(), ..manner.clone() };
+            let header = Csv::new(input(source, 0, &quiet)?, manner).header(&quiet)?;
+            let rest = Csv::new(input(source, from.byte, manner)?, manner);
+            State::Csv(Box::new(Csv { header, base: from.byte, line: from.offset + 1, ..rest }))
+        }
+    })
+}
+
+/// A file's text from a byte on; a byte order mark is no part of it.
+fn input(source: &Source, from: u64, manner: &Manner) -> io::Result<WithoutMark> {
+    let mut file = File::open(&source.path)?;
+    if from > 0 && !source.packed {
+        let mut start = Vec::new();
+        Read::by_ref(&mut file).take(MARK.len() as u64).read_to_end(&mut start)?;
+        let mark = if start == MARK { MARK.len() as u64 } else { 0 };
+        file.seek(SeekFrom::Start(from + mark))?;
+        manner.bytes.fetch_add(from + mark, Relaxed);
+        let input = Box::new(Counted { file, bytes: Arc::clone(&manner.bytes) });
+        return Ok(WithoutMark { input, start: Vec::new(), begun: true });
+    }
+    let input = Counted { file, bytes: Arc::clone(&manner.bytes) };
     let input: Box<dyn Read + Send> = if source.packed {
         Box::new(MultiGzDecoder::new(io::BufReader::new(input)))
     } else {
         Box::new(input)
     };
-    let input = WithoutMark { input, start: Vec::new(), begun: false };
-    Ok(match source.form {
-        Form::Ndjson => State::Lines(Lines { input, carry: Vec::new(), line: 1, ended: false }),
-        Form::Csv => State::Csv(Box::new(Csv::new(input, manner.longest))),
-    })
+    let mut input = WithoutMark { input, start: Vec::new(), begun: false };
+    // What is packed can only be unpacked from its beginning.
+    io::copy(&mut Read::by_ref(&mut input).take(from), &mut io::sink())?;
+    Ok(input)
 }
 
 /// Says whether an error is about what is in the file, rather than about the file.
@@ -273,6 +323,9 @@ impl Read for Counted {
     }
 }
 
+/// The byte order mark.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Leaves out a byte order mark at the start.
 struct WithoutMark {
     input: Box<dyn Read + Send>,
@@ -282,7 +335,6 @@ struct WithoutMark {
 
 impl Read for WithoutMark {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        const MARK: &[u8] = b"\xef\xbb\xbf";
         while !self.begun {
             let mut byte = [0; 1];
             match self.input.read(&mut byte) {
@@ -308,44 +360,61 @@ impl Read for WithoutMark {
 }
 
 /// A file of lines.
+///
+/// A block is as many whole lines as fit into [`BLOCK`], or else one line: where it ends depends on where it begins and on
+/// nothing else.
 struct Lines {
     input: WithoutMark,
-    /// The beginning of the next line.
+    /// What comes after the last block and has been read.
     carry: Vec<u8>,
     /// The next line's number.
     line: u64,
+    /// The byte at which it begins.
+    byte: u64,
     ended: bool,
+    /// Why the rest of the file cannot be read.
+    damage: Option<io::Error>,
 }
 
 impl Lines {
+    fn new(input: WithoutMark, from: Mark) -> Lines {
+        let (line, byte) = (from.offset + 1, from.byte);
+        Lines { input, carry: Vec::new(), line, byte, ended: false, damage: None }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { offset: self.line - 1, byte: self.byte }
+    }
+
     fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
         let (mut bytes, mut broken, first) = (mem::take(&mut self.carry), Vec::new(), self.line);
-        let wanted = bytes.len() + BLOCK;
-        let mut whole = 0;
-        while !self.ended && (bytes.len() < wanted || whole == 0) {
-            let before = bytes.len();
-            match self.more(&mut bytes) {
-                Ok(()) => {}
-                Err(error) if is_damage(&error) => {
-                    self.ended = true;
-                    manner.cut_short.fetch_add(1, Relaxed);
-                    // The line that was being read is not whole either.
-                    let line = self.line + newlines(&bytes);
-                    let end = memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1);
-                    let text = excerpt(&bytes[end..]);
-                    bytes.truncate(end);
-                    broken.push(Broken {
-                        line,
-                        why: format!("the rest of the file cannot be read: {error}"),
-                        text,
-                    });
+        // Bytes that are known to have no line's end among them.
+        let mut searched = 0;
+        let whole = loop {
+            if bytes.len() < BLOCK && !self.ended {
+                self.more(&mut bytes)?;
+                continue;
+            }
+            let block = bytes.len().min(BLOCK);
+            if let Some(at) = memchr::memrchr(b'\n', &bytes[..block]).filter(|_| searched == 0) {
+                break at + 1;
+            }
+            if let Some(at) = memchr::memchr(b'\n', &bytes[searched..]) {
+                let end = searched + at;
+                let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+                if line.len() > manner.longest {
+                    broken.push(too_long(self.line, manner.longest, line));
+                    bytes.drain(..=end);
+                    (self.carry, self.byte, self.line) = (bytes, self.byte + end as u64 + 1, self.line + 1);
+                    return Ok(Some(Block { text: Text::Lines { first, bytes: Vec::new() }, broken }));
                 }
-                Err(error) => return Err(error),
+                break end + 1;
             }
-            if let Some(at) = memchr::memrchr(b'\n', &bytes[before.min(bytes.len())..]) {
-                whole = before + at + 1;
+            searched = bytes.len();
+            if self.ended {
+                break 0;
             }
-            if whole == 0 && bytes.len() > manner.longest + 1 {
+            if bytes.len() > manner.longest + 1 {
                 // Nothing but one line, and too much of it.
                 broken.push(too_long(self.line, manner.longest, &bytes));
                 self.skip_line(&mut bytes)?;
@@ -353,16 +422,29 @@ impl Lines {
                 self.carry = bytes;
                 return Ok(Some(Block { text: Text::Lines { first, bytes: Vec::new() }, broken }));
             }
+            self.more(&mut bytes)?;
+        };
+        if self.ended && whole == 0 {
+            // No line's end any more: the last line, or the part of it that can be read.
+            self.byte += bytes.len() as u64;
+            if let Some(error) = self.damage.take() {
+                manner.cut_short.fetch_add(1, Relaxed);
+                let why = format!("the rest of the file cannot be read: {error}");
+                broken.push(Broken { line: self.line, why, text: excerpt(&bytes) });
+                bytes.clear();
+            }
+            self.line += u64::from(!bytes.is_empty() || !broken.is_empty());
+        } else {
+            self.carry.extend_from_slice(&bytes[whole..]);
+            bytes.truncate(whole);
+            self.byte += whole as u64;
+            self.line += newlines(&bytes);
         }
-        if !self.ended {
-            self.carry = bytes.split_off(whole);
-        }
-        self.line += newlines(&bytes);
         let some = !bytes.is_empty() || !broken.is_empty();
         Ok(some.then_some(Block { text: Text::Lines { first, bytes }, broken }))
     }
 
-    /// Reads some more; notices the end.
+    /// Reads some more; notices the end, and what is as good as the end.
     fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let before = bytes.len();
         bytes.resize(before + BLOCK, 0);
@@ -373,23 +455,28 @@ impl Lines {
             }
         };
         bytes.truncate(before + *read.as_ref().unwrap_or(&0));
-        self.ended = read? == 0;
+        match read {
+            Ok(n) => self.ended = n == 0,
+            Err(error) if is_damage(&error) => (self.ended, self.damage) = (true, Some(error)),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
     /// Leaves what comes after the line's end.
     fn skip_line(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         loop {
+            self.byte += bytes.len() as u64;
             bytes.clear();
-            match self.more(bytes) {
-                // What damage there is will be met again.
-                Err(error) if !is_damage(&error) => return Err(error),
-                Err(_) => return Ok(()),
-                Ok(()) if self.ended => return Ok(()),
-                Ok(()) => {}
-            }
+            self.more(bytes)?;
             if let Some(at) = memchr::memchr(b'\n', bytes) {
+                self.byte += at as u64 + 1;
                 bytes.drain(..=at);
+                return Ok(());
+            }
+            if self.ended {
+                self.byte += bytes.len() as u64;
+                bytes.clear();
                 return Ok(());
             }
         }
@@ -411,6 +498,8 @@ struct Csv {
     header: Option<Arc<Header>>,
     /// The number of the line at which the reader stands.
     line: u64,
+    /// Bytes before those that the reader has had.
+    base: u64,
     ended: bool,
 }
 
@@ -436,13 +525,24 @@ impl Read for Remembered {
 }
 
 impl Csv {
-    fn new(input: WithoutMark, longest: usize) -> Csv {
+    fn new(input: WithoutMark, manner: &Manner) -> Csv {
         // A block, and a record with all its quotes and commas.
-        let most = longest * 4 + BLOCK * 4;
+        let most = manner.longest * 4 + BLOCK * 4;
         let input = Remembered { input, most, bytes: Vec::new(), before: 0 };
         let mut builder = csv::ReaderBuilder::new();
         let builder = builder.has_headers(false).flexible(true).buffer_capacity(BLOCK / 2);
-        Csv { reader: builder.from_reader(input), header: None, line: 1, ended: false }
+        Csv { reader: builder.from_reader(input), header: None, line: 1, base: 0, ended: false }
+    }
+
+    /// The header alone.
+    fn header(mut self, manner: &Manner) -> io::Result<Option<Arc<Header>>> {
+        let mut fields = ByteRecord::new();
+        self.reader.read_byte_record(&mut fields)?;
+        Ok(Some(Arc::new(Header::new(&fields, &manner.fields))))
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { offset: self.line - 1, byte: self.base + self.reader.position().byte() }
     }
 
     fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
@@ -503,6 +603,7 @@ fn newlines(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{random::Random, record::CsvKeys};
 
     #[test]
     fn files_of_any_length_are_read_in_step() {
@@ -522,5 +623,75 @@ mod tests {
         }
         assert_eq!(read, lengths);
         assert!(paces.iter_mut().all(|pace| pace.next_turn() == 1), "what is longer than it seemed goes on");
+    }
+
+    /// The blocks of a file from a mark on, and where each ends.
+    fn blocks(source: &Source, from: Mark, manner: &Manner) -> Vec<(String, Mark)> {
+        let mut partition = Partition::new(source.clone());
+        partition.seek(from);
+        let mut blocks = Vec::new();
+        while partition.fill(manner).expect("a file that can be read") {
+            let block = partition.block.take().expect("it was filled");
+            let text = match &block.text {
+                Text::Lines { first, bytes } => format!("{first} {}", String::from_utf8_lossy(bytes)),
+                Text::Csv { records, raw, .. } => {
+                    let records: Vec<_> =
+                        records.iter().map(|record| (record.line, &raw[record.raw.clone()])).collect();
+                    format!("{records:?}")
+                }
+            };
+            blocks.push((format!("{text} {:?}", block.broken), partition.mark()));
+        }
+        blocks
+    }
+
+    #[test]
+    fn whatever_a_file_holds_it_is_read_on_from_any_mark_as_it_was_read_before() {
+        use std::io::Write;
+        let mut random = Random::new(21);
+        let dir = std::env::temp_dir().join(format!("correlate-read-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        for round in 0..16 {
+            // From rubbish to lines that are longer than a block; with and without a mark, a header, an end.
+            let longest = [3, 60, 5_000, 200_000, 400_000][random.below(5) as usize];
+            let mut text = if random.below(2) == 0 { MARK.to_vec() } else { Vec::new() };
+            text.extend_from_slice(b"stage,key,x\n");
+            while text.len() < 700_000 && (text.len() < 200_000 || random.below(200) > 0) {
+                let len = 1 + random.below(longest) as usize;
+                match random.below(4) {
+                    0 => text.extend((0..len.min(300)).map(|_| random.next() as u8)),
+                    1 => text.extend_from_slice(br#"{"stage":"A","key":7}"#),
+                    2 => text.extend_from_slice(b"A,7,\"quoted, and\ntwo lines\""),
+                    _ => text.resize(text.len() + len, b'x'),
+                }
+                text.extend_from_slice(if random.below(5) == 0 { b"\r\n" } else { b"\n" });
+            }
+            for (form, packed) in [(Form::Ndjson, false), (Form::Ndjson, true), (Form::Csv, false)] {
+                let path = dir.join("file");
+                if packed {
+                    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    packer.write_all(&text).expect("memory");
+                    fs::write(&path, packer.finish().expect("memory")).expect("written");
+                } else {
+                    fs::write(&path, &text).expect("written");
+                }
+                let bytes = text.len() as u64;
+                let source = Source { path, name: "file".to_owned(), bytes, form, packed };
+                let fields =
+                    Fields { stage: "stage".to_owned(), key: "key".to_owned(), csv_keys: CsvKeys::Auto };
+                let longest = [100, 150_000, 1 << 20][random.below(3) as usize];
+                let manner = Manner { fields, longest, bytes: Arc::default(), cut_short: Arc::default() };
+                let all = blocks(&source, Mark::default(), &manner);
+                for (n, (_, mark)) in all.iter().enumerate() {
+                    let rest = blocks(&source, *mark, &manner);
+                    assert!(
+                        rest == all[n + 1..],
+                        "round {round}, {form:?}, packed {packed}, from block {}",
+                        n + 1
+                    );
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(&dir);
     }
 }

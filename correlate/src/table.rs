@@ -39,6 +39,11 @@ impl<S: Slot> Table<S> {
         self.peak
     }
 
+    /// It is the successor of a table that had so many.
+    pub(crate) fn had_a_peak_of(&mut self, peak: usize) {
+        self.peak = self.peak.max(peak);
+    }
+
     /// The memory it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.slots.len() * size_of::<S>()

@@ -11,6 +11,10 @@ use serde_json::json;
 use crate::{
     error::Error,
     job::{Gauge, Job, Routed, Share, Sheet, take_pages},
+    log::{
+        Mark, Rows,
+        code::{Malformed, Reader, Writer},
+    },
     output::Files,
     read::{Block, Broken, CsvRecord, Manner, Partition, Text as Lines, too_long},
     record::{Record, quote, write_key},
@@ -35,6 +39,7 @@ pub(crate) struct InFiles {
     /// `{"key":` as it stands in a row.
     opening: Vec<u8>,
     partitions: usize,
+    shards: usize,
     strict: bool,
     distinct: bool,
     manner: Manner,
@@ -65,30 +70,68 @@ impl InFiles {
         let labels = stages.iter().map(|stage| label(b',', stage)).collect();
         let opening = label(b'{', key);
         let (hasher, other_hasher) = (RandomState::default(), RandomState::default());
-        Ok(InFiles { stages, labels, opening, partitions, strict, distinct, manner, hasher, other_hasher })
+        let shards = 1;
+        Ok(InFiles {
+            stages,
+            labels,
+            opening,
+            partitions,
+            shards,
+            strict,
+            distinct,
+            manner,
+            hasher,
+            other_hasher,
+        })
     }
 
     /// Output files besides the partitions.
     pub(crate) const EXTRAS: [&'static str; 3] = ["incomplete.ndjson", "duplicates.ndjson", "rejects.ndjson"];
 
+    /// With so many sinks, each with its share of the output partitions; no more than there are.
+    pub(crate) fn sharded(mut self, shards: usize) -> InFiles {
+        self.shards = shards.clamp(1, self.partitions.min(256));
+        self
+    }
+
+    /// For each file that a log keeps, the shard whose rows go there: the partitions, and each shard's own extras.
+    pub(crate) fn owners(&self) -> Vec<usize> {
+        let extras = (0..self.shards).flat_map(|shard| [shard; Self::EXTRAS.len()]);
+        (0..self.partitions).map(|partition| partition % self.shards).chain(extras).collect()
+    }
+
+    /// Which file of the output a sheet belongs to: the shards' extras end up together.
+    pub(crate) fn file(&self, number: usize) -> usize {
+        match number.checked_sub(self.partitions) {
+            None => number,
+            Some(extra) => self.partitions + extra % Self::EXTRAS.len(),
+        }
+    }
+
     fn incomplete(&self) -> usize {
         self.partitions
     }
 
-    fn duplicates(&self) -> usize {
-        self.partitions + 1
+    fn duplicates(&self, shard: usize) -> usize {
+        self.partitions + shard * Self::EXTRAS.len() + 1
     }
 
     fn rejects(&self) -> usize {
         self.partitions + 2
     }
 
+    /// A table for each shard.
+    pub(crate) fn tables(&self) -> Vec<Open> {
+        (0..self.shards).map(|shard| self.table(shard)).collect()
+    }
+
     /// Nothing is open, nothing is joined.
-    pub(crate) fn table(&self) -> Open {
+    fn table(&self, shard: usize) -> Open {
         Open {
+            shard,
             table: Table::new(),
             heap: Heap::default(),
-            pages: (0..self.partitions + Self::EXTRAS.len()).map(|_| Vec::new()).collect(),
+            pages: (0..self.partitions + Self::EXTRAS.len() * self.shards).map(|_| Vec::new()).collect(),
             full: Vec::new(),
             finished: self.distinct.then(HashSet::new),
             counts: Counts::default(),
@@ -113,7 +156,7 @@ impl InFiles {
     }
 
     /// The key of a row that was written by [`write_row`](InFiles::write_row).
-    fn key_of_row(&self, row: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn key_of_row(&self, row: &[u8]) -> Option<Vec<u8>> {
         let rest = row.strip_prefix(&*self.opening)?;
         if rest.first() != Some(&b'"') {
             let end = memchr::memchr(b',', rest)?;
@@ -141,7 +184,7 @@ impl InFiles {
         mut write: impl FnMut(Sheet<Vec<u8>>) -> Result<(), Error>,
     ) -> Result<Left, Error> {
         let mut left = Left::default();
-        let mut pages = [(self.incomplete(), Vec::new()), (self.duplicates(), Vec::new())];
+        let mut pages = [(self.incomplete(), Vec::new()), (self.duplicates(0), Vec::new())];
         for place in open.table.iter() {
             let key = open.heap.part(place.first).key;
             let mut rests = [None; MOST_STAGES];
@@ -169,8 +212,59 @@ impl InFiles {
         Ok(left)
     }
 
-    fn reject(&self, rejects: &mut Vec<u8>, partition: &Partition, broken: &Broken) -> Result<(), Error> {
-        let (file, line, why) = (partition.name(), broken.line, &broken.why);
+    /// Sorts the records of a block: by the shards of their keys, or all into one. A batch for each stage, and with it what
+    /// is rejected.
+    pub(crate) fn sort(
+        &self,
+        block: &Block,
+        name: &str,
+        shard: Option<usize>,
+    ) -> Result<Routed<Self>, Error> {
+        let stages = 0..self.stages.len() as u8;
+        let shards = shard.map_or(0..self.shards, |shard| shard..shard + 1);
+        let mut sorted: Vec<Batch> = shards
+            .clone()
+            .flat_map(|shard| {
+                let shard = shard as u8;
+                stages.clone().map(move |stage| Batch { stage, shard, items: Vec::new(), bytes: Vec::new() })
+            })
+            .collect();
+        let (mut rejects, mut rejected) = (Vec::new(), 0);
+        each_record(block, &self.manner, |record| {
+            let record = match record {
+                Ok(record) => record,
+                Err(broken) => {
+                    rejected += 1;
+                    return self.reject(&mut rejects, name, &broken);
+                }
+            };
+            let Some(stage) = self.number(&record.read.stage) else {
+                rejected += 1;
+                let why = format!("stage `{}` is none of the stages", record.read.stage);
+                return self.reject(&mut rejects, name, &record.broken(why));
+            };
+            let shard = match shards.len() {
+                1 => 0,
+                shards => place(&record.read.key, self.partitions) % shards,
+            };
+            let Batch { items, bytes, .. } = &mut sorted[shard * self.stages.len() + stage];
+            bytes.extend_from_slice(&record.read.key);
+            bytes.extend_from_slice(&record.read.rest);
+            items.push(Item {
+                hash: self.hasher.hash_one(&*record.read.key),
+                key: record.read.key.len() as u32,
+                rest: record.read.rest.len() as u32,
+                end: bytes.len() as u32,
+            });
+            Ok(())
+        })?;
+        let file = self.rejects() + shard.unwrap_or(0) * Self::EXTRAS.len();
+        let sheets = (rejected > 0).then_some(Sheet { file, page: rejects });
+        Ok(Routed { batches: sorted, sheets: sheets.into_iter().collect(), rejected })
+    }
+
+    fn reject(&self, rejects: &mut Vec<u8>, file: &str, broken: &Broken) -> Result<(), Error> {
+        let (line, why) = (broken.line, &broken.why);
         if self.strict {
             return Err(Error::Broken { file: file.to_owned(), line, why: why.clone() });
         }
@@ -219,6 +313,7 @@ fn place(key: &[u8], partitions: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Batch {
     stage: u8,
+    shard: u8,
     items: Vec<Item>,
     /// Of each record the key, then the rest.
     bytes: Vec<u8>,
@@ -320,6 +415,7 @@ struct Counts {
 /// The open keys, and the pages that are not handed over yet.
 #[derive(Debug)]
 pub(crate) struct Open {
+    shard: usize,
     table: Table<Place>,
     heap: Heap,
     pages: Vec<Vec<u8>>,
@@ -365,7 +461,7 @@ impl Open {
         let mut rests = [None; MOST_STAGES];
         rests[usize::from(stage)] = Some(rest);
         self.counts.duplicates += 1;
-        let file = job.duplicates();
+        let file = job.duplicates(self.shard);
         job.write_row(&mut self.pages[file], key, &rests);
         self.turn_over(file);
     }
@@ -443,6 +539,10 @@ impl Job for InFiles {
         &self.stages
     }
 
+    fn shards(&self) -> usize {
+        self.shards
+    }
+
     fn blocks(&self, partition: &mut Partition) -> u64 {
         partition.pace.next_turn()
     }
@@ -451,47 +551,31 @@ impl Job for InFiles {
         partition.fill(&self.manner)
     }
 
-    fn route(&self, partition: &Partition) -> Result<Routed<Self>, Error> {
-        let mut sorted: Vec<Batch> = (0..self.stages.len() as u8)
-            .map(|stage| Batch { stage, items: Vec::new(), bytes: Vec::new() })
-            .collect();
-        let (mut rejects, mut rejected) = (Vec::new(), 0);
+    fn route(&self, partition: &Partition, all: bool) -> Result<Routed<Self>, Error> {
         let Some(block) = &partition.block else { unreachable!("only what is filled is routed") };
-        each_record(block, &self.manner, |record| {
-            let record = match record {
-                Ok(record) => record,
-                Err(broken) => {
-                    rejected += 1;
-                    return self.reject(&mut rejects, partition, &broken);
-                }
-            };
-            let Some(stage) = self.number(&record.read.stage) else {
-                rejected += 1;
-                let why = format!("stage `{}` is none of the stages", record.read.stage);
-                return self.reject(&mut rejects, partition, &record.broken(why));
-            };
-            let Batch { items, bytes, .. } = &mut sorted[stage];
-            bytes.extend_from_slice(&record.read.key);
-            bytes.extend_from_slice(&record.read.rest);
-            items.push(Item {
-                hash: self.hasher.hash_one(&*record.read.key),
-                key: record.read.key.len() as u32,
-                rest: record.read.rest.len() as u32,
-                end: bytes.len() as u32,
-            });
-            Ok(())
-        })?;
-        let batches = sorted.into_iter().filter(|batch| !batch.items.is_empty()).collect();
-        let sheets = (rejected > 0).then(|| Sheet { file: self.rejects(), page: rejects });
-        Ok(Routed { batches, sheets: sheets.into_iter().collect(), rejected })
+        let mut routed = self.sort(block, partition.name(), None)?;
+        routed.batches.retain(|batch| all || !batch.items.is_empty());
+        Ok(routed)
     }
 
     fn pass(&self, partition: &mut Partition) {
         partition.block = None;
     }
 
+    fn mark(&self, partition: &Partition) -> Mark {
+        partition.mark()
+    }
+
+    fn seek(&self, partition: &mut Partition, mark: Mark) {
+        partition.seek(mark);
+    }
+
     fn stage(&self, batch: &Batch) -> usize {
         batch.stage.into()
+    }
+
+    fn shard(&self, batch: &Batch) -> usize {
+        batch.shard.into()
     }
 
     fn len(&self, batch: &Batch) -> usize {
@@ -525,8 +609,77 @@ impl Job for InFiles {
         }
     }
 
+    fn save(&self, open: &Open) -> Vec<u8> {
+        let mut saved = Writer::default();
+        let Counts { joined, duplicates, peak_bytes } = open.counts;
+        [joined, duplicates, open.table.peak() as u64, peak_bytes as u64, open.table.len() as u64]
+            .into_iter()
+            .for_each(|n| saved.u64(n));
+        for place in open.table.iter() {
+            saved.bytes(open.heap.part(place.first).key);
+            saved.u32(place.seen.count_ones());
+            let mut parts: Vec<Part<'_>> = open.heap.chain(place.last).collect();
+            parts.reverse();
+            for part in parts {
+                saved.0.push(part.stage);
+                saved.bytes(part.rest);
+            }
+        }
+        saved.0
+    }
+
+    fn load(&self, saved: &[u8]) -> Result<Open, Malformed> {
+        let mut from = Reader(saved);
+        // Its shard is not among what was written: whoever loads it knows.
+        let mut open = self.table(0);
+        let (joined, duplicates) = (from.u64()?, from.u64()?);
+        let (peak, peak_bytes, len) = (from.u64()?, from.u64()?, from.u64()?);
+        for _ in 0..len {
+            let key = from.bytes()?;
+            let hash = self.hasher.hash_one(key);
+            let is_first =
+                |open: &Open, place: &Place| place.hash == hash && open.heap.part(place.first).key == key;
+            let Err(at) = open.table.find(hash, |place| is_first(&open, place)) else {
+                return Err(Malformed);
+            };
+            let (mut place, parts) = (Place { hash, ..Place::default() }, from.u32()?);
+            place.last = FIRST;
+            for n in 0..parts {
+                let (stage, rest) = (from.u8()?, from.bytes()?);
+                let bit = 1_u16.checked_shl(stage.into()).ok_or(Malformed)?;
+                if usize::from(stage) >= self.stages.len() || place.seen & bit != 0 {
+                    return Err(Malformed);
+                }
+                let key = if n == 0 { key } else { &[] };
+                place.last = open.heap.push(&Part { before: place.last, stage, key, rest });
+                if n == 0 {
+                    place.first = place.last;
+                }
+                place.seen |= bit;
+            }
+            if !(1..self.stages.len() as u32).contains(&place.seen.count_ones()) {
+                return Err(Malformed);
+            }
+            open.table.add(at, place);
+        }
+        open.table.had_a_peak_of(peak as usize);
+        let peak_bytes = (peak_bytes as usize).max(open.bytes());
+        open.counts = Counts { joined, duplicates, peak_bytes };
+        from.end()?;
+        Ok(open)
+    }
+
+    fn own(&self, open: &mut Open, shard: usize) {
+        open.shard = shard;
+    }
+
+    fn rows(&self, sheet: &Sheet<Vec<u8>>) -> Rows {
+        let count = memchr::memchr_iter(b'\n', &sheet.page).count() as u32;
+        Rows { file: sheet.file, count, bytes: sheet.page.clone() }
+    }
+
     fn write(&self, files: &mut Files, sheet: &Sheet<Vec<u8>>, share: Share) -> Result<(), Error> {
-        files.write(sheet.file, &sheet.page[..share.of(sheet.page.len())])
+        files.write(self.file(sheet.file), &sheet.page[..share.of(sheet.page.len())])
     }
 
     fn keep(&self, files: &mut Files) {

@@ -1,4 +1,5 @@
-//! The supervised join: readers, a worker for each stage, a sink and a writer, each layer under a supervisor of its own.
+//! The supervised join: readers, a worker for each stage, one sink or several and a writer, each layer under a supervisor of
+//! its own.
 //!
 //! ```text
 //!            sources      stages       sink         writer
@@ -35,6 +36,19 @@
 //! An error that starting again will not mend (a full disk, a broken line under `--strict`) is nothing for a supervisor:
 //! the worker leaves it on the floor and ends cleanly, and the tree is stopped.
 //!
+//! # Epochs
+//!
+//! With a [`Log`] the writer is a committer. A sink keeps its rows until its epoch is over, and then hands over the whole of
+//! it in one piece: rows, the cut, the order of its merges, and now and then the open keys. What is committed is whole in
+//! itself, whatever the other sinks are at. A batch carries the mark at which its block ends; what a sink has settled of a
+//! partition and stage is always a prefix, as one reader at a time reads a partition and desks keep the order. To stop, the
+//! readers end where they are; all others work off what there is, and the last epoch is committed.
+//!
+//! # Hanging
+//!
+//! A worker waits for desks only. One that waits for anything else for too long gives no more signs of life: its supervisor
+//! drops it, and it is replaced like any other that died.
+//!
 //! Every worker's turn is: take, make, wait for room below, and then in one step without waiting, settle and hand on. A
 //! death before that step leaves no trace; there is no death within it.
 
@@ -52,17 +66,20 @@ use std::{
 };
 
 use async_executor::Executor;
-use backplane::{Device, DeviceId, Exit, runtime::Smol};
+use backplane::{Device, DeviceId, Exit, Runtime, runtime::Smol};
+use backplane_pool::Pool;
 use backplane_supervisor::{
-    ChildId, ChildSpec, Event, Intensity, Report, Restart, RestartStrategy, StartError, Supervisor,
+    ChildId, ChildSpec, Event, Intensity, Pulse, Report, Restart, RestartStrategy, StartError, Starting,
+    Supervisor,
 };
 use futures_lite::future::{block_on, or};
 
 use crate::{
     desk::{Berth, Desk},
     error::Error,
-    job::{Job, Share, Sheet},
+    job::{Gauge, Job, Share, Sheet},
     kills::{How, Kills, Strike},
+    log::{Commit, Epoch, Log, Mark, Merge, Rows, millis},
     vitals::{Death, Vitals},
 };
 
@@ -77,6 +94,8 @@ const THE_WHOLE_RUN: Duration = Duration::MAX;
 pub(crate) struct Staff {
     /// Threads that drive all workers.
     pub(crate) threads: usize,
+    /// Whether the threads are a pool's; otherwise they are async-executor's.
+    pub(crate) pool: bool,
     /// Workers that read partitions.
     pub(crate) readers: usize,
     /// Partitions that are read abreast, in turns: what was written at the same time is read at the same time, and keys
@@ -85,13 +104,38 @@ pub(crate) struct Staff {
     /// Batches that a desk holds before those above it wait. Stages overtake each other by no more than what lies on two
     /// desks; what is overtaken is open that much longer.
     pub(crate) desk: usize,
+    /// Who shows no sign of life for so long is replaced.
+    pub(crate) patience: Duration,
 }
+
+/// Who shows no sign of life for so long is replaced, unless said otherwise: a disk may keep its writer waiting.
+pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
+
+/// What makes a run outlive its process.
+pub(crate) struct Durable {
+    /// Where epochs go.
+    pub(crate) log: Box<dyn Log>,
+    /// For each shard the commit it goes on from; the first has a cut of nothing but zeros.
+    pub(crate) last: Vec<Commit>,
+    /// An epoch is over after so long,
+    pub(crate) epoch: Duration,
+    /// or so many messages.
+    pub(crate) messages: u64,
+    /// Between two snapshots, at least; none is taken without work in between.
+    pub(crate) snapshot: Duration,
+    /// The wish to end early.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// Bytes of rows after which an epoch is over, whatever else.
+const ROWS: usize = 32 << 20;
 
 impl Staff {
     /// The workers of a join of so many stages, in the order in which kills are planned.
-    pub(crate) fn roles(&self, stages: usize) -> Vec<Role> {
+    pub(crate) fn roles(&self, stages: usize, shards: usize) -> Vec<Role> {
         let readers = (0..self.readers).map(Role::Reader);
-        readers.chain((0..stages).map(Role::Stage)).chain([Role::Sink, Role::Writer]).collect()
+        let sinks = (0..shards).map(|number| Role::Sink { number, of: shards });
+        readers.chain((0..stages).map(Role::Stage)).chain(sinks).chain([Role::Writer]).collect()
     }
 }
 
@@ -102,8 +146,13 @@ pub(crate) enum Role {
     Reader(usize),
     /// Takes in the messages of one stage.
     Stage(usize),
-    /// Merges the messages of all stages by key.
-    Sink,
+    /// Merges the messages of all stages by key; one of several, each with its share of the keys.
+    Sink {
+        /// Which.
+        number: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// Writes what is joined.
     Writer,
 }
@@ -113,7 +162,8 @@ impl Role {
         match self {
             Role::Reader(n) => format!("reader {}", n + 1),
             Role::Stage(n) => format!("stage {}", stages[n]),
-            Role::Sink => "sink".to_owned(),
+            Role::Sink { of: 1, .. } => "sink".to_owned(),
+            Role::Sink { number, .. } => format!("sink {}", number + 1),
             Role::Writer => "writer".to_owned(),
         }
     }
@@ -122,16 +172,29 @@ impl Role {
     fn layer(self, stages: &[String]) -> String {
         match self {
             Role::Reader(_) => "readers".to_owned(),
-            Role::Stage(_) | Role::Sink | Role::Writer => self.name(stages),
+            Role::Sink { of: 2.., .. } => "sinks".to_owned(),
+            Role::Stage(_) | Role::Sink { .. } | Role::Writer => self.name(stages),
         }
     }
+}
+
+/// What there is to do, and where it goes.
+pub(crate) struct Work<J: Job> {
+    /// The input.
+    pub(crate) partitions: Vec<J::Partition>,
+    /// The open keys of each shard.
+    pub(crate) tables: Vec<J::Table>,
+    /// The output.
+    pub(crate) output: J::Output,
+    /// A log, if it is to outlive its process.
+    pub(crate) durable: Option<Durable>,
 }
 
 /// What a run leaves.
 #[derive(Debug)]
 pub(crate) struct Outcome<T, O> {
-    /// The open keys.
-    pub(crate) table: T,
+    /// The open keys of each shard.
+    pub(crate) tables: Vec<T>,
     /// The output.
     pub(crate) output: O,
     /// How long it took.
@@ -141,20 +204,46 @@ pub(crate) struct Outcome<T, O> {
 /// Joins all partitions, whoever dies.
 pub(crate) fn run<J: Job>(
     job: Arc<J>,
-    partitions: Vec<J::Partition>,
-    table: J::Table,
-    output: J::Output,
+    work: Work<J>,
     staff: &Staff,
     kills: Kills,
     vitals: Arc<Vitals>,
 ) -> Result<Outcome<J::Table, J::Output>, Error> {
     let began = Instant::now();
-    let floor = Arc::new(Floor::new(job, partitions, staff, table, output, kills, vitals));
+    // Whoever waits for a disk holds up its thread.
+    let threads = staff.threads.max(1) + usize::from(work.durable.is_some());
+    let floor = Arc::new(Floor::new(job, work, staff, kills, vitals));
+    let root = floor.tree(&staff.roles(floor.job.stages().len(), floor.sinks.len()));
+    if staff.pool {
+        on_a_pool(&floor, root, threads)?
+    } else {
+        on_an_executor(&floor, root, threads)?
+    }
+    let floor = Arc::into_inner(floor).expect("the tree is gone");
+    let benches: Option<Vec<_>> = floor.sinks.into_iter().map(|sink| sink.bench.into_inner()).collect();
+    let (Some(benches), Some(ledger)) = (benches, floor.ledger.into_inner()) else {
+        unreachable!("a worker that is gone has left its berth");
+    };
+    let tables = benches.into_iter().map(|bench| bench.table).collect();
+    Ok(Outcome { tables, output: ledger.output, took: began.elapsed() })
+}
+
+/// Ours: threads on their nodes.
+fn on_a_pool<J: Job>(floor: &Floor<J>, root: Supervisor, threads: usize) -> Result<(), Error> {
+    let pool = Pool::builder().workers(threads).thread_name("driver").build();
+    let pool = pool.map_err(|error| Error::Request(format!("the pool: {error}")))?;
+    pool.block_on(floor.oversee(root, pool.handle()))?;
+    // Supervisors that have ended may have a last step to take; what is then left is dropped.
+    let _ = pool.shutdown(Duration::from_secs(10));
+    Ok(())
+}
+
+/// smol's way: this thread and others run one executor.
+fn on_an_executor<J: Job>(floor: &Floor<J>, root: Supervisor, threads: usize) -> Result<(), Error> {
     let executor = Arc::new(Executor::new());
-    let root = floor.tree(&staff.roles(floor.job.stages().len()));
     let stop = Desk::<()>::new(1);
     thread::scope(|scope| {
-        for n in 1..staff.threads.max(1) {
+        for n in 1..threads {
             let (executor, stop) = (&executor, &stop);
             let driver = move || block_on(executor.run(stop.take(Device::new().id())));
             // With fewer threads than wished for the work is slower, and the same.
@@ -166,12 +255,7 @@ pub(crate) fn run<J: Job>(
     })?;
     // Supervisors that have ended may have a last step to take.
     while executor.try_tick() {}
-    drop(executor);
-    let floor = Arc::into_inner(floor).expect("the tree is gone");
-    let (Some(bench), Some(ledger)) = (floor.bench.into_inner(), floor.ledger.into_inner()) else {
-        unreachable!("a worker that is gone has left its berth");
-    };
-    Ok(Outcome { table: bench.table, output: ledger.output, took: began.elapsed() })
+    Ok(())
 }
 
 /// The workers of one supervisor.
@@ -225,25 +309,59 @@ struct Floor<J: Job> {
     /// How many partitions are not through.
     unread: AtomicUsize,
     partitions: Vec<Berth<J::Partition>>,
-    stages: Vec<Desk<J::Batch>>,
-    sink: Desk<J::Batch>,
-    bench: Berth<Bench<J::Table>>,
-    writer: Desk<Sheet<J::Page>>,
+    stages: Vec<Desk<Parcel<J::Batch>>>,
+    sinks: Vec<Sink<J>>,
+    writer: Desk<Deed<J::Page>>,
     ledger: Berth<Ledger<J::Output>>,
+    pace: Option<Pace>,
     kills: Kills,
     vitals: Arc<Vitals>,
     began: Instant,
     /// For each worker, whether its future is to be dropped.
     condemned: Vec<AtomicBool>,
+    /// For each worker, whether it waits for a desk.
+    waiting: Vec<AtomicBool>,
+    patience: Duration,
     /// How many readers are not through.
     readers: AtomicUsize,
     /// How many stages are not.
     unstaged: AtomicUsize,
+    /// How many sinks are not.
+    unsunk: AtomicUsize,
     /// Whether all that was read is written.
     through: AtomicBool,
     /// Closed when there is nothing left to do, or no point in doing it.
     over: Desk<()>,
     fatal: Mutex<Option<Error>>,
+}
+
+/// A batch, and where it is from.
+#[derive(Debug)]
+struct Parcel<B> {
+    batch: B,
+    partition: u32,
+    /// Where its block ends.
+    until: Mark,
+    /// What goes with it into the output past the table, in a log.
+    past: Vec<Rows>,
+    rejected: u64,
+}
+
+/// What the writer has to do.
+#[derive(Debug)]
+enum Deed<P> {
+    /// Write a page.
+    Sheet(Sheet<P>),
+    /// Commit an epoch.
+    Epoch(Epoch),
+}
+
+/// A share of the keys.
+struct Sink<J: Job> {
+    desk: Desk<Parcel<J::Batch>>,
+    bench: Berth<Bench<J::Table>>,
+    /// For each partition and stage, how far it had come when the run began.
+    from: Vec<Mark>,
 }
 
 /// The sink's place of work: the table, and how far the batch under way has come.
@@ -252,12 +370,68 @@ struct Bench<T> {
     table: T,
     serial: u64,
     done: usize,
+    gauge: Gauge,
+    epoch: Option<Growing>,
+}
+
+/// An epoch under way.
+#[derive(Debug)]
+struct Growing {
+    /// What the last one left, with what was merged since.
+    commit: Commit,
+    rows: Vec<Rows>,
+    bytes: usize,
+    messages: u64,
+    since: Instant,
+    /// The last snapshot, and how long it took.
+    snapshot: Instant,
+    took: Duration,
+}
+
+/// When an epoch is over.
+#[derive(Debug)]
+struct Pace {
+    epoch: Duration,
+    messages: u64,
+    snapshot: Duration,
+    stop: Arc<AtomicBool>,
+}
+
+impl Growing {
+    fn new(commit: Commit) -> Growing {
+        let now = Instant::now();
+        Growing {
+            commit,
+            rows: Vec::new(),
+            bytes: 0,
+            messages: 0,
+            since: now,
+            snapshot: now,
+            took: Duration::ZERO,
+        }
+    }
+
+    fn take_in<B>(&mut self, parcel: &Parcel<B>, stage: usize, stages: usize, messages: usize) {
+        let Parcel { partition, until, past, rejected, .. } = parcel;
+        self.commit.cut[*partition as usize * stages + stage] = *until;
+        self.commit.merges.push(Merge { partition: *partition, stage: stage as u32, until: *until });
+        self.commit.totals.messages += messages as u64;
+        self.commit.totals.rejected += rejected;
+        self.messages += messages as u64;
+        past.iter().cloned().for_each(|rows| self.write(rows));
+    }
+
+    fn write(&mut self, rows: Rows) {
+        self.bytes += rows.bytes.len();
+        self.commit.totals.rows += u64::from(rows.count);
+        self.rows.push(rows);
+    }
 }
 
 /// The writer's place of work: the files, and the last page that is in them for good.
-#[derive(Debug)]
 struct Ledger<O> {
     output: O,
+    log: Option<Box<dyn Log>>,
     serial: u64,
 }
 
@@ -283,17 +457,34 @@ impl fmt::Display for Ending {
 }
 
 impl<J: Job> Floor<J> {
-    fn new(
-        job: Arc<J>,
-        partitions: Vec<J::Partition>,
-        staff: &Staff,
-        table: J::Table,
-        output: J::Output,
-        kills: Kills,
-        vitals: Arc<Vitals>,
-    ) -> Floor<J> {
+    fn new(job: Arc<J>, work: Work<J>, staff: &Staff, kills: Kills, vitals: Arc<Vitals>) -> Floor<J> {
+        let Work { partitions, tables, output, durable } = work;
         let stages: Vec<_> = job.stages().iter().map(|_| Desk::new(staff.desk)).collect();
-        let crew = staff.roles(stages.len()).len();
+        let crew = staff.roles(stages.len(), tables.len()).len();
+        let marks = partitions.len() * stages.len();
+        let (log, pace, mut last) = match durable {
+            None => (None, None, Vec::new()),
+            Some(Durable { log, last, epoch, messages, snapshot, stop }) => {
+                (Some(log), Some(Pace { epoch, messages, snapshot, stop }), last)
+            }
+        };
+        last.reverse();
+        let sinks: Vec<_> = tables
+            .into_iter()
+            .map(|table| {
+                let last = last.pop();
+                let from =
+                    last.as_ref().map_or_else(|| vec![Mark::default(); marks], |last| last.cut.clone());
+                let (gauge, epoch) = (job.gauge(&table), last.map(Growing::new));
+                vitals.merged(
+                    epoch.as_ref().map_or(0, |epoch| epoch.commit.totals.messages),
+                    Gauge::default(),
+                    gauge,
+                );
+                let bench = Berth::new(Bench { table, serial: 0, done: 0, gauge, epoch });
+                Sink { desk: Desk::new(staff.desk), bench, from }
+            })
+            .collect();
         let sources = Desk::new(usize::MAX);
         let (begun, unread) = (partitions.len().min(staff.abreast.max(1)), partitions.len());
         (0..begun).for_each(|n| sources.give(n));
@@ -308,15 +499,19 @@ impl<J: Job> Floor<J> {
             partitions: partitions.into_iter().map(Berth::new).collect(),
             readers: staff.readers.into(),
             unstaged: stages.len().into(),
+            unsunk: sinks.len().into(),
             stages,
-            sink: Desk::new(staff.desk),
-            bench: Berth::new(Bench { table, serial: 0, done: 0 }),
-            writer: Desk::new(staff.desk),
-            ledger: Berth::new(Ledger { output, serial: 0 }),
+            // An epoch is much, and two of each sink are enough.
+            writer: Desk::new(if pace.is_some() { sinks.len() } else { staff.desk }),
+            sinks,
+            ledger: Berth::new(Ledger { output, log, serial: 0 }),
+            pace,
             kills,
             vitals,
             began: Instant::now(),
             condemned: (0..crew).map(|_| AtomicBool::new(false)).collect(),
+            waiting: (0..crew).map(|_| AtomicBool::new(false)).collect(),
+            patience: staff.patience,
             through: AtomicBool::new(false),
             over: Desk::new(1),
             fatal: Mutex::new(None),
@@ -328,7 +523,7 @@ impl<J: Job> Floor<J> {
     /// A supervisor for each layer under one root. Whoever takes is there before those who give, and is stopped after them.
     fn tree(self: &Arc<Self>, roles: &[Role]) -> Supervisor {
         let floor = Arc::clone(self);
-        let root = Supervisor::new(RestartStrategy::OneForOne)
+        let root = Supervisor::new(RestartStrategy::RestForOne)
             .intensity(Intensity { restarts: 0, period: THE_WHOLE_RUN })
             .listen(move |report| {
                 if report.child.is_none() && matches!(report.event, Event::Finished(_)) {
@@ -355,20 +550,45 @@ impl<J: Job> Floor<J> {
 
     fn worker(self: &Arc<Self>, worker: &Worker) -> ChildSpec {
         let (floor, Worker { number, role, name }) = (Arc::clone(self), worker.clone());
-        let start = move |device: Device| {
+        let patience = self.patience;
+        let start = move |device: Device, starting: Starting| {
             device.set_label(&*name);
             let (floor, id) = (Arc::clone(&floor), device.id());
+            floor.waiting[number].store(false, Relaxed);
             let working = device.manage(Arc::clone(&floor).work(number, role, id)).describe();
             async move {
                 let working = async {
                     // Whatever the end is, the supervisor hears of it through its link.
                     let _ = working.await;
                 };
+                let pulse = starting.done();
                 // Asked after each step of the worker; what condemns it is such a step.
-                or(working, poll_fn(|_| floor.sentence(number))).await;
+                let working = or(working, poll_fn(|_| floor.sentence(number)));
+                or(working, floor.signs_of_life(number, &pulse)).await;
             }
         };
-        ChildSpec::new(Arc::clone(&worker.name), start).restart(Restart::Transient)
+        ChildSpec::starting(Arc::clone(&worker.name), start)
+            .restart(Restart::Transient)
+            .progress_within(patience)
+    }
+
+    /// Whoever is asked and waits for a desk, lives. Asked is a worker that has stopped to wait for something. Never ready.
+    async fn signs_of_life(&self, worker: usize, pulse: &Pulse) {
+        let clock = Smol::global();
+        loop {
+            clock.sleep_until(clock.now() + self.patience / 4).await;
+            if self.waiting[worker].load(Relaxed) {
+                pulse.beat();
+            }
+        }
+    }
+
+    /// Waits for a desk: that is no hanging.
+    async fn wait<T>(&self, worker: usize, desk: impl Future<Output = T>) -> T {
+        self.waiting[worker].store(true, Relaxed);
+        let waited = desk.await;
+        self.waiting[worker].store(false, Relaxed);
+        waited
     }
 
     /// Ready when the worker's future is to be dropped.
@@ -382,7 +602,7 @@ impl<J: Job> Floor<J> {
     }
 
     /// Runs the tree until the work is done or has become pointless.
-    async fn oversee(&self, root: Supervisor, runtime: Smol) -> Result<(), Error> {
+    async fn oversee(&self, root: Supervisor, runtime: impl Runtime) -> Result<(), Error> {
         let defect = |words: &dyn fmt::Display| Error::Request(format!("the workers {words}: a defect"));
         match root.start(runtime).await {
             Ok(root) => {
@@ -441,9 +661,11 @@ impl<J: Job> Floor<J> {
             Role::Reader(_) if self.readers.fetch_sub(1, Relaxed) == 1 => {
                 self.stages.iter().for_each(Desk::close);
             }
-            Role::Stage(_) if self.unstaged.fetch_sub(1, Relaxed) == 1 => self.sink.close(),
-            Role::Reader(_) | Role::Stage(_) => {}
-            Role::Sink => self.writer.close(),
+            Role::Stage(_) if self.unstaged.fetch_sub(1, Relaxed) == 1 => {
+                self.sinks.iter().for_each(|sink| sink.desk.close());
+            }
+            Role::Sink { .. } if self.unsunk.fetch_sub(1, Relaxed) == 1 => self.writer.close(),
+            Role::Reader(_) | Role::Stage(_) | Role::Sink { .. } => {}
             Role::Writer => {
                 self.through.store(true, Relaxed);
                 self.over.close();
@@ -476,7 +698,7 @@ impl<J: Job> Floor<J> {
         let ended = match role {
             Role::Reader(_) => self.read(worker, me).await,
             Role::Stage(stage) => self.take_in(worker, stage, me).await,
-            Role::Sink => self.merge(worker, me).await,
+            Role::Sink { number, .. } => self.merge(worker, number, me).await,
             Role::Writer => self.write(worker, me).await,
         };
         // To be stopped for, not to be started again for.
@@ -484,18 +706,23 @@ impl<J: Job> Floor<J> {
     }
 
     async fn read(&self, worker: usize, me: DeviceId) -> Result<(), Ending> {
-        while let Some(lease) = self.sources.take(me).await {
+        while let Some(lease) = self.wait(worker, self.sources.take(me)).await {
             let n = *lease.item;
             let mut partition = self.partitions[n].board().ok_or(Ending::Taken)?;
             let mut blocks = 0..self.job.blocks(&mut partition);
             let is_through = loop {
+                if self.is_to_stop() {
+                    // The others hear of it, and nobody reads on.
+                    self.sources.close();
+                    return Ok(());
+                }
                 if !self.job.fill(&mut partition).map_err(|error| self.fail(error))? {
                     break true;
                 }
                 if blocks.next().is_none() {
                     break false;
                 }
-                self.read_block(worker, &mut partition).await?;
+                self.read_block(worker, n, &mut partition).await?;
             };
             // Back in its berth before it can be anybody's again.
             drop(partition);
@@ -506,27 +733,44 @@ impl<J: Job> Floor<J> {
         Ok(())
     }
 
-    async fn read_block(&self, worker: usize, partition: &mut J::Partition) -> Result<(), Ending> {
+    fn is_to_stop(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.stop.load(Relaxed))
+    }
+
+    async fn read_block(&self, worker: usize, n: usize, partition: &mut J::Partition) -> Result<(), Ending> {
         let job = &*self.job;
         let strike = self.kills.turn(worker);
-        let routed = job.route(partition).map_err(|error| self.fail(error))?;
+        let is_durable = self.pace.is_some();
+        let routed = job.route(partition, is_durable).map_err(|error| self.fail(error))?;
         if let Some(strike) = strike {
             self.strike(worker, strike).await?;
         }
-        for batch in &routed.batches {
-            self.stages[job.stage(batch)].room().await;
+        let until = job.mark(partition);
+        // Once for each desk, in their order: whoever asked again would stand behind those who wait for what it will give.
+        for (stage, desk) in self.stages.iter().enumerate() {
+            if routed.batches.iter().any(|batch| job.stage(batch) == stage) {
+                self.wait(worker, desk.room()).await;
+            }
         }
-        if !routed.sheets.is_empty() {
-            self.writer.room().await;
+        if !is_durable && !routed.sheets.is_empty() {
+            self.wait(worker, self.writer.room()).await;
         }
         job.pass(partition);
         self.vitals.rejected.fetch_add(routed.rejected, Relaxed);
-        for batch in routed.batches {
-            self.vitals.read.fetch_add(job.len(&batch) as u64, Relaxed);
-            self.stages[job.stage(&batch)].give(batch);
-        }
+        let mut past: Vec<Rows> = Vec::new();
         for sheet in routed.sheets {
-            self.writer.give(sheet);
+            if is_durable { past.push(job.rows(&sheet)) } else { self.writer.give(Deed::Sheet(sheet)) }
+        }
+        let mut rejected = routed.rejected;
+        for batch in routed.batches {
+            let (stage, shard) = (job.stage(&batch), job.shard(&batch));
+            // The first of them carries what goes past the table.
+            let (past, rejected) = (std::mem::take(&mut past), std::mem::take(&mut rejected));
+            if is_durable && self.sinks[shard].from[n * self.stages.len() + stage] >= until {
+                continue;
+            }
+            self.vitals.read.fetch_add(job.len(&batch) as u64, Relaxed);
+            self.stages[stage].give(Parcel { batch, partition: n as u32, until, past, rejected });
         }
         Ok(())
     }
@@ -543,47 +787,94 @@ impl<J: Job> Floor<J> {
     }
 
     async fn take_in(&self, worker: usize, stage: usize, me: DeviceId) -> Result<(), Ending> {
-        while let Some(lease) = self.stages[stage].take(me).await {
+        while let Some(lease) = self.wait(worker, self.stages[stage].take(me)).await {
             if let Some(strike) = self.kills.turn(worker) {
                 self.strike(worker, strike).await?;
             }
-            self.sink.room().await;
+            let sink = &self.sinks[self.job.shard(&lease.item.batch)].desk;
+            self.wait(worker, sink.room()).await;
             if self.stages[stage].settle(me) {
-                self.vitals.staged[stage].fetch_add(self.job.len(&lease.item) as u64, Relaxed);
-                self.sink.give(lease.item);
+                self.vitals.staged[stage].fetch_add(self.job.len(&lease.item.batch) as u64, Relaxed);
+                sink.give(lease.item);
             }
         }
         Ok(())
     }
 
-    async fn merge(&self, worker: usize, me: DeviceId) -> Result<(), Ending> {
-        let job = &*self.job;
-        let mut bench = self.bench.board().ok_or(Ending::Taken)?;
-        while let Some(lease) = self.sink.take(me).await {
-            let Bench { table, serial, done } = &mut *bench;
+    async fn merge(&self, worker: usize, shard: usize, me: DeviceId) -> Result<(), Ending> {
+        let (job, desk) = (&*self.job, &self.sinks[shard].desk);
+        let mut bench = self.sinks[shard].bench.board().ok_or(Ending::Taken)?;
+        while let Some(lease) = self.wait(worker, desk.take(me)).await {
+            let Bench { table, serial, done, .. } = &mut *bench;
             if *serial != lease.serial {
                 (*serial, *done) = (lease.serial, 0);
             }
-            let len = job.len(&lease.item);
+            let batch = &lease.item.batch;
+            let len = job.len(batch);
             if let Some(strike) = self.kills.turn(worker) {
                 let until = *done + strike.share.of(len - *done);
-                job.merge(table, &lease.item, done, until);
+                job.merge(table, batch, done, until);
                 self.strike(worker, strike).await?;
             }
-            job.merge(table, &lease.item, done, len);
-            self.hand_over(table, false).await;
-            if self.sink.settle(me) {
-                self.vitals.merged(len, job.gauge(table));
+            job.merge(table, batch, done, len);
+            if bench.epoch.is_none() {
+                self.hand_over(worker, &mut bench.table, false).await;
             }
+            if desk.settle(me) {
+                let Bench { table, gauge, epoch, .. } = &mut *bench;
+                let before = std::mem::replace(gauge, job.gauge(table));
+                self.vitals.merged(len as u64, before, *gauge);
+                if let Some(epoch) = epoch {
+                    epoch.take_in(&lease.item, job.stage(batch), self.stages.len(), len);
+                    job.pages(table, false).iter().for_each(|sheet| epoch.write(job.rows(sheet)));
+                }
+            }
+            self.end_epoch(worker, &mut bench, false).await;
         }
-        self.hand_over(&mut bench.table, true).await;
+        self.end_epoch(worker, &mut bench, true).await;
+        if bench.epoch.is_none() {
+            self.hand_over(worker, &mut bench.table, true).await;
+        }
         Ok(())
     }
 
-    async fn hand_over(&self, table: &mut J::Table, all: bool) {
-        self.writer.room().await;
+    /// Hands the epoch over if it is time.
+    async fn end_epoch(&self, worker: usize, bench: &mut Bench<J::Table>, is_last: bool) {
+        let (Bench { table, epoch: Some(epoch), .. }, Some(pace)) = (bench, &self.pace) else { return };
+        let is_long = epoch.since.elapsed() >= pace.epoch;
+        let is_much = epoch.messages >= pace.messages || epoch.bytes >= ROWS;
+        if epoch.commit.merges.is_empty() || !(is_last || is_much || is_long) {
+            return;
+        }
+        self.wait(worker, self.writer.room()).await;
+        let job = &*self.job;
+        // What it costs to be quick at the next start is bounded.
+        let is_due = !is_last && epoch.snapshot.elapsed() >= pace.snapshot.max(epoch.took * 20);
+        let began = Instant::now();
+        let snapshot = is_due.then(|| Arc::new(job.save(table)));
+        if is_due {
+            (epoch.snapshot, epoch.took) = (began, began.elapsed());
+        }
+        for sheet in job.pages(table, true) {
+            epoch.write(job.rows(&sheet));
+        }
+        let gauge = job.gauge(table);
+        let commit = &mut epoch.commit;
+        commit.epoch += 1;
+        commit.millis = millis();
+        (commit.totals.joined, commit.totals.open) = (gauge.joined, gauge.open);
+        commit.totals.duplicates = gauge.duplicates;
+        let rows = std::mem::take(&mut epoch.rows);
+        let whole = commit.clone();
+        commit.merges.clear();
+        (epoch.bytes, epoch.messages, epoch.since) = (0, 0, began);
+        self.writer.give(Deed::Epoch(Epoch { commit: whole, rows, snapshot }));
+    }
+
+    async fn hand_over(&self, worker: usize, table: &mut J::Table, all: bool) {
+        self.wait(worker, self.writer.room()).await;
         for sheet in self.job.pages(table, all) {
-            self.writer.give(sheet);
+            self.writer.give(Deed::Sheet(sheet));
         }
     }
 
@@ -591,20 +882,42 @@ impl<J: Job> Floor<J> {
         let job = &*self.job;
         let mut ledger = self.ledger.board().ok_or(Ending::Taken)?;
         job.rewind(&mut ledger.output).map_err(|error| self.fail(error))?;
-        while let Some(lease) = self.writer.take(me).await {
-            let Ledger { output, serial } = &mut *ledger;
-            if *serial != lease.serial {
+        if let Some(log) = &mut ledger.log {
+            log.rewind().map_err(|error| self.fail(error))?;
+        }
+        while let Some(lease) = self.wait(worker, self.writer.take(me)).await {
+            let ledger = &mut *ledger;
+            if ledger.serial != lease.serial {
                 if let Some(strike) = self.kills.turn(worker) {
-                    job.write(output, &lease.item, strike.share).map_err(|error| self.fail(error))?;
+                    self.do_deed(ledger, &lease.item, strike.share)?;
+                    if let (Deed::Epoch(_), Share::ALL) = (&*lease.item, strike.share) {
+                        // It is committed, and whoever comes next must know.
+                        ledger.serial = lease.serial;
+                    }
                     self.strike(worker, strike).await?;
                 }
-                job.write(output, &lease.item, Share::ALL).map_err(|error| self.fail(error))?;
-                job.keep(output);
-                *serial = lease.serial;
+                self.do_deed(ledger, &lease.item, Share::ALL)?;
+                job.keep(&mut ledger.output);
+                ledger.serial = lease.serial;
             }
             let _ = self.writer.settle(me);
         }
         Ok(())
+    }
+
+    /// Writes, in a log for good.
+    fn do_deed(
+        &self,
+        ledger: &mut Ledger<J::Output>,
+        deed: &Deed<J::Page>,
+        share: Share,
+    ) -> Result<(), Ending> {
+        let done = match (deed, &mut ledger.log) {
+            (Deed::Sheet(sheet), _) => self.job.write(&mut ledger.output, sheet, share),
+            (Deed::Epoch(epoch), Some(log)) => log.commit(epoch, share),
+            (Deed::Epoch(_), None) => unreachable!("without a log there are no epochs"),
+        };
+        done.map_err(|error| self.fail(error))
     }
 
     /// Gives back to the desks what a device had taken. Says whether it had anything.
@@ -613,8 +926,9 @@ impl<J: Job> Floor<J> {
         if tests::FORGETFUL.get() {
             return false;
         }
-        let of_all = self.sources.reclaim(from) | self.sink.reclaim(from) | self.writer.reclaim(from);
-        self.stages.iter().fold(of_all, |any, desk| any | desk.reclaim(from))
+        let of_all = self.sources.reclaim(from) | self.writer.reclaim(from);
+        let of_sinks = self.sinks.iter().fold(of_all, |any, sink| any | sink.desk.reclaim(from));
+        self.stages.iter().fold(of_sinks, |any, desk| any | desk.reclaim(from))
     }
 
     /// Stops the run.
@@ -629,6 +943,8 @@ impl<J: Job> Floor<J> {
             // Unwinds without the panic hook: this one is no surprise to anybody, so it stays off the screen.
             How::Panic => resume_unwind(Box::new("killed by the plan")),
             How::Error => Err(Ending::Planned),
+            #[cfg(test)]
+            How::Hang => pending().await,
             How::Drop => {
                 self.condemned[worker].store(true, Relaxed);
                 pending().await
@@ -646,6 +962,7 @@ mod tests {
     use super::*;
     use crate::{
         job::Routed,
+        log::code::Malformed,
         memory::{self, InMemory, STAGES},
     };
 
@@ -658,19 +975,29 @@ mod tests {
 
     fn joined(strikes: &[(usize, Strike)]) -> (memory::Verdict, Vec<Death>) {
         let job = Arc::new(InMemory::new(12, 64));
-        let staff = Staff { threads: 1, readers: 1, abreast: 64, desk: 4 };
-        let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
+        let staff =
+            Staff { threads: 1, pool: false, readers: 1, abreast: 64, desk: 4, patience: SIGN_OF_LIFE };
+        let kills = Kills::exactly(staff.roles(STAGES, 1).len(), strikes);
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let vitals = Arc::new(Vitals::default());
-        let (partitions, table, output) = (job.partitions(&messages), job.table(), job.output());
-        let outcome = run(Arc::clone(&job), partitions, table, output, &staff, kills, Arc::clone(&vitals));
+        let (partitions, table, output) = (job.partitions(&messages), job.tables(), job.output());
+        let outcome = run(
+            Arc::clone(&job),
+            Work { partitions, tables: table, output, durable: None },
+            &staff,
+            kills,
+            Arc::clone(&vitals),
+        );
         let output = outcome.expect("nothing is fatal in memory").output;
         (memory::check(&output, 5, CUSTOMERS), vitals.deaths_from(0))
     }
 
     fn each_strike() -> impl Iterator<Item = (usize, Strike)> {
         let shares = [0, 100, 256].map(Share);
-        let workers = Staff { threads: 1, readers: 1, abreast: 64, desk: 4 }.roles(STAGES).len();
+        let workers =
+            Staff { threads: 1, pool: false, readers: 1, abreast: 64, desk: 4, patience: SIGN_OF_LIFE }
+                .roles(STAGES, 1)
+                .len();
         (0..workers).flat_map(move |worker| {
             shares.into_iter().flat_map(move |share| {
                 How::ALL.into_iter().map(move |how| (worker, Strike { turn: 2, share, how }))
@@ -688,6 +1015,7 @@ mod tests {
                 How::Panic => FaultKind::Panic,
                 How::Error => FaultKind::Error,
                 How::Drop => FaultKind::Dropped,
+                How::Hang => FaultKind::Killed,
             };
             assert_eq!(deaths[0].kind, kind, "{strike:?}");
         }
@@ -743,9 +1071,37 @@ mod tests {
             self.join.fill(partition)
         }
 
-        fn route(&self, partition: &Self::Partition) -> Result<Routed<Self>, Error> {
+        fn shards(&self) -> usize {
+            self.join.shards()
+        }
+
+        fn shard(&self, batch: &Self::Batch) -> usize {
+            self.join.shard(batch)
+        }
+
+        fn mark(&self, partition: &Self::Partition) -> Mark {
+            self.join.mark(partition)
+        }
+
+        fn seek(&self, partition: &mut Self::Partition, mark: Mark) {
+            self.join.seek(partition, mark);
+        }
+
+        fn save(&self, table: &Self::Table) -> Vec<u8> {
+            self.join.save(table)
+        }
+
+        fn load(&self, saved: &[u8]) -> Result<Self::Table, Malformed> {
+            self.join.load(saved)
+        }
+
+        fn rows(&self, sheet: &Sheet<Self::Page>) -> Rows {
+            self.join.rows(sheet)
+        }
+
+        fn route(&self, partition: &Self::Partition, all: bool) -> Result<Routed<Self>, Error> {
             assert!(!self.readers_too, "poisoned");
-            let Routed { batches, sheets, rejected } = self.join.route(partition)?;
+            let Routed { batches, sheets, rejected } = self.join.route(partition, all)?;
             Ok(Routed { batches, sheets, rejected })
         }
 
@@ -802,12 +1158,19 @@ mod tests {
     ) -> Result<memory::Verdict, Error> {
         let join = InMemory::new(12, 64);
         let job = Arc::new(Cursed { join, panics: panics.into(), readers_too });
-        let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
-        let kills = Kills::exactly(staff.roles(STAGES).len(), strikes);
+        let staff =
+            Staff { threads: 2, pool: true, readers: 2, abreast: 64, desk: 4, patience: SIGN_OF_LIFE };
+        let kills = Kills::exactly(staff.roles(STAGES, 1).len(), strikes);
         let messages = Arc::new(memory::messages(5, CUSTOMERS));
         let (partitions, table, output) =
-            (job.join.partitions(&messages), job.join.table(), job.join.output());
-        let outcome = run(job, partitions, table, output, &staff, kills, Arc::default())?;
+            (job.join.partitions(&messages), job.join.tables(), job.join.output());
+        let outcome = run(
+            job,
+            Work { partitions, tables: table, output, durable: None },
+            &staff,
+            kills,
+            Arc::default(),
+        )?;
         Ok(memory::check(&outcome.output, 5, CUSTOMERS))
     }
 
@@ -815,6 +1178,137 @@ mod tests {
     fn strikes_on_the_sink(count: u64) -> Vec<(usize, Strike)> {
         let strike = |turn| Strike { turn, share: Share(128), how: How::ALL[turn as usize % 3] };
         (1..=count).map(|turn| (2 + STAGES, strike(turn))).collect()
+    }
+
+    /// A log in memory: what was committed counts, and nothing else. It looks at how much is under way meanwhile.
+    #[derive(Default)]
+    struct Slow {
+        kept: Arc<Mutex<Vec<Epoch>>>,
+        under_way: Vec<Rows>,
+        vitals: Arc<Vitals>,
+        most: Arc<AtomicU64>,
+        is_slow: bool,
+    }
+
+    impl Log for Slow {
+        fn commit(&mut self, epoch: &Epoch, share: Share) -> Result<(), Error> {
+            self.under_way.extend_from_slice(&epoch.rows[..share.of(epoch.rows.len())]);
+            let mut kept = self.kept.lock().expect("nobody panics here");
+            let committed: u64 = kept.iter().map(|epoch| epoch.commit.totals.messages).max().unwrap_or(0);
+            // As slow as others allow: until nobody reads any more.
+            let (mut read, mut same) = (0, 0);
+            while self.is_slow && same < 1_000 {
+                thread::yield_now();
+                let now = self.vitals.read.load(Relaxed);
+                (read, same) = if now == read { (read, same + 1) } else { (now, 0) };
+            }
+            self.most.fetch_max(read.saturating_sub(committed), Relaxed);
+            if share == Share::ALL {
+                self.under_way.clear();
+                let Epoch { commit, rows, .. } = epoch;
+                kept.push(Epoch { commit: commit.clone(), rows: rows.clone(), snapshot: None });
+            }
+            Ok(())
+        }
+
+        fn rewind(&mut self) -> Result<(), Error> {
+            self.under_way.clear();
+            Ok(())
+        }
+    }
+
+    /// Joins on such a log, and says what was committed and how much was under way at most.
+    fn logged(
+        strikes: &[(usize, Strike)],
+        patience: Duration,
+        is_slow: bool,
+    ) -> (Vec<Epoch>, u64, Vec<Death>) {
+        let job = Arc::new(InMemory::new(12, 64));
+        let staff = Staff { threads: 2, pool: false, readers: 1, abreast: 64, desk: 4, patience };
+        let kills = Kills::exactly(staff.roles(STAGES, 1).len(), strikes);
+        let messages = Arc::new(memory::messages(5, CUSTOMERS * 5));
+        let vitals = Arc::new(Vitals::default());
+        let (kept, most) = (Arc::default(), Arc::default());
+        let slow = Slow {
+            kept: Arc::clone(&kept),
+            most: Arc::clone(&most),
+            vitals: Arc::clone(&vitals),
+            is_slow,
+            ..Slow::default()
+        };
+        let durable = Durable {
+            log: Box::new(slow),
+            last: vec![Commit { cut: vec![Mark::default(); 12 * STAGES], ..Commit::default() }],
+            epoch: THE_WHOLE_RUN,
+            messages: 2_000,
+            snapshot: THE_WHOLE_RUN,
+            stop: Arc::default(),
+        };
+        let (partitions, tables, output) = (job.partitions(&messages), job.tables(), job.output());
+        run(
+            job,
+            Work { partitions, tables, output, durable: Some(durable) },
+            &staff,
+            kills,
+            Arc::clone(&vitals),
+        )
+        .expect("nothing is fatal in memory");
+        let deaths = vitals.deaths_from(0);
+        let kept = std::mem::take(&mut *kept.lock().expect("nobody panics here"));
+        (kept, most.load(Relaxed), deaths)
+    }
+
+    /// Every epoch once, in order, with all rows.
+    fn assert_exact(kept: &[Epoch]) {
+        let epochs: Vec<u64> = kept.iter().map(|epoch| epoch.commit.epoch).collect();
+        assert_eq!(epochs, (1..=kept.len() as u64).collect::<Vec<_>>());
+        let rows: Vec<&[u8]> = kept
+            .iter()
+            .flat_map(|epoch| &epoch.rows)
+            .flat_map(|rows| rows.bytes.chunks(memory::ROW))
+            .collect();
+        let different: std::collections::HashSet<&[u8]> = rows.iter().copied().collect();
+        assert_eq!((rows.len() as u64, different.len() as u64), (CUSTOMERS * 5, CUSTOMERS * 5));
+        let last = kept.last().expect("there are some");
+        assert_eq!((last.commit.totals.joined, last.commit.totals.open), (CUSTOMERS * 5, 0));
+    }
+
+    #[test]
+    fn whoever_dies_every_epoch_is_committed_once() {
+        let shares = [0, 128, 256].map(Share);
+        for (worker, share) in (0..6).flat_map(|worker| shares.map(|share| (worker, share))) {
+            let strikes: Vec<_> = How::ALL
+                .into_iter()
+                .zip(1..)
+                .map(|(how, turn)| (worker, Strike { turn, share, how }))
+                .collect();
+            let (kept, _, deaths) = logged(&strikes, SIGN_OF_LIFE, false);
+            assert_exact(&kept);
+            assert_eq!(deaths.len(), 3, "worker {worker}, {share:?}");
+        }
+    }
+
+    #[test]
+    fn a_slow_sink_holds_up_the_readers_and_no_memory_grows() {
+        let (kept, most, _) = logged(&[], SIGN_OF_LIFE, true);
+        assert_exact(&kept);
+        // Epochs on the desk, at work and growing, and what lies on the desks above.
+        let bound = 4 * (2_000 + 64 * 2) + 2 * 4 * 4 * 64 * 2;
+        assert!(kept.len() > 20 && (2_000..bound).contains(&most), "{} epochs, {most} messages", kept.len());
+    }
+
+    #[test]
+    fn a_worker_that_hangs_is_replaced_and_what_it_had_taken_is_given_again() {
+        for worker in 0..6 {
+            let hang = Strike { turn: 2, share: Share(128), how: How::Hang };
+            let (kept, _, deaths) = logged(&[(worker, hang)], Duration::from_millis(400), false);
+            assert_exact(&kept);
+            // A machine that is busy enough may make others look as if they hung: they are replaced as well.
+            assert!(
+                deaths.iter().any(|death| death.kind == FaultKind::Killed),
+                "worker {worker}: {deaths:?}"
+            );
+        }
     }
 
     #[test]
@@ -852,13 +1346,20 @@ mod tests {
     fn every_death_is_followed_by_one_restart() {
         for strikes in [1, 7, 20].map(strikes_on_the_sink) {
             let job = Arc::new(InMemory::new(12, 64));
-            let staff = Staff { threads: 2, readers: 2, abreast: 64, desk: 4 };
-            let kills = Kills::exactly(staff.roles(STAGES).len(), &strikes);
+            let staff =
+                Staff { threads: 2, pool: true, readers: 2, abreast: 64, desk: 4, patience: SIGN_OF_LIFE };
+            let kills = Kills::exactly(staff.roles(STAGES, 1).len(), &strikes);
             let messages = Arc::new(memory::messages(5, CUSTOMERS));
             let vitals = Arc::new(Vitals::default());
-            let (partitions, table, output) = (job.partitions(&messages), job.table(), job.output());
-            run(job, partitions, table, output, &staff, kills, Arc::clone(&vitals))
-                .expect("nothing is fatal in memory");
+            let (partitions, table, output) = (job.partitions(&messages), job.tables(), job.output());
+            run(
+                job,
+                Work { partitions, tables: table, output, durable: None },
+                &staff,
+                kills,
+                Arc::clone(&vitals),
+            )
+            .expect("nothing is fatal in memory");
             let (deaths, restarted) = (vitals.deaths_from(0).len(), vitals.restarted.load(Relaxed));
             assert_eq!((deaths, restarted), (strikes.len(), strikes.len() as u64));
         }

@@ -67,11 +67,11 @@ impl Vitals {
         self.deaths.lock().unwrap_or_else(PoisonError::into_inner).iter().skip(first).cloned().collect()
     }
 
-    /// The sink's table, after a batch of so many messages.
-    pub(crate) fn merged(&self, messages: usize, gauge: Gauge) {
-        self.merged.fetch_add(messages as u64, Relaxed);
-        self.joined.store(gauge.joined, Relaxed);
-        self.open.store(gauge.open, Relaxed);
+    /// A sink's table, before and after a batch of so many messages.
+    pub(crate) fn merged(&self, messages: u64, before: Gauge, after: Gauge) {
+        self.merged.fetch_add(messages, Relaxed);
+        self.joined.fetch_add(after.joined.wrapping_sub(before.joined), Relaxed);
+        self.open.fetch_add(after.open.wrapping_sub(before.open), Relaxed);
     }
 }
 

@@ -1,5 +1,9 @@
 //! The program from outside: what is typed, what is printed, what is on disk.
 
+#[cfg(feature = "kafka")]
+#[path = "it/kafka.rs"]
+mod kafka;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -687,4 +691,197 @@ fn control_verify_sees_torn_lines_and_missing_marks() {
     );
     let spoil = |folder: &Folder| fs::remove_file(folder.path("out/correlate.json")).expect("it was there");
     refused(&spoiled("mark", spoil), 1, "no complete output");
+}
+
+// ---- a log
+
+impl Folder {
+    /// The program, to be killed.
+    fn begin(&self, words: &str) -> std::process::Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_correlate"));
+        command
+            .current_dir(&self.0)
+            .args(words.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().expect("it starts")
+    }
+
+    /// Waits until the log says that so many epochs are committed.
+    fn committed(&self, epochs: u64) {
+        loop {
+            let status = self.correlate("status --log log --report json");
+            let said: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+            if said["epochs"].as_u64().is_some_and(|epoch| epoch >= epochs) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// The last segment of a part of the log.
+    fn segment(&self, part: &str) -> PathBuf {
+        let files = fs::read_dir(self.path("log").join(part)).expect("a folder of segments");
+        files.map(|file| file.expect("an entry").path()).max().expect("a segment")
+    }
+}
+
+#[test]
+fn a_job_that_is_killed_goes_on_and_every_message_is_joined_once() {
+    let folder = Folder::new("log-kill");
+    let job = "--log log --messages 60000 --epoch 1 --epoch-messages 3000 --snapshot 20 --kills 6 --shards 2";
+    for epochs in [1, 8, 14] {
+        let mut child = folder.begin(job);
+        folder.committed(epochs);
+        child.kill().and_then(|()| child.wait()).expect("it dies");
+    }
+    let report = report(&folder.correlate(&format!("{job} --report json --chart chart.svg")));
+    assert_eq!((&report["exact"], &report["starts"]), (&true.into(), &4.into()), "{report}");
+    let verdict = folder.correlate("verify --log log");
+    assert!(said(&verdict.stdout).starts_with("exact: 60,000 rows"), "{}", said(&verdict.stdout));
+    let chart = fs::read_to_string(folder.path("chart.svg")).expect("a chart");
+    assert!(chart.starts_with("<svg") && chart.contains("million messages/s"));
+    let status: Value =
+        serde_json::from_slice(&folder.correlate("status --log log --report json").stdout).expect("JSON");
+    assert_eq!(
+        (&status["restarts"], &status["lag"], &status["running"]),
+        (&3.into(), &0.into(), &false.into())
+    );
+}
+
+#[test]
+fn the_short_form_of_the_kill_matrix_finds_nothing_lost_or_doubled() {
+    let folder = Folder::new("torture");
+    let torture = "torture --log log --kills 12 --messages 60000 --life 60 --report json --seed 5";
+    let report = report(&folder.correlate(torture));
+    assert_eq!((&report["exact"], &report["kills"]), (&true.into(), &12.into()), "{report}");
+}
+
+#[test]
+fn control_without_truncation_the_same_matrix_finds_what_is_doubled() {
+    let folder = Folder::new("torture-control");
+    let torture = "torture --log log --kills 60 --messages 200000 --life 120 --without truncation";
+    let output = folder.correlate(torture);
+    refused(&output, 1, "WRONG");
+    assert!(said(&output.stdout).contains("doubled"), "{}", said(&output.stdout));
+}
+
+#[test]
+fn damage_of_a_log_is_told_with_file_and_byte_and_changes_nothing() {
+    let folder = Folder::new("log-damage");
+    let job = "--log log --messages 20000 --epoch 1 --epoch-messages 2000 --quiet --kills 0";
+    report(&folder.correlate(&format!("{job} --report json")));
+    for part in ["commits", "sink-03"] {
+        let path = folder.segment(part);
+        let sound = fs::read(&path).expect("a segment");
+        let mut flipped = sound.clone();
+        flipped[200] ^= 4;
+        fs::write(&path, &flipped).expect("written");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let again =
+            if part == "commits" { folder.correlate(job) } else { folder.correlate("verify --log log") };
+        let words = if part == "commits" {
+            format!("{name} is damaged at byte ")
+        } else {
+            "sink-03 is damaged".into()
+        };
+        refused(&again, 1, &words);
+        assert_eq!(fs::read(&path).expect("a segment"), flipped, "nothing is changed");
+        fs::write(&path, &sound).expect("written");
+    }
+    report(&folder.correlate(&format!("{job} --report json")));
+}
+
+#[test]
+fn rows_that_were_committed_and_are_gone_are_missed() {
+    let folder = Folder::new("log-short");
+    let job = "--log log --messages 5000 --quiet --kills 0";
+    report(&folder.correlate(&format!("{job} --report json")));
+    let path = folder.segment("sink-07");
+    let len = fs::metadata(&path).expect("a segment").len();
+    fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(len - 1)).expect("cut");
+    refused(&folder.correlate(job), 1, &format!("is damaged at byte {}", len - 1));
+    refused(&folder.correlate("verify --log log"), 1, "sink-07 is damaged");
+}
+
+#[test]
+fn a_second_process_another_job_another_version_and_other_files_are_refused() {
+    let folder = Folder::new("log-refused");
+    let job = "--log log --messages 400000 --epoch 1 --epoch-messages 3000 --quiet";
+    let mut child = folder.begin(job);
+    folder.committed(1);
+    let second = folder.correlate(job);
+    child.kill().and_then(|()| child.wait()).expect("it dies");
+    refused(&second, 1, "another process is working on the log");
+    refused(&folder.correlate("--log log --messages 5 --quiet"), 1, "is the log of");
+    let about = fs::read_to_string(folder.path("log/log.json")).expect("it says what it is");
+    fs::write(folder.path("log/log.json"), about.replace("\"format\": 1", "\"format\": 7")).expect("written");
+    refused(&folder.correlate(job), 1, "version 7");
+    refused(&folder.correlate("status --log log"), 1, "version 7");
+    refused(&folder.correlate("--log in --messages 5").pipe(), 0, "exact");
+    folder.file("other.txt", "something");
+    fs::remove_file(folder.path("in/log.json")).expect("it was there");
+    refused(&folder.correlate("--log in --messages 5"), 1, "holds other things and no log");
+    refused(&folder.correlate("status --log nowhere"), 1, "no folder with a log");
+    refused(&folder.correlate("--log /proc/none --messages 5"), 1, "cannot make folder");
+}
+
+/// So that what went well can be looked at in the same words.
+trait Pipe {
+    fn pipe(self) -> Self;
+}
+
+impl Pipe for Output {
+    fn pipe(self) -> Output {
+        self
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_the_log_goes_on_when_there_is_room() {
+    let folder = Folder::new("log-full");
+    let job = "--log log --messages 100000 --epoch 5 --kills 0 --quiet";
+    let mut child = folder.begin(&format!("{job} --epoch-messages 2000"));
+    folder.committed(1);
+    child.kill().and_then(|()| child.wait()).expect("it dies");
+    // No file may have more than 150 kB: the system refuses the rest, as a full disk does.
+    let script = format!("trap '' XFSZ; ulimit -f 150; exec {} {job}", env!("CARGO_BIN_EXE_correlate"));
+    let mut shell = Command::new("bash");
+    let output = shell.current_dir(&folder.0).args(["-c", &script]).output().expect("bash starts");
+    refused(&output, 1, "cannot write");
+    let report = report(&folder.correlate(&format!("{job} --report json")));
+    assert_eq!(report["exact"], true, "{report}");
+}
+
+#[test]
+fn asked_to_stop_it_commits_what_it_has_and_goes_on_later() {
+    let folder = Folder::new("log-stop");
+    let job = "--log log --messages 400000 --epoch 5 --epoch-messages 5000 --quiet --kills 3";
+    let mut child = folder.begin(job);
+    folder.committed(2);
+    let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(asked.is_ok_and(|status| status.success()));
+    let code = child.wait().expect("it ends").code();
+    // It may have been through before it was asked.
+    assert!(code == Some(3) || code == Some(0), "{code:?}");
+    let report = report(&folder.correlate(&format!("{job} --report json")));
+    assert_eq!((&report["exact"], &report["resumed"]["merged_again"].is_u64()), (&true.into(), &true));
+}
+
+#[test]
+fn a_join_of_files_that_is_killed_goes_on_whatever_their_form() {
+    let folder = Folder::new("log-files");
+    let made = folder.correlate(
+        "generate --output in --messages 20000 --format mixed --missing 5 --duplicates 5 --broken 2 --overwrite",
+    );
+    assert!(made.status.success(), "{}", said(&made.stderr));
+    let run =
+        "run --input in --output out --log log --stages A,B,C --epoch 1 --epoch-messages 2000 --snapshot 10";
+    for epochs in [1, 5, 11] {
+        let mut child = folder.begin(&format!("{run} --kills 4"));
+        folder.committed(epochs);
+        child.kill().and_then(|()| child.wait()).expect("it dies");
+    }
+    let report = report(&folder.correlate(&format!("{run} --kills 5 --shards 1 --report json --verify")));
+    assert_eq!((&report["exact"], &report["starts"]), (&true.into(), &4.into()), "{report}");
 }

@@ -2,6 +2,7 @@
 #![cfg(not(backplane_loom))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may as well say where")]
 
+mod backlog;
 mod ends;
 mod links;
 mod many;

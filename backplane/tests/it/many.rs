@@ -1,8 +1,10 @@
 //! Many links, many threads, and what is left of them: nothing.
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     future::{Future, pending},
+    hint,
     pin::pin,
     sync::{
         Barrier,
@@ -295,4 +297,58 @@ fn ten_million_monitors_are_each_told_once() {
     assert_eq!(late.into_inner(), 0);
     let all = (THREADS * ROUNDS * TARGETS) as u64;
     assert!(told.into_inner() > all * 8 / 10);
+}
+
+/// A device that nobody has a line of ends without a lock, but not while one that it watches may be telling it something.
+#[test]
+fn ends_that_cross_leave_their_slots_to_the_next() {
+    const ROUNDS: u64 = 100;
+    const PAIRS: u64 = 1_000;
+    // Counts the pairs of which the other thread may end its half, and has.
+    let (go, gone) = (AtomicU64::new(0), AtomicU64::new(0));
+    let until = |counter: &AtomicU64, count| {
+        let mut spins = 0_u32;
+        while counter.load(Ordering::Acquire) < count {
+            spins += 1;
+            if spins.is_multiple_of(256) { thread::yield_now() } else { hint::spin_loop() }
+        }
+    };
+    let (send, receive) = mpsc::channel::<Vec<Device>>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for (n, watched) in receive.into_iter().flatten().enumerate() {
+                until(&go, n as u64 + 1);
+                drop(watched);
+                gone.store(n as u64 + 1, Ordering::Release);
+            }
+        });
+        let mut seen = HashSet::new();
+        for round in 0..ROUNDS {
+            let mut new = |_| {
+                let mut device = Device::new();
+                assert!(seen.insert(device.id()), "{} is used again", device.id());
+                assert_eq!(device.try_receive(), None);
+                device
+            };
+            let watchers: Vec<Device> = (0..PAIRS).map(&mut new).collect();
+            let watched: Vec<Device> = (0..PAIRS).map(&mut new).collect();
+            for (watcher, watched) in watchers.iter().zip(&watched) {
+                // Either way the first hears of the second.
+                match round % 2 {
+                    0 => watcher.link(watched, LinkMode::Monitor),
+                    _ => watched.link(watcher, LinkMode::Notify),
+                }
+            }
+            send.send(watched).expect("the other receives");
+            for (n, watcher) in watchers.into_iter().enumerate() {
+                let pair = round * PAIRS + n as u64;
+                go.store(pair + 1, Ordering::Release);
+                // Each time a little later than the time before.
+                (0..pair % 128).for_each(|_| hint::spin_loop());
+                drop(watcher);
+                until(&gone, pair + 1);
+            }
+        }
+        drop(send);
+    });
 }

@@ -32,13 +32,38 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("tracing", "what a tree tells, for whoever collects it; feature `tracing`"),
         ],
     ),
-    ("backplane-actor", &[("backplane", "the mesh"), ("backplane-supervisor", "who starts an actor again")]),
-    ("backplane-pool", &[("backplane", "the trait `Runtime`")]),
+    (
+        "backplane-pool",
+        &[
+            ("backplane", "the trait `Runtime`, and panics as values"),
+            ("async-io", "events and timers, turned by idle workers"),
+            ("async-task", "a task: one allocation, with a schedule function of our own"),
+            ("blocking", "threads for what blocks"),
+            ("concurrent-queue", "what others send to one worker"),
+            ("crossbeam-deque", "queues that can be stolen from"),
+            ("crossbeam-utils", "the slot of what runs next; padding"),
+            ("pin-project-lite", "pins a task's future without unsafe code of ours"),
+            ("rustix", "pins a thread, without unsafe code of ours"),
+            ("slab", "the list of tasks"),
+            ("compio", "lanes that wait in an io_uring; feature `uring`"),
+            ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
+        ],
+    ),
+    (
+        "backplane-actor",
+        &[
+            ("backplane", "the mesh"),
+            ("backplane-supervisor", "who starts an actor again"),
+            ("pin-project-lite", "pins an actor's future without unsafe code of ours"),
+            ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
+        ],
+    ),
     (
         "correlate",
         &[
             ("backplane", "the workers' ends"),
             ("backplane-supervisor", "supervision of the stages"),
+            ("backplane-pool", "drives the workers, if asked to"),
             ("async-executor", "drives the workers"),
             ("futures-lite", "drives the workers"),
             ("clap", "options, and help that teaches"),
@@ -49,6 +74,11 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("flate2", "`.ndjson.gz`"),
             ("memchr", "finds lines"),
             ("foldhash", "finds keys"),
+            ("crc32fast", "checksums of the log's frames"),
+            ("signal-hook", "SIGTERM and Ctrl-C finish the epoch"),
+            ("plotters", "the chart of throughput"),
+            ("plotters-svg", "the chart as an SVG"),
+            ("rdkafka", "Kafka; feature `kafka`"),
         ],
     ),
 ];
@@ -98,7 +128,7 @@ fn rust() -> Vec<SourceFile> {
 fn written() -> Vec<SourceFile> {
     let mut files = rust();
     files.extend(Workspace::read().files(&[".toml", ".md", ".sh", ".gitignore"]));
-    files.extend(Workspace::read().files(&["run", "mutants", "budgets"]));
+    files.extend(Workspace::read().files(&["run", "mutants", "budgets", "numa"]));
     files
 }
 

@@ -4,9 +4,11 @@
 #![allow(clippy::duplicate_mod)]
 
 mod on_compio;
+mod on_nodes;
 mod on_one_thread;
 mod on_seeds;
 mod on_smol;
+mod on_the_pool;
 mod on_threads;
 mod on_tokio;
 mod runtimes;

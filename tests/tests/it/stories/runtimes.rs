@@ -6,6 +6,7 @@ use backplane::{
     Device, Exit, LinkMode, Message, Runtime,
     runtime::{Smol, Tokio},
 };
+use backplane_pool::{Pinning, Pool, Topology};
 use backplane_tests::{gate::Gate, seeded::Seeded, threads::Threads};
 
 /// Runs for real, so it is as short as a timer's grain allows.
@@ -118,6 +119,19 @@ fn an_executor_of_ones_own_keeps_its_word() {
     let executor = Arc::new(smol::Executor::new());
     let runtime = Smol::new(Arc::clone(&executor));
     smol::block_on(executor.run(keeps_its_word(&runtime)));
+}
+
+#[test]
+fn the_pool_keeps_its_word_and_so_does_each_of_its_nodes() {
+    let nodes = Topology::from_nodes([(0, [0, 1]), (1, [2, 3])]);
+    let pool = Pool::builder().topology(nodes).pinning(Pinning::None).build().expect("the pool starts");
+    pool.block_on(keeps_its_word(&pool));
+    for node in [0, 1] {
+        let near = pool.on_node(node).expect("it has workers");
+        pool.block_on(keeps_its_word(&near));
+        let inside = near.clone();
+        pool.block_on(near.spawn(async move { keeps_its_word(&inside).await })).expect("from inside as well");
+    }
 }
 
 #[test]

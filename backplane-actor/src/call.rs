@@ -1,0 +1,490 @@
+//! Requests and their answers.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use backplane::Exit;
+
+use crate::{
+    address::Address,
+    clock::Deadline,
+    frame::{self, CallState, Node},
+    mailbox::{Item, Priority, Refusal, WhenFull},
+    name::ActorName,
+    options::later,
+    sync::{Arc, AtomicBool, Mutex, Ordering, lock},
+};
+
+/// So long a call waits, unless said otherwise: OTP's five seconds.
+pub const DEFAULT_CALL_TIME: Duration = Duration::from_secs(5);
+
+/// A call, between the two who know of it.
+struct Slot<T> {
+    /// Nobody waits any more; written under the lock.
+    over: AtomicBool,
+    inside: Mutex<Inside<T>>,
+    /// Which actor was called, as an address that is only compared.
+    callee: usize,
+}
+
+struct Inside<T> {
+    stage: Stage<T>,
+    deadline: Option<Instant>,
+}
+
+enum Stage<T> {
+    Waiting(Option<Waker>),
+    Answered(T),
+    /// The reply was dropped; with the exit of the actor, if it ended.
+    Dropped(Option<Exit>),
+    Over,
+}
+
+impl<T> Slot<T> {
+    fn finish(&self, stage: Stage<T>) -> Result<(), Stage<T>> {
+        let mut inside = lock(&self.inside);
+        match &mut inside.stage {
+            Stage::Waiting(waker) => {
+                let waker = waker.take();
+                inside.stage = stage;
+                drop(inside);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                Ok(())
+            }
+            Stage::Answered(_) | Stage::Dropped(_) | Stage::Over => {
+                drop(inside);
+                Err(stage)
+            }
+        }
+    }
+
+    /// The caller has what it waited for, or does not wait any more.
+    fn leave(&self) -> Stage<T> {
+        let mut inside = lock(&self.inside);
+        self.over.store(true, Ordering::Release);
+        mem::replace(&mut inside.stage, Stage::Over)
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Stage<T>> {
+        let mut inside = lock(&self.inside);
+        match &mut inside.stage {
+            Stage::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => Poll::Pending,
+            Stage::Waiting(_) => {
+                drop(inside);
+                let mut waker = Some(cx.waker().clone());
+                inside = lock(&self.inside);
+                if let Stage::Waiting(place) = &mut inside.stage {
+                    mem::swap(place, &mut waker);
+                    drop(inside);
+                    drop(waker);
+                    return Poll::Pending;
+                }
+                drop(inside);
+                drop(waker);
+                Poll::Ready(self.leave())
+            }
+            Stage::Answered(_) | Stage::Dropped(_) | Stage::Over => {
+                let stage = mem::replace(&mut inside.stage, Stage::Over);
+                self.over.store(true, Ordering::Release);
+                Poll::Ready(stage)
+            }
+        }
+    }
+}
+
+impl<T: Send> CallState for Slot<T> {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        lock(&self.inside).deadline
+    }
+
+    fn settle(&self, exit: Option<&Exit>) {
+        drop(self.finish(Stage::Dropped(exit.cloned())));
+    }
+}
+
+/// The right to answer a call: once, now or later, from here or elsewhere.
+///
+/// Dropped unused, the caller hears at once that there will be no answer: because the actor has ended, or because it
+/// does not want to give one.
+#[must_use = "dropped, it tells the caller that there will be no answer"]
+pub struct Reply<T: Send + 'static> {
+    slot: Option<Arc<Slot<T>>>,
+}
+
+impl<T: Send + 'static> Reply<T> {
+    /// Answers. If nobody waits any more the value is dropped: an answer is never late.
+    pub fn send(self, value: T) {
+        drop(self.try_send(value));
+    }
+
+    /// Answers, or gives the value back if nobody waits any more.
+    ///
+    /// # Errors
+    ///
+    /// The value, if the caller has gone or its time is up.
+    pub fn try_send(mut self, value: T) -> Result<(), T> {
+        let Some(slot) = self.slot.take() else { return Err(value) };
+        match slot.finish(Stage::Answered(value)) {
+            Err(Stage::Answered(value)) => Err(value),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_over(&self) -> bool {
+        self.slot.as_ref().is_none_or(|slot| slot.is_over())
+    }
+
+    /// Until when the caller waits, if there is a limit.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.slot.as_ref().and_then(|slot| slot.deadline())
+    }
+}
+
+impl<T: Send + 'static> Drop for Reply<T> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let mut slot = Some(slot);
+        // In the actor that was called, what comes next says why; see `Frame::dropped`.
+        frame::with(|frame| {
+            if let Some(dropped) = slot.take_if(|slot| slot.callee == address_of(&frame.node)) {
+                frame.dropped.get_or_insert_default().push(dropped);
+            }
+        });
+        if let Some(slot) = slot {
+            slot.settle(None);
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("over", &self.is_over()).finish_non_exhaustive()
+    }
+}
+
+fn address_of(node: &Arc<dyn Node>) -> usize {
+    Arc::as_ptr(node).cast::<()>().addr()
+}
+
+/// A call that was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The actor had ended when it was called: OTP's `noproc`. The request is still in the [`Call`].
+    Gone,
+    /// The actor ended before it answered, like this; or was replaced by a successor, and died like this.
+    Ended(Exit),
+    /// There was no answer in time.
+    TimedOut,
+    /// The mailbox was full until the time was up. The request is still in the [`Call`].
+    Full,
+    /// The actor dropped its [`Reply`], and lives.
+    NoReply,
+    /// Each of these waits for the next, the last of them for the first: there would never be an answer.
+    Cycle(Vec<ActorName>),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Gone => f.write_str("the actor had ended"),
+            CallError::Ended(exit) => write!(f, "the actor ended before it answered: {exit}"),
+            CallError::TimedOut => f.write_str("no answer in time"),
+            CallError::Full => f.write_str("the mailbox was full until the time was up"),
+            CallError::NoReply => f.write_str("the actor gave no answer"),
+            CallError::Cycle(way) => {
+                f.write_str("a cycle of calls: ")?;
+                for (index, name) in way.iter().enumerate() {
+                    write!(f, "{}{name}", if index == 0 { "" } else { " calls " })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Error for CallError {}
+
+enum Limit {
+    Default,
+    Within(Duration),
+    Until(Instant),
+    Never,
+}
+
+enum Step {
+    Start,
+    /// For room.
+    Waits(u64),
+    Sent,
+    Over,
+}
+
+/// A call: sent when it is first polled, answered when it is done. Made by [`Address::call`] and [`Address::ask`].
+///
+/// Dropped, it cancels the request, if it has not been handled yet.
+#[must_use = "futures do nothing unless polled"]
+pub struct Call<'a, M: Send + 'static, T: Send + 'static> {
+    address: &'a Address<M>,
+    message: Option<M>,
+    slot: Arc<Slot<T>>,
+    step: Step,
+    priority: Priority,
+    system: bool,
+    limit: Limit,
+    deadline: Option<Deadline>,
+    /// Who calls, and the number of its call.
+    edge: Option<(Arc<dyn Node>, u64)>,
+}
+
+impl<M: Send + 'static, T: Send + 'static> Unpin for Call<'_, M, T> {}
+
+impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
+    pub(crate) fn new(address: &'a Address<M>, make: impl FnOnce(Reply<T>) -> M) -> Call<'a, M, T> {
+        let slot = Arc::new(Slot {
+            over: AtomicBool::new(false),
+            inside: Mutex::new(Inside { stage: Stage::Waiting(None), deadline: None }),
+            callee: Arc::as_ptr(address.shared()).cast::<()>().addr(),
+        });
+        let message = make(Reply { slot: Some(Arc::clone(&slot)) });
+        Call {
+            address,
+            message: Some(message),
+            slot,
+            step: Step::Start,
+            priority: Priority::Normal,
+            system: false,
+            limit: Limit::Default,
+            deadline: None,
+            edge: None,
+        }
+    }
+
+    /// Waits so long, instead of [five seconds](DEFAULT_CALL_TIME), counted from the first poll. In an actor that is being
+    /// called itself never longer than its caller waits.
+    pub fn within(mut self, time: Duration) -> Call<'a, M, T> {
+        self.limit = Limit::Within(time);
+        self
+    }
+
+    /// Waits until then, on the runtime's clock.
+    pub fn until(mut self, deadline: Instant) -> Call<'a, M, T> {
+        self.limit = Limit::Until(deadline);
+        self
+    }
+
+    /// Waits for as long as it takes.
+    pub fn forever(mut self) -> Call<'a, M, T> {
+        self.limit = Limit::Never;
+        self
+    }
+
+    /// Passes requests and messages that are not urgent.
+    pub fn urgent(mut self) -> Call<'a, M, T> {
+        self.priority = Priority::Urgent;
+        self
+    }
+
+    pub(crate) fn through_the_system_lane(mut self) -> Call<'a, M, T> {
+        self.system = true;
+        self
+    }
+
+    /// The message, if it was never accepted.
+    pub fn take_refused(&mut self) -> Option<M> {
+        match self.step {
+            Step::Over | Step::Start => self.message.take(),
+            Step::Waits(_) | Step::Sent => None,
+        }
+    }
+
+    fn start(&mut self, cx: &Context<'_>) -> Result<(), CallError> {
+        let caller = frame::with(|frame| {
+            (Arc::clone(&frame.node), frame.call.as_ref().and_then(|call| call.deadline()))
+        });
+        let inherited = match caller {
+            None => None,
+            Some((caller, inherited)) => {
+                let callee = self.address.shared().node();
+                // First the edge, then the search: of two who close a cycle together one sees it.
+                let mut waits = lock(caller.waits());
+                let number = waits.last().map_or(0, |(last, _)| last + 1);
+                waits.push((number, Arc::clone(&callee)));
+                drop(waits);
+                self.edge = Some((Arc::clone(&caller), number));
+                if let Some(way) = frame::cycle(&caller, &callee) {
+                    return Err(CallError::Cycle(way));
+                }
+                inherited
+            }
+        };
+        let clock = &self.address.shared().world.clock;
+        let own = match self.limit {
+            Limit::Default => Some(later(clock, DEFAULT_CALL_TIME)),
+            Limit::Within(time) => Some(later(clock, time)),
+            Limit::Until(deadline) => Some(deadline),
+            Limit::Never => None,
+        };
+        let deadline = match (own, inherited) {
+            (Some(own), Some(inherited)) => Some(own.min(inherited)),
+            (own, inherited) => own.or(inherited),
+        };
+        let waker = cx.waker().clone();
+        let mut inside = lock(&self.slot.inside);
+        inside.deadline = deadline;
+        if let Stage::Waiting(place @ None) = &mut inside.stage {
+            *place = Some(waker);
+        }
+        drop(inside);
+        if let Some(at) = deadline {
+            self.deadline = Some(Deadline::new(Arc::clone(clock), at));
+        }
+        let Some(message) = self.message.take() else { return Ok(()) };
+        if self.system {
+            self.step = Step::Sent;
+            let pushed = self.address.shared().push_system(message, None);
+            return pushed.map_err(|message| self.refused(Item { message, call: None }));
+        }
+        let call = Arc::clone(&self.slot) as Arc<dyn CallState>;
+        let item = Item { message, call: Some(call) };
+        let shared = self.address.shared();
+        let pushed = match shared.push(self.priority, item, WhenFull::Refuse) {
+            Ok(()) => Ok(None),
+            Err((Refusal::Closed, item)) => Err(item),
+            Err((Refusal::Full, item)) => shared.push_waiting(self.priority, item, cx.waker().clone()),
+        };
+        match pushed {
+            Ok(None) => self.step = Step::Sent,
+            Ok(Some(ticket)) => self.step = Step::Waits(ticket),
+            Err(item) => return Err(self.refused(item)),
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, item: Item<M>) -> CallError {
+        self.message = Some(item.message);
+        match self.address.shared().exit() {
+            // It is about to end, and will not look at anything more.
+            Some(exit) if self.address.line().is_some() => CallError::Ended(exit),
+            _ => CallError::Gone,
+        }
+    }
+
+    fn go_on(&mut self, cx: &Context<'_>) -> Poll<Result<T, CallError>> {
+        if let Step::Start = self.step {
+            if let Err(error) = self.start(cx) {
+                return Poll::Ready(Err(error));
+            }
+            // Whatever comes from here on wakes us.
+            if let Some(deadline) = &mut self.deadline {
+                return deadline.poll(cx).map(|()| Err(CallError::TimedOut));
+            }
+            return Poll::Pending;
+        }
+        if let Step::Waits(ticket) = self.step {
+            match self.address.shared().poll_waiting(self.priority, ticket, cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.step = Step::Sent,
+                Poll::Ready(Err(item)) => {
+                    self.step = Step::Over;
+                    return Poll::Ready(Err(self.refused(item)));
+                }
+            }
+        }
+        match self.slot.poll(cx) {
+            Poll::Ready(Stage::Answered(value)) => return Poll::Ready(Ok(value)),
+            Poll::Ready(Stage::Dropped(exit)) => {
+                // Dropped elsewhere while the actor was ending, it cannot say so itself.
+                let exit = exit.or_else(|| self.address.shared().exit());
+                return Poll::Ready(Err(match exit {
+                    Some(exit) => CallError::Ended(exit),
+                    // It may have given up because the time was up, which it inherits.
+                    None if self.deadline.as_ref().is_some_and(Deadline::is_past) => CallError::TimedOut,
+                    None => CallError::NoReply,
+                }));
+            }
+            Poll::Ready(Stage::Waiting(_) | Stage::Over) => return Poll::Ready(Err(CallError::NoReply)),
+            Poll::Pending => {}
+        }
+        let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+        if deadline.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if let Step::Waits(ticket) = self.step
+            && let Some(item) = self.address.shared().take_back(self.priority, ticket)
+        {
+            self.message = Some(item.message);
+            return Poll::Ready(Err(CallError::Full));
+        }
+        Poll::Ready(match self.slot.leave() {
+            Stage::Answered(value) => Ok(value),
+            _ => Err(CallError::TimedOut),
+        })
+    }
+
+    fn leave(&mut self) {
+        if let Some((caller, number)) = self.edge.take() {
+            let mut waits = lock(caller.waits());
+            let index = waits.iter().position(|(other, _)| *other == number);
+            let gone = index.map(|index| waits.remove(index));
+            drop(waits);
+            drop(gone);
+        }
+        self.deadline = None;
+        self.step = Step::Over;
+    }
+}
+
+impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
+    type Output = Result<T, CallError>;
+
+    /// # Panics
+    ///
+    /// If it has returned before.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, CallError>> {
+        assert!(!matches!(self.step, Step::Over), "polled after it had ended");
+        let poll = self.go_on(cx);
+        if poll.is_ready() {
+            self.leave();
+        }
+        poll
+    }
+}
+
+impl<M: Send + 'static, T: Send + 'static> Drop for Call<'_, M, T> {
+    fn drop(&mut self) {
+        if let Step::Waits(ticket) = self.step {
+            drop(self.address.shared().take_back(self.priority, ticket));
+        }
+        if !matches!(self.step, Step::Over) {
+            drop(self.slot.leave());
+            self.leave();
+        }
+    }
+}
+
+impl<M: Send + 'static, T: Send + 'static> fmt::Debug for Call<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.step {
+            Step::Start => "not sent",
+            Step::Waits(_) => "waits for room",
+            Step::Sent => "sent",
+            Step::Over => "over",
+        };
+        f.debug_struct("Call").field("to", self.address).field("step", &step).finish_non_exhaustive()
+    }
+}

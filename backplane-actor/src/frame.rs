@@ -1,0 +1,103 @@
+//! Who runs on this thread at this moment: whose calls these are, and how much time they have.
+
+use std::{cell::RefCell, mem, ptr, time::Instant};
+
+use backplane::Exit;
+
+use crate::{
+    name::ActorName,
+    sync::{Arc, Mutex, lock},
+};
+
+/// An actor, for whoever asks whom it waits for.
+pub(crate) trait Node: Send + Sync {
+    fn name(&self) -> ActorName;
+    /// Whom it has called and not heard from; a number tells one call from another.
+    fn waits(&self) -> &Mutex<Vec<(u64, Arc<dyn Node>)>>;
+}
+
+/// A call, for whoever does not know what it returns.
+pub(crate) trait CallState: Send + Sync {
+    /// Nobody waits for it any more.
+    fn is_over(&self) -> bool;
+    fn deadline(&self) -> Option<Instant>;
+    /// There will be no answer; with `exit`, because the actor has ended.
+    fn settle(&self, exit: Option<&Exit>);
+}
+
+/// What an actor takes along from poll to poll.
+pub(crate) struct Frame {
+    pub(crate) node: Arc<dyn Node>,
+    /// The call that is being handled.
+    pub(crate) call: Option<Arc<dyn CallState>>,
+    /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
+    #[allow(clippy::box_collection, reason = "it is there for a moment, and seldom")]
+    pub(crate) dropped: Option<Box<Vec<Arc<dyn CallState>>>>,
+    /// The actor is ending: what was dropped waits until it is known how.
+    pub(crate) ending: bool,
+}
+
+#[cfg(not(backplane_loom))]
+thread_local! {
+    static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
+}
+
+// Loom's threads share one of the system's.
+#[cfg(backplane_loom)]
+loom::thread_local! {
+    static FRAME: RefCell<Option<Frame>> = RefCell::new(None);
+}
+
+fn swap(frame: &mut Option<Frame>) {
+    // A thread that is ending has no frames; then nothing is inherited.
+    let _ = FRAME.try_with(|place| {
+        if let Ok(mut place) = place.try_borrow_mut() {
+            mem::swap(&mut *place, frame);
+        }
+    });
+}
+
+/// Runs `f` in a frame. `f` must not unwind.
+pub(crate) fn within<T>(frame: &mut Option<Frame>, f: impl FnOnce() -> T) -> T {
+    swap(frame);
+    let value = f();
+    swap(frame);
+    value
+}
+
+/// What is asked of the frame of this thread, if there is one.
+pub(crate) fn with<T>(f: impl FnOnce(&mut Frame) -> T) -> Option<T> {
+    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_mut().map(f)).ok().flatten()
+}
+
+pub(crate) fn same(a: &Arc<dyn Node>, b: &Arc<dyn Node>) -> bool {
+    ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
+
+/// The way from `callee` back to `caller`, along those who wait for one another.
+pub(crate) fn cycle(caller: &Arc<dyn Node>, callee: &Arc<dyn Node>) -> Option<Vec<ActorName>> {
+    let mut seen = vec![(Arc::clone(callee), usize::MAX)];
+    let mut next = 0;
+    while next < seen.len() {
+        let node = Arc::clone(&seen[next].0);
+        if same(&node, caller) {
+            let mut way = vec![caller.name()];
+            let mut at = seen[next].1;
+            while let Some((node, before)) = seen.get(at) {
+                way.push(node.name());
+                at = *before;
+            }
+            // From the caller to the callee, on to whoever waits for the caller, and there again.
+            way.push(caller.name());
+            way.reverse();
+            return Some(way);
+        }
+        for (_, waits_for) in lock(node.waits()).iter() {
+            if !seen.iter().any(|(known, _)| same(known, waits_for)) {
+                seen.push((Arc::clone(waits_for), next));
+            }
+        }
+        next += 1;
+    }
+    None
+}

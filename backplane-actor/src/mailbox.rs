@@ -1,0 +1,1100 @@
+//! The bounded queue and its system lane, from the receiver's side and from below.
+//!
+//! 1. **One lock at a time**, and nothing of the user's under it: no waker is woken and no message dropped there.
+//! 2. **The receiver takes many at once.** What it has in hand counts as waiting until it is taken out of the hand;
+//!    `taken` says how much that is, and only the receiver writes it.
+//! 3. **Who waits for room has put the message down.** The receiver moves it into the queue as soon as there is room, so
+//!    nobody overtakes, and the order of one sender is kept.
+//! 4. **The hand comes back.** A receiver that goes puts what it has not taken back, in front.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::{Future, poll_fn},
+    mem,
+    task::{Context, Poll, Waker},
+};
+
+use backplane::{Exit, Line, catch};
+
+use crate::{
+    address::{Address, WeakAddress},
+    clock::Clock,
+    frame::{self, CallState, Node},
+    name::ActorName,
+    options::{DeadLetter, Options, Overdue, QueueOnRestart},
+    sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
+    watch::Watches,
+};
+
+/// Which messages come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// In the order in which they were accepted.
+    #[default]
+    Normal,
+    /// Before all normal ones, but not more than eight in a row while a normal one waits. It has places of its own, as
+    /// many as the mailbox has for normal messages.
+    Urgent,
+}
+
+/// So many urgent messages may pass one that is not.
+const STREAK: u32 = 8;
+/// So many messages are received in one poll, before others get their turn.
+const TURN: u32 = 256;
+
+/// A message, and the call that it asks, if it does.
+pub(crate) struct Item<M> {
+    pub(crate) message: M,
+    pub(crate) call: Option<Arc<dyn CallState>>,
+}
+
+/// What all actors of a system share.
+pub(crate) struct World {
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) dead: AtomicU64,
+    pub(crate) numbers: AtomicU64,
+}
+
+/// Something waits that is not in the receiver's hand and comes first, or has to be looked at.
+const SYSTEM: u64 = 1;
+const URGENT: u64 = 2;
+const WAITING: u64 = 4;
+const STOP: u64 = 8;
+const RETRY: u64 = 16;
+const PAUSED: u64 = 32;
+
+/// In this order, so that `first` and `state` are more than a cache line apart: what senders write, the receiver need not
+/// see for each message.
+#[repr(C)]
+pub(crate) struct Shared<M> {
+    first: First,
+    waits: Mutex<Vec<(u64, Arc<dyn Node>)>>,
+    pub(crate) name: ActorName,
+    capacity: usize,
+    pub(crate) world: Arc<World>,
+    options: Option<Arc<Options<M>>>,
+    state: Mutex<State<M>>,
+}
+
+/// What the receiver looks at for each message.
+struct First {
+    flags: AtomicU64,
+    taken: AtomicU64,
+    senders: AtomicUsize,
+}
+
+/// Whether messages are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// What is here will be handled, and then it ends.
+    Draining,
+    Closed,
+}
+
+struct State<M> {
+    phase: Phase,
+    /// Only one message is in hand at a time: somebody has asked for the oldest to be dropped.
+    exact: bool,
+    /// Somebody may make another incarnation.
+    reopens: bool,
+    normal: VecDeque<Item<M>>,
+    /// How many normal messages have gone into the receiver's hand.
+    handed: u64,
+    waker: Option<Waker>,
+    line: Option<Line>,
+    rare: Option<Box<Rare<M>>>,
+}
+
+struct Rare<M> {
+    urgent: VecDeque<Item<M>>,
+    /// With the number of the monitor that it comes from, if it does.
+    system: VecDeque<(Option<u64>, M)>,
+    waiting: [VecDeque<Waiter<M>>; 2],
+    tickets: u64,
+    /// Who waits for the end of this incarnation.
+    ends: Vec<Waker>,
+    /// How the last incarnation ended, as soon as that is known.
+    exit: Option<Exit>,
+    /// How it was asked to end.
+    stop: Option<Exit>,
+    killed: bool,
+    /// What is being handled, where it may be tried again, and how often it was.
+    current: Option<(M, u32)>,
+    retry: Option<(M, u32)>,
+    watches: Watches<M>,
+    handled_before: u64,
+}
+
+impl<M> Default for Rare<M> {
+    fn default() -> Rare<M> {
+        Rare {
+            urgent: VecDeque::new(),
+            system: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
+            tickets: 0,
+            ends: Vec::new(),
+            exit: None,
+            stop: None,
+            killed: false,
+            current: None,
+            retry: None,
+            watches: Watches::default(),
+            handled_before: 0,
+        }
+    }
+}
+
+struct Waiter<M> {
+    ticket: u64,
+    item: Item<M>,
+    waker: Waker,
+}
+
+/// Why a message was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Full,
+    Closed,
+}
+
+/// What becomes of a message, and whose, when there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    Refuse,
+    DropOldest,
+    DropNewest,
+}
+
+impl<M> State<M> {
+    fn rare(&mut self) -> &mut Rare<M> {
+        self.rare.get_or_insert_default()
+    }
+
+    fn lane(&mut self, priority: Priority) -> &mut VecDeque<Item<M>> {
+        match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Urgent => &mut self.rare().urgent,
+        }
+    }
+
+    fn waits_for_room(&self, priority: Priority) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.waiting[priority as usize].is_empty())
+    }
+}
+
+impl<M> Shared<M> {
+    fn state(&self) -> MutexGuard<'_, State<M>> {
+        lock(&self.state)
+    }
+
+    fn has_room(&self, state: &State<M>, priority: Priority) -> bool {
+        let waiting = match priority {
+            Priority::Normal => {
+                // Most of the time there is room even if all that was ever handed out is still in hand.
+                let in_hand = state.handed - self.first.taken.load(Ordering::Acquire);
+                state.normal.len() + in_hand as usize
+            }
+            Priority::Urgent => state.rare.as_ref().map_or(0, |rare| rare.urgent.len()),
+        };
+        waiting < self.capacity
+    }
+
+    /// Puts it in, or gives it back.
+    #[inline]
+    pub(crate) fn push(
+        &self,
+        priority: Priority,
+        item: Item<M>,
+        when_full: WhenFull,
+    ) -> Result<(), (Refusal, Item<M>)> {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            drop(state);
+            return Err((Refusal::Closed, item));
+        }
+        let mut gone = None;
+        if !self.has_room(&state, priority) || state.waits_for_room(priority) {
+            match when_full {
+                WhenFull::Refuse => {
+                    drop(state);
+                    return Err((Refusal::Full, item));
+                }
+                WhenFull::DropNewest => {
+                    drop(state);
+                    self.bury(item, DeadLetter::Overflow);
+                    return Ok(());
+                }
+                WhenFull::DropOldest => {
+                    state.exact = true;
+                    gone = state.lane(priority).pop_front();
+                    if gone.is_none() {
+                        // All there is, is in hand: only without any capacity.
+                        drop(state);
+                        self.bury(item, DeadLetter::Overflow);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if priority == Priority::Urgent {
+            self.first.flags.fetch_or(URGENT, Ordering::Release);
+        }
+        state.lane(priority).push_back(item);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if let Some(gone) = gone {
+            self.bury(gone, DeadLetter::Overflow);
+        }
+        Ok(())
+    }
+
+    /// Puts it down to wait for room; a ticket, unless it was accepted or refused at once.
+    pub(crate) fn push_waiting(
+        &self,
+        priority: Priority,
+        item: Item<M>,
+        waker: Waker,
+    ) -> Result<Option<u64>, Item<M>> {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            drop(state);
+            drop(waker);
+            return Err(item);
+        }
+        if self.has_room(&state, priority) && !state.waits_for_room(priority) {
+            drop(state);
+            // Room may be gone again; then we are told so, and come back.
+            return match self.push(priority, item, WhenFull::Refuse) {
+                Ok(()) => Ok(None),
+                Err((Refusal::Closed, item)) => Err(item),
+                Err((Refusal::Full, item)) => self.push_waiting(priority, item, waker),
+            };
+        }
+        let rare = state.rare();
+        rare.tickets += 1;
+        let ticket = rare.tickets;
+        rare.waiting[priority as usize].push_back(Waiter { ticket, item, waker });
+        // Under the lock, so that the receiver, which looks at it there before it waits, cannot miss it.
+        self.first.flags.fetch_or(WAITING, Ordering::Release);
+        Ok(Some(ticket))
+    }
+
+    /// What became of a message that was put down: accepted, or given back for the mailbox is closed.
+    pub(crate) fn poll_waiting(
+        &self,
+        priority: Priority,
+        ticket: u64,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Item<M>>> {
+        let waker = cx.waker().clone();
+        let mut state = self.state();
+        let open = state.phase == Phase::Open;
+        let waiting = &mut state.rare().waiting[priority as usize];
+        let Some(index) = waiting.iter().position(|waiter| waiter.ticket == ticket) else {
+            drop(state);
+            return Poll::Ready(Ok(()));
+        };
+        if !open {
+            let waiter = waiting.remove(index);
+            drop(state);
+            return match waiter {
+                Some(waiter) => Poll::Ready(Err(waiter.item)),
+                None => Poll::Ready(Ok(())),
+            };
+        }
+        let before = waiting.get_mut(index).map(|waiter| mem::replace(&mut waiter.waker, waker));
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+
+    /// Takes it back, if it still waits for room.
+    pub(crate) fn take_back(&self, priority: Priority, ticket: u64) -> Option<Item<M>> {
+        let mut state = self.state();
+        let waiting = &mut state.rare().waiting[priority as usize];
+        let index = waiting.iter().position(|waiter| waiter.ticket == ticket)?;
+        let waiter = waiting.remove(index);
+        drop(state);
+        waiter.map(|waiter| waiter.item)
+    }
+
+    /// Lets those in who wait for room, as long as there is some. Their wakers are to be told without the lock.
+    fn admit(&self, state: &mut State<M>, wakers: &mut Vec<Waker>) {
+        let mut left = false;
+        for priority in [Priority::Urgent, Priority::Normal] {
+            while state.waits_for_room(priority) && self.has_room(state, priority) {
+                let Some(waiter) = state.rare().waiting[priority as usize].pop_front() else { break };
+                if priority == Priority::Urgent {
+                    self.first.flags.fetch_or(URGENT, Ordering::Release);
+                }
+                state.lane(priority).push_back(waiter.item);
+                wakers.push(waiter.waker);
+            }
+            left |= state.waits_for_room(priority);
+        }
+        if !left {
+            self.first.flags.fetch_and(!WAITING, Ordering::Release);
+        }
+    }
+
+    /// The system lane: it has no bound, and whoever is in it comes first. For news, timers and the like.
+    pub(crate) fn push_system(&self, message: M, monitor: Option<u64>) -> Result<(), M> {
+        let mut state = self.state();
+        if state.phase == Phase::Closed {
+            drop(state);
+            return Err(message);
+        }
+        state.rare().system.push_back((monitor, message));
+        self.first.flags.fetch_or(SYSTEM, Ordering::Release);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// A message that nobody will handle.
+    pub(crate) fn bury(&self, item: Item<M>, cause: DeadLetter) {
+        self.world.dead.fetch_add(1, Ordering::Relaxed);
+        let hook = self.options.as_ref().and_then(|options| options.dead_letters.as_ref());
+        let Item { message, call } = item;
+        if let Some(call) = &call {
+            call.settle(self.exit().filter(|_| cause != DeadLetter::Overflow).as_ref());
+        }
+        // A message may panic when it is dropped.
+        drop(catch(move || match hook {
+            Some(hook) => hook(message, cause),
+            None => drop(message),
+        }));
+    }
+
+    // ---- asked to end -------------------------------------------------------------------------------------------
+
+    /// Asks for an end after the message that is being handled. False if nothing runs.
+    pub(crate) fn stop(&self, exit: Exit) -> bool {
+        let mut state = self.state();
+        if state.phase == Phase::Closed {
+            return false;
+        }
+        let rare = state.rare();
+        let before = rare.stop.take();
+        let first = before.is_none();
+        rare.stop = before.or(Some(exit));
+        self.first.flags.fetch_or(STOP, Ordering::Release);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        first
+    }
+
+    /// Accepts nothing more; what is here is handled, and then it ends.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state();
+        if state.phase != Phase::Open {
+            return;
+        }
+        state.phase = Phase::Draining;
+        let mut wakers: Vec<Waker> = state.waker.take().into_iter().collect();
+        wakers.extend(refused(&state));
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn kill(&self) {
+        let mut state = self.state();
+        let Some(line) = state.line else { return };
+        state.rare().killed = true;
+        drop(state);
+        line.condemn();
+        // A device's request to itself is what `run` looks for.
+        line.shutdown(line.id());
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.state().rare.as_ref().is_some_and(|rare| rare.killed)
+    }
+
+    pub(crate) fn asked_to_stop(&self) -> Option<Exit> {
+        if self.first.flags.load(Ordering::Acquire) & STOP == 0 {
+            return None;
+        }
+        self.state().rare.as_ref().and_then(|rare| rare.stop.clone())
+    }
+
+    /// Handles nothing until it is resumed, but what the system says.
+    pub(crate) fn pause(&self, paused: bool) {
+        let mut state = self.state();
+        let waker = state.waker.take();
+        if paused {
+            self.first.flags.fetch_or(PAUSED, Ordering::Release);
+        } else {
+            self.first.flags.fetch_and(!PAUSED, Ordering::Release);
+        }
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    // ---- incarnations -------------------------------------------------------------------------------------------
+
+    /// A new incarnation, with this line.
+    pub(crate) fn begin(&self, line: Line) {
+        let mut state = self.state();
+        state.line = Some(line);
+        if state.reopens && state.phase == Phase::Closed {
+            state.phase = Phase::Open;
+        }
+        let mut dropped = None;
+        if let Some(rare) = &mut state.rare {
+            rare.exit = None;
+            rare.stop = None;
+            rare.killed = false;
+            dropped = Some(mem::take(&mut rare.watches));
+        }
+        self.first.flags.fetch_and(!STOP, Ordering::Release);
+        drop(state);
+        drop(dropped);
+    }
+
+    /// It is known how this incarnation ends; what it held is not yet dropped.
+    pub(crate) fn ending(&self, exit: &Exit) {
+        let mut state = self.state();
+        let before = state.rare().exit.replace(exit.clone());
+        drop(state);
+        drop(before);
+    }
+
+    /// All that this incarnation held has been dropped.
+    pub(crate) fn ended(&self, exit: &Exit) {
+        let policy = self.options.as_deref();
+        let keeps = exit.is_fault() && policy.is_none_or(|policy| policy.queue == QueueOnRestart::Keep);
+        let mut state = self.state();
+        let reopens = state.reopens && state.phase == Phase::Open;
+        let (keep_queue, accept) = (reopens && keeps, reopens && exit.is_fault());
+        if !accept {
+            state.phase = Phase::Closed;
+        }
+        state.line = None;
+        let current = state.rare().current.take();
+        // An end of its own choice is no message's fault.
+        let poisoned = exit.is_fault() && !state.rare().killed;
+        let mut killer = None;
+        if let Some((message, tries)) = current
+            && poisoned
+        {
+            let more =
+                policy.and_then(|policy| policy.retry.as_ref()).is_some_and(|(times, _)| tries < *times);
+            if more && keep_queue {
+                self.first.flags.fetch_or(RETRY, Ordering::Release);
+                state.rare().retry = Some((message, tries + 1));
+            } else {
+                killer = Some(message);
+            }
+        }
+        let (left, wakers, watches) = self.close_up(&mut state, keep_queue, accept);
+        drop(state);
+        drop(watches);
+        for waker in wakers {
+            drop(catch(|| waker.wake()));
+        }
+        if let Some(message) = killer {
+            self.bury(Item { message, call: None }, DeadLetter::KilledIt);
+        }
+        let cause = if exit.is_fault() { DeadLetter::Died } else { DeadLetter::Stopped };
+        for item in left {
+            self.bury(item, cause);
+        }
+    }
+
+    /// What is to be buried and who is to be woken, at the end of an incarnation.
+    fn close_up(
+        &self,
+        state: &mut State<M>,
+        keep_queue: bool,
+        accept: bool,
+    ) -> (Vec<Item<M>>, Vec<Waker>, Watches<M>) {
+        let mut left = Vec::new();
+        let mut wakers = Vec::new();
+        let waker = state.waker.take();
+        wakers.extend(waker);
+        let rare = state.rare();
+        wakers.append(&mut rare.ends);
+        let watches = mem::take(&mut rare.watches);
+        // News is for who asked for it, and not for a successor.
+        left.extend(rare.system.drain(..).map(|(_, message)| Item { message, call: None }));
+        self.first.flags.fetch_and(!SYSTEM, Ordering::Release);
+        if !keep_queue {
+            left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
+            left.extend(rare.urgent.drain(..));
+            left.extend(state.normal.drain(..));
+            self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
+        }
+        if accept {
+            self.admit(state, &mut wakers);
+        } else {
+            wakers.extend(refused(state));
+        }
+        (left, wakers, watches)
+    }
+
+    /// Nobody will make another incarnation.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state();
+        state.reopens = false;
+        if state.line.is_some() || state.phase == Phase::Closed {
+            return;
+        }
+        state.phase = Phase::Closed;
+        let (left, wakers, watches) = self.close_up(&mut state, false, false);
+        drop(state);
+        drop(watches);
+        for waker in wakers {
+            drop(catch(|| waker.wake()));
+        }
+        for item in left {
+            self.bury(item, DeadLetter::Died);
+        }
+    }
+
+    pub(crate) fn line(&self) -> Option<Line> {
+        self.state().line
+    }
+
+    /// How the last incarnation ended, or is about to; `None` while it runs or if it never did.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.state().rare.as_ref().and_then(|rare| rare.exit.clone())
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state().phase == Phase::Open
+    }
+
+    pub(crate) fn poll_ended(&self, cx: &Context<'_>) -> Poll<Option<Exit>> {
+        let waker = cx.waker().clone();
+        let mut state = self.state();
+        if state.line.is_none() && (state.phase == Phase::Closed || state.reopens) {
+            let exit = state.rare.as_ref().and_then(|rare| rare.exit.clone());
+            drop(state);
+            return Poll::Ready(exit);
+        }
+        let ends = &mut state.rare().ends;
+        if !ends.iter().any(|waiting| waiting.will_wake(&waker)) {
+            ends.push(waker);
+        }
+        Poll::Pending
+    }
+
+    /// Messages that wait, and one more if one is being handled: for who gives work to whoever has least.
+    pub(crate) fn busy(&self) -> usize {
+        let (normal, urgent, ..) = self.counts();
+        // Who waits for messages has left a waker here.
+        let waits = self.state().waker.is_some();
+        normal + urgent + usize::from(!waits)
+    }
+
+    /// Messages that wait, and those handled so far.
+    pub(crate) fn counts(&self) -> (usize, usize, usize, u64) {
+        let state = self.state();
+        let taken = self.first.taken.load(Ordering::Acquire);
+        let normal = state.normal.len() + (state.handed - taken) as usize;
+        let urgent = state.rare.as_ref().map_or(0, |rare| rare.urgent.len());
+        let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
+        let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
+        (normal, urgent, system, taken + others)
+    }
+
+    // ---- news ---------------------------------------------------------------------------------------------------
+
+    /// Takes news of a monitor out of the system lane.
+    pub(crate) fn flush(&self, monitor: u64) -> Option<M> {
+        let mut state = self.state();
+        let system = &mut state.rare().system;
+        let index = system.iter().position(|(from, _)| *from == Some(monitor))?;
+        system.remove(index).map(|(_, message)| message)
+    }
+
+    pub(crate) fn watches<T>(&self, f: impl FnOnce(&mut Watches<M>) -> T) -> T {
+        f(&mut self.state().rare().watches)
+    }
+
+    // ---- handles ------------------------------------------------------------------------------------------------
+
+    pub(crate) fn add_sender(&self) {
+        self.first.senders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_sender_if_any(&self) -> bool {
+        let add = |senders: usize| (senders > 0).then_some(senders + 1);
+        self.first.senders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    pub(crate) fn remove_sender(&self) {
+        if self.first.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let waker = self.state().waker.take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// The wakers of all who wait for room: there will be none.
+fn refused<M>(state: &State<M>) -> Vec<Waker> {
+    let waiting = state.rare.iter().flat_map(|rare| rare.waiting.iter().flatten());
+    waiting.map(|waiter| waiter.waker.clone()).collect()
+}
+
+impl<M: Send + 'static> Shared<M> {
+    pub(crate) fn new(world: Arc<World>, options: Options<M>, reopens: bool) -> Arc<Shared<M>> {
+        let number = world.numbers.fetch_add(1, Ordering::Relaxed);
+        let name = ActorName {
+            number: std::num::NonZeroU64::MIN.saturating_add(number),
+            label: options.label.clone(),
+        };
+        Arc::new(Shared {
+            first: First { flags: AtomicU64::new(0), taken: AtomicU64::new(0), senders: AtomicUsize::new(1) },
+            state: Mutex::new(State {
+                phase: Phase::Open,
+                exact: false,
+                reopens,
+                normal: VecDeque::new(),
+                handed: 0,
+                waker: None,
+                line: None,
+                rare: None,
+            }),
+            waits: Mutex::new(Vec::new()),
+            name,
+            capacity: options.capacity.unwrap_or(usize::MAX),
+            world,
+            options: options.is_special().then(|| Arc::new(options)),
+        })
+    }
+
+    pub(crate) fn node(self: &Arc<Shared<M>>) -> Arc<dyn Node> {
+        Arc::clone(self) as Arc<dyn Node>
+    }
+}
+
+impl<M: Send + 'static> Node for Shared<M> {
+    fn name(&self) -> ActorName {
+        self.name.clone()
+    }
+
+    fn waits(&self) -> &Mutex<Vec<(u64, Arc<dyn Node>)>> {
+        &self.waits
+    }
+}
+
+/// The receiver's end: what an actor reads.
+///
+/// Messages arrive in this order: news and timers of the system lane, urgent ones with a bound, normal ones; each lane in
+/// the order in which its messages were accepted. When the mailbox is dropped, what it has not received stays for the next
+/// incarnation, or goes to the dead letters.
+pub struct Mailbox<M>(Box<Reader<M>>);
+
+/// In a box, so that it costs a word to move it into the futures that hold it.
+struct Reader<M> {
+    shared: Arc<Shared<M>>,
+    hand: Hand<M>,
+    turn: u32,
+    /// There are no options that want to see each message.
+    plain: bool,
+    in_call: bool,
+    own: Option<Box<Own<M>>>,
+}
+
+/// What comes before all that waits in the queue.
+struct Own<M> {
+    /// Passed over by a selective receive; older than all that is in the hand.
+    saved: VecDeque<Item<M>>,
+    /// The actor's own messages to itself; they come first, and die with it.
+    first: VecDeque<M>,
+}
+
+impl<M> Default for Own<M> {
+    fn default() -> Own<M> {
+        Own { saved: VecDeque::new(), first: VecDeque::new() }
+    }
+}
+
+/// What the receiver holds and has not taken yet.
+struct Hand<M> {
+    items: VecDeque<Item<M>>,
+    taken: u64,
+    /// What `taken` says to others lags behind by less than this.
+    lag: u32,
+    /// How many urgent ones have been taken in a row.
+    streak: u32,
+}
+
+impl<M> Hand<M> {
+    /// Takes the next one out; senders see the room at once, or, in a large mailbox, a few messages later.
+    #[inline]
+    fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
+        let item = self.items.pop_front()?;
+        self.taken += 1;
+        if self.items.is_empty() || self.taken.is_multiple_of(u64::from(self.lag)) {
+            taken.store(self.taken, Ordering::Release);
+        }
+        Some(item)
+    }
+}
+
+/// What there is to do.
+enum Next<M> {
+    Message(Item<M>),
+    Nothing,
+    End,
+}
+
+impl<M: Send + 'static> Mailbox<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
+        let taken = shared.first.taken.load(Ordering::Acquire);
+        let lag = (shared.capacity / 64).clamp(1, 32) as u32;
+        let plain = shared.options.is_none();
+        Mailbox(Box::new(Reader {
+            shared,
+            hand: Hand { items: VecDeque::new(), taken, lag, streak: 0 },
+            turn: 0,
+            plain,
+            in_call: false,
+            own: None,
+        }))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.0.shared
+    }
+
+    /// The next message; if there is none, `waker` is told when there is.
+    #[inline]
+    fn next(&mut self, waker: Option<&Waker>) -> Next<M> {
+        loop {
+            let next = match self.0.shared.first.flags.load(Ordering::Acquire) {
+                0 => match self.0.hand.take(&self.0.shared.first.taken) {
+                    Some(item) => Next::Message(item),
+                    None => next_under_lock(&self.0.shared, &mut self.0.hand, waker),
+                },
+                _ => next_under_lock(&self.0.shared, &mut self.0.hand, waker),
+            };
+            let Next::Message(item) = next else { return next };
+            if item.call.as_ref().is_some_and(|call| call.is_over()) {
+                // Its caller has gone: it is not handled any more.
+                drop(catch(|| drop(item)));
+                continue;
+            }
+            return Next::Message(item);
+        }
+    }
+
+    /// Notes what is handled from here on.
+    #[inline]
+    fn deliver(&mut self, item: Item<M>) -> M {
+        let Item { message, call } = item;
+        if call.is_some() || self.0.in_call {
+            self.0.in_call = call.is_some();
+            let before = frame::with(|frame| mem::replace(&mut frame.call, call));
+            drop(before);
+        }
+        if !self.0.plain
+            && let Some(options) = &self.0.shared.options
+        {
+            self.note(options, &message);
+        }
+        message
+    }
+
+    #[cold]
+    fn note(&self, options: &Options<M>, message: &M) {
+        if let Some((_, copy)) = &options.retry {
+            // What is being tried again has been noted with its count.
+            let copied = if self.0.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+            let mut state = self.0.shared.state();
+            let rare = state.rare();
+            let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
+            let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
+            drop(state);
+            drop(before);
+        }
+    }
+
+    /// The message that was received has been handled: it cannot be what kills the actor later.
+    #[inline]
+    pub(crate) fn handled(&self) {
+        if self.0.plain {
+            return;
+        }
+        if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
+            let before = self.0.shared.state().rare().current.take();
+            drop(before);
+        }
+    }
+
+    /// What comes before all that waits in the queue.
+    #[cold]
+    fn next_of_own(&mut self) -> Option<Item<M>> {
+        if self.0.shared.first.flags.load(Ordering::Acquire) & STOP != 0 {
+            return None;
+        }
+        let own = self.0.own.as_mut()?;
+        let item = match own.first.pop_front() {
+            Some(message) => Some(Item { message, call: None }),
+            None => own.saved.pop_front(),
+        };
+        if own.first.is_empty() && own.saved.is_empty() {
+            self.0.own = None;
+        }
+        item
+    }
+
+    /// The next message, if there is one.
+    pub fn try_receive(&mut self) -> Option<M> {
+        self.handled();
+        if self.0.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
+            return Some(self.deliver(item));
+        }
+        match self.next(None) {
+            Next::Message(item) => Some(self.deliver(item)),
+            Next::Nothing | Next::End => None,
+        }
+    }
+
+    /// Waits for the next message. `None` when it is time to end: somebody has asked for it, the queue has been drained, or
+    /// nobody has an address any more and all messages have been received.
+    ///
+    /// Cancellation-safe: a message is taken only when it is returned.
+    pub fn receive(&mut self) -> impl Future<Output = Option<M>> {
+        poll_fn(|cx| self.poll_receive(cx))
+    }
+
+    /// As [`receive`](Mailbox::receive), for futures written by hand.
+    #[inline]
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        self.handled();
+        if self.0.turn >= TURN {
+            self.0.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.0.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
+            return Poll::Ready(Some(self.deliver(item)));
+        }
+        match self.next(Some(cx.waker())) {
+            Next::Message(item) => {
+                self.0.turn += 1;
+                Poll::Ready(Some(self.deliver(item)))
+            }
+            Next::End => Poll::Ready(None),
+            Next::Nothing => {
+                self.0.turn = 0;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Waits for the next message that `wanted` says yes to; the others stay, in their order. Erlang's selective receive.
+    ///
+    /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
+    pub fn receive_where(&mut self, mut wanted: impl FnMut(&M) -> bool) -> impl Future<Output = Option<M>> {
+        let mut seen = 0;
+        poll_fn(move |cx| {
+            self.handled();
+            while let Some(item) = self.0.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                if wanted(&item.message)
+                    && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
+                {
+                    return Poll::Ready(Some(self.deliver(item)));
+                }
+                seen += 1;
+            }
+            loop {
+                match self.next(Some(cx.waker())) {
+                    Next::Message(item) if wanted(&item.message) => {
+                        return Poll::Ready(Some(self.deliver(item)));
+                    }
+                    Next::Message(item) => {
+                        let saved = &mut self.0.own.get_or_insert_default().saved;
+                        saved.push_back(item);
+                        seen = saved.len();
+                    }
+                    Next::End => return Poll::Ready(None),
+                    Next::Nothing => return Poll::Pending,
+                }
+            }
+        })
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        let (normal, urgent, system, _) = self.0.shared.counts();
+        normal + urgent + system + self.0.own.as_ref().map_or(0, |own| own.saved.len())
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The actor's own address, which does not keep it alive.
+    pub fn address(&self) -> WeakAddress<M> {
+        WeakAddress::new(Arc::clone(&self.0.shared))
+    }
+
+    /// The actor's own address; `None` if nobody else has one any more.
+    pub fn upgrade(&self) -> Option<Address<M>> {
+        self.address().upgrade()
+    }
+
+    /// What people call this actor.
+    pub fn name(&self) -> &ActorName {
+        &self.0.shared.name
+    }
+
+    /// The line of this incarnation: what others link with and monitor.
+    pub fn line(&self) -> Option<Line> {
+        self.0.shared.line()
+    }
+
+    /// Asks this actor to stop after the message it is handling; [`receive`](Mailbox::receive) returns `None` from here on.
+    pub fn stop(&mut self, exit: Exit) {
+        self.0.shared.stop(exit);
+    }
+
+    /// A message of the actor's to itself: it comes before all that waits.
+    pub(crate) fn push_first(&mut self, message: M) {
+        self.0.own.get_or_insert_default().first.push_back(message);
+    }
+
+    /// An idle actor's deadline; see [`Overdue`].
+    pub(crate) fn overdue(&self, after: std::time::Duration) -> Overdue {
+        Overdue::new(&self.0.shared.world.clock, after)
+    }
+}
+
+#[inline(never)]
+fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Waker>) -> Next<M> {
+    let mut wakers = Vec::new();
+    let mut waker = waker.cloned();
+    let mut state = shared.state();
+    let mut next = choose(shared, &mut state, hand);
+    if shared.first.flags.load(Ordering::Acquire) & WAITING != 0 {
+        // All that has been taken has left its place.
+        shared.first.taken.store(hand.taken, Ordering::Release);
+        shared.admit(&mut state, &mut wakers);
+        if !wakers.is_empty() && matches!(next, Next::Nothing) {
+            next = choose(shared, &mut state, hand);
+        }
+    }
+    if matches!(next, Next::Nothing) {
+        mem::swap(&mut state.waker, &mut waker);
+    }
+    drop(state);
+    drop(waker);
+    wakers.into_iter().for_each(Waker::wake);
+    next
+}
+
+fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Next<M> {
+    let flags = shared.first.flags.load(Ordering::Acquire);
+    if flags & STOP != 0 {
+        return Next::End;
+    }
+    if flags & SYSTEM != 0 {
+        let rare = state.rare();
+        let item = rare.system.pop_front();
+        if rare.system.is_empty() {
+            shared.first.flags.fetch_and(!SYSTEM, Ordering::Release);
+        }
+        if let Some((_, message)) = item {
+            rare.handled_before += 1;
+            return Next::Message(Item { message, call: None });
+        }
+    }
+    if flags & PAUSED != 0 {
+        return Next::Nothing;
+    }
+    if flags & RETRY != 0 {
+        shared.first.flags.fetch_and(!RETRY, Ordering::Release);
+        let rare = state.rare();
+        if let Some((message, tries)) = rare.retry.take() {
+            let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
+            rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
+            return Next::Message(Item { message, call: None });
+        }
+    }
+    let normal = !hand.items.is_empty() || !state.normal.is_empty();
+    if flags & URGENT != 0 && (hand.streak < STREAK || !normal) {
+        let rare = state.rare();
+        let item = rare.urgent.pop_front();
+        if rare.urgent.is_empty() {
+            shared.first.flags.fetch_and(!URGENT, Ordering::Release);
+        }
+        if let Some(item) = item {
+            hand.streak += 1;
+            rare.handled_before += 1;
+            return Next::Message(item);
+        }
+    }
+    hand.streak = 0;
+    if hand.items.is_empty() {
+        let limit = if state.exact { 1 } else { (shared.capacity / 2).max(1) };
+        if state.normal.len() <= limit {
+            mem::swap(&mut hand.items, &mut state.normal);
+        } else {
+            hand.items.extend(state.normal.drain(..limit));
+        }
+        state.handed += hand.items.len() as u64;
+    }
+    match hand.take(&shared.first.taken) {
+        Some(item) => Next::Message(item),
+        None if state.phase != Phase::Open || shared.first.senders.load(Ordering::Acquire) == 0 => Next::End,
+        None => Next::Nothing,
+    }
+}
+
+impl<M> Drop for Mailbox<M> {
+    fn drop(&mut self) {
+        let mut hand = mem::take(&mut self.0.hand.items);
+        let in_hand = hand.len() as u64;
+        let mut state = self.0.shared.state();
+        let waker = state.waker.take();
+        state.handed -= in_hand;
+        self.0.shared.first.taken.store(self.0.hand.taken, Ordering::Release);
+        while let Some(item) = hand.pop_back() {
+            state.normal.push_front(item);
+        }
+        let mut own = self.0.own.take();
+        while let Some(item) = own.as_mut().and_then(|own| own.saved.pop_back()) {
+            state.normal.push_front(item);
+        }
+        drop(state);
+        drop((waker, own));
+    }
+}
+
+impl<M> fmt::Debug for Mailbox<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (normal, urgent, system, handled) = self.0.shared.counts();
+        f.debug_struct("Mailbox")
+            .field("actor", &format_args!("{}", self.0.shared.name))
+            .field("normal", &normal)
+            .field("urgent", &urgent)
+            .field("system", &system)
+            .field("handled", &handled)
+            .finish()
+    }
+}

@@ -1,0 +1,34 @@
+//! What people and logs call an actor.
+
+use std::{fmt, num::NonZeroU64, sync::Arc};
+
+/// An actor's name for people: a number that its system gives once, and a label if it has one.
+///
+/// It stays the same when the actor is restarted.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ActorName {
+    pub(crate) number: NonZeroU64,
+    pub(crate) label: Option<Arc<str>>,
+}
+
+impl ActorName {
+    /// Its label.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+}
+
+impl fmt::Display for ActorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.label {
+            Some(label) => write!(f, "{label}"),
+            None => write!(f, "actor {}", self.number),
+        }
+    }
+}
+
+impl fmt::Debug for ActorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ActorName({self})")
+    }
+}

@@ -1,0 +1,199 @@
+//! What an actor is given when it starts.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use crate::{
+    clock::{Clock, Deadline},
+    sync::Arc,
+};
+
+/// How many messages a mailbox holds, unless said otherwise.
+pub const DEFAULT_CAPACITY: usize = 1024;
+
+/// Why a message that was accepted will not be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeadLetter {
+    /// There was no room, and the sender had said that then the oldest, or the newest, is to be dropped.
+    Overflow,
+    /// The actor stopped, or was asked to, before its turn came.
+    Stopped,
+    /// The actor died before its turn came, and no successor takes over the queue.
+    Died,
+    /// The actor died of this message, and it is not tried again.
+    KilledIt,
+    /// It waited in a [`Router`](crate::Router) for longer than it may.
+    Expired,
+}
+
+impl fmt::Display for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeadLetter::Overflow => "the mailbox was full",
+            DeadLetter::Stopped => "the actor had stopped",
+            DeadLetter::Died => "the actor had died",
+            DeadLetter::KilledIt => "the actor died of it",
+            DeadLetter::Expired => "it had waited for too long",
+        })
+    }
+}
+
+/// What becomes of the queue when an actor under a supervisor dies. (One that ends well leaves its queue to the dead
+/// letters.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum QueueOnRestart {
+    /// Its successor takes it over.
+    #[default]
+    Keep,
+    /// It goes to the dead letters; whoever waits for an answer hears of the end.
+    Drop,
+}
+
+type Bury<M> = Arc<dyn Fn(M, DeadLetter) + Send + Sync>;
+type Copying<M> = fn(&M) -> Option<M>;
+
+/// How a mailbox is made.
+///
+/// ```
+/// use backplane_actor::{Options, QueueOnRestart};
+/// let options = Options::<u64>::new()
+///     .capacity(16)
+///     .label("counter")
+///     .queue_on_restart(QueueOnRestart::Keep)
+///     .retry(2)
+///     .dead_letters(|message, cause| eprintln!("{message} was lost: {cause}"));
+/// # drop(options);
+/// ```
+pub struct Options<M> {
+    pub(crate) capacity: Option<usize>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) queue: QueueOnRestart,
+    pub(crate) retry: Option<(u32, Copying<M>)>,
+    pub(crate) dead_letters: Option<Bury<M>>,
+}
+
+impl<M> Default for Options<M> {
+    fn default() -> Options<M> {
+        Options::new()
+    }
+}
+
+impl<M> Clone for Options<M> {
+    fn clone(&self) -> Options<M> {
+        Options {
+            capacity: self.capacity,
+            label: self.label.clone(),
+            queue: self.queue,
+            retry: self.retry,
+            dead_letters: self.dead_letters.clone(),
+        }
+    }
+}
+
+impl<M> Options<M> {
+    /// Room for [`DEFAULT_CAPACITY`] messages, no label, and the rest as each method says.
+    pub fn new() -> Options<M> {
+        Options {
+            capacity: Some(DEFAULT_CAPACITY),
+            label: None,
+            queue: QueueOnRestart::Keep,
+            retry: None,
+            dead_letters: None,
+        }
+    }
+
+    /// Room for so many messages in each lane; for one at least.
+    #[must_use]
+    pub fn capacity(mut self, messages: usize) -> Options<M> {
+        self.capacity = Some(messages.max(1));
+        self
+    }
+
+    /// Room for as many messages as the memory holds. Nothing tells a sender then that it is too fast.
+    #[must_use]
+    pub fn unbounded(mut self) -> Options<M> {
+        self.capacity = None;
+        self
+    }
+
+    /// What people call the actor.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Options<M> {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// What becomes of the queue when the actor dies and is started again: it is [kept](QueueOnRestart::Keep), unless said
+    /// otherwise.
+    #[must_use]
+    pub fn queue_on_restart(mut self, queue: QueueOnRestart) -> Options<M> {
+        self.queue = queue;
+        self
+    }
+
+    /// The message of which the actor dies is given to its successor, so many times at most; then it goes to the dead
+    /// letters. Without this it is not tried again. For that each message is cloned before it is handled; calls are not,
+    /// for their callers hear of the death and decide for themselves.
+    #[must_use]
+    pub fn retry(self, times: u32) -> Options<M>
+    where
+        M: Clone,
+    {
+        self.retry_where(times, |message| Some(message.clone()))
+    }
+
+    /// As [`retry`](Options::retry), for those messages that `copy` makes a copy of.
+    #[must_use]
+    pub fn retry_where(mut self, times: u32, copy: fn(&M) -> Option<M>) -> Options<M> {
+        self.retry = Some((times, copy));
+        self
+    }
+
+    /// Takes each message that was accepted and will not be handled. It runs on whatever thread finds out, and a panic in it
+    /// is nobody's.
+    #[must_use]
+    pub fn dead_letters(mut self, bury: impl Fn(M, DeadLetter) + Send + Sync + 'static) -> Options<M> {
+        self.dead_letters = Some(Arc::new(bury));
+        self
+    }
+
+    /// Whether there is something to remember.
+    pub(crate) fn is_special(&self) -> bool {
+        self.queue != QueueOnRestart::Keep || self.retry.is_some() || self.dead_letters.is_some()
+    }
+}
+
+impl<M> fmt::Debug for Options<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("capacity", &self.capacity)
+            .field("label", &self.label)
+            .field("queue", &self.queue)
+            .field("retry", &self.retry.map(|(times, _)| times))
+            .field("dead_letters", &self.dead_letters.is_some())
+            .finish()
+    }
+}
+
+/// When an actor has had nothing to do for too long.
+pub(crate) struct Overdue(Deadline);
+
+impl Overdue {
+    pub(crate) fn new(clock: &Arc<Clock>, after: Duration) -> Overdue {
+        Overdue(Deadline::new(Arc::clone(clock), later(clock, after)))
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.0.poll(cx)
+    }
+}
+
+/// So much later than now; a hundred years, if that is more than the clock can show.
+pub(crate) fn later(clock: &Clock, after: Duration) -> std::time::Instant {
+    let now = clock.now();
+    now.checked_add(after).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400))
+}

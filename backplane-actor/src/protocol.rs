@@ -1,0 +1,227 @@
+//! Which messages an actor has, as a type: nothing is boxed, and nothing is left to chance.
+
+use std::{fmt, future::Future};
+
+use crate::{
+    actor::{Actor, Context, Handle},
+    call::Reply,
+};
+
+/// A mailbox of this type takes messages of type `X`.
+///
+/// Each type takes itself, and an actor's [`Envelope`] takes all that the actor lists. `I` says which it is; the compiler
+/// finds it.
+#[diagnostic::on_unimplemented(
+    message = "a mailbox of `{Self}` does not take `{X}`",
+    note = "an actor takes what is in its list `type Messages = (..)`"
+)]
+pub trait Accepts<X, I>: Sized {
+    /// In.
+    fn wrap(x: X) -> Self;
+    /// And out again, if it is one.
+    fn unwrap(self) -> Option<X>;
+}
+
+/// A mailbox of this type answers messages of type `X`, each with its type of reply.
+#[diagnostic::on_unimplemented(
+    message = "a mailbox of `{Self}` does not answer `{X}`",
+    note = "an actor answers what is in its list `type Messages = (..)`; a process is asked with `Address::ask`"
+)]
+pub trait Answers<X, I>: Accepts<X, I> {
+    /// What comes back.
+    type Reply: Send + 'static;
+    /// In, with the right to answer it.
+    fn request(x: X, reply: Reply<Self::Reply>) -> Self;
+}
+
+/// Says that a type takes itself; see [`Accepts`].
+#[derive(Debug)]
+pub enum Itself {}
+
+/// Says that a type takes the message at this place of an actor's list; see [`Accepts`].
+#[derive(Debug)]
+pub enum At<const PLACE: usize> {}
+
+impl<M> Accepts<M, Itself> for M {
+    fn wrap(x: M) -> M {
+        x
+    }
+
+    fn unwrap(self) -> Option<M> {
+        Some(self)
+    }
+}
+
+/// A message to an actor, and the right to answer it if somebody waits.
+pub struct Letter<X, R: Send + 'static> {
+    pub(crate) message: X,
+    pub(crate) reply: Option<Reply<R>>,
+}
+
+impl<X, R: Send + 'static> fmt::Debug for Letter<X, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Letter").field("is_call", &self.reply.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Any message of an actor: what is in its mailbox.
+pub struct Envelope<A: Actor>(pub(crate) Inside<A>);
+
+pub(crate) enum Inside<A: Actor> {
+    Message(<A::Messages as Protocol<A>>::Any),
+    /// Somebody looks inside.
+    Look(Box<dyn FnOnce(&mut A) + Send>),
+}
+
+impl<A: Actor> fmt::Debug for Envelope<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Envelope(..)")
+    }
+}
+
+/// A list of message types that an actor handles: a tuple of up to sixteen.
+///
+/// Not for implementing: the tuples are all there is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no list of messages of `{A}`",
+    note = "a list is a tuple, as `(Add, Get)`, and the actor implements `Handle` for each"
+)]
+pub trait Protocol<A: Actor>: 'static {
+    /// One of them.
+    type Any: Send + 'static;
+
+    /// Has the actor handle it.
+    fn dispatch(
+        actor: &mut A,
+        any: Self::Any,
+        cx: &mut Context<A>,
+    ) -> impl Future<Output = Result<(), A::Error>> + Send;
+}
+
+/// A list with `X` at a place. Not for implementing.
+pub trait Has<A: Actor + Handle<X>, X, const PLACE: usize>: Protocol<A> {
+    /// In.
+    fn put(letter: Letter<X, A::Reply>) -> Self::Any;
+    /// Out, if it is that one.
+    fn take(any: Self::Any) -> Option<X>;
+}
+
+impl<A, X, const PLACE: usize> Accepts<X, At<PLACE>> for Envelope<A>
+where
+    A: Actor + Handle<X>,
+    A::Messages: Has<A, X, PLACE>,
+{
+    fn wrap(x: X) -> Envelope<A> {
+        Envelope(Inside::Message(<A::Messages as Has<A, X, PLACE>>::put(Letter { message: x, reply: None })))
+    }
+
+    fn unwrap(self) -> Option<X> {
+        match self.0 {
+            Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::take(any),
+            Inside::Look(_) => None,
+        }
+    }
+}
+
+impl<A, X, const PLACE: usize> Answers<X, At<PLACE>> for Envelope<A>
+where
+    A: Actor + Handle<X>,
+    A::Messages: Has<A, X, PLACE>,
+{
+    type Reply = A::Reply;
+
+    fn request(x: X, reply: Reply<A::Reply>) -> Envelope<A> {
+        let letter = Letter { message: x, reply: Some(reply) };
+        Envelope(Inside::Message(<A::Messages as Has<A, X, PLACE>>::put(letter)))
+    }
+}
+
+async fn deliver<A, X>(
+    actor: &mut A,
+    letter: Letter<X, A::Reply>,
+    cx: &mut Context<A>,
+) -> Result<(), A::Error>
+where
+    A: Handle<X>,
+    X: Send + 'static,
+{
+    let Letter { message, reply } = letter;
+    let answer = actor.handle(message, cx).await?;
+    if let Some(reply) = reply {
+        cx.answer(reply, answer);
+    }
+    Ok(())
+}
+
+impl<A: Actor> Protocol<A> for () {
+    type Any = std::convert::Infallible;
+
+    async fn dispatch(_: &mut A, any: Self::Any, _: &mut Context<A>) -> Result<(), A::Error> {
+        match any {}
+    }
+}
+
+macro_rules! protocol {
+    ($Any:ident: $($X:ident $R:ident $place:literal),+) => {
+        #[doc(hidden)]
+        #[allow(missing_debug_implementations, reason = "nobody sees it")]
+        pub enum $Any<$($X, $R: Send + 'static),+> {
+            $($X(Letter<$X, $R>)),+
+        }
+
+        impl<Act, $($X),+> Protocol<Act> for ($($X,)+)
+        where
+            Act: Actor $(+ Handle<$X>)+,
+            $($X: Send + 'static),+
+        {
+            type Any = $Any<$($X, <Act as Handle<$X>>::Reply),+>;
+
+            async fn dispatch(actor: &mut Act, any: Self::Any, cx: &mut Context<Act>) -> Result<(), Act::Error> {
+                match any {
+                    $($Any::$X(letter) => deliver::<Act, $X>(actor, letter, cx).await),+
+                }
+            }
+        }
+
+        protocol!(@each $Any [$($X $place),+] [$($X),+]);
+    };
+    (@each $Any:ident [$($X:ident $place:literal),+] $all:tt) => {
+        $(protocol!(@has $Any $X $place $all);)+
+    };
+    (@has $Any:ident $This:ident $place:literal [$($X:ident),+]) => {
+        impl<Act, $($X),+> Has<Act, $This, $place> for ($($X,)+)
+        where
+            Act: Actor $(+ Handle<$X>)+,
+            $($X: Send + 'static),+
+        {
+            fn put(letter: Letter<$This, <Act as Handle<$This>>::Reply>) -> Self::Any {
+                $Any::$This(letter)
+            }
+
+            #[allow(unreachable_patterns, reason = "where there is but one")]
+            fn take(any: Self::Any) -> Option<$This> {
+                match any {
+                    $Any::$This(letter) => Some(letter.message),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+protocol!(Any1: A1 R1 0);
+protocol!(Any2: A1 R1 0, A2 R2 1);
+protocol!(Any3: A1 R1 0, A2 R2 1, A3 R3 2);
+protocol!(Any4: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3);
+protocol!(Any5: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4);
+protocol!(Any6: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5);
+protocol!(Any7: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6);
+protocol!(Any8: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7);
+protocol!(Any9: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8);
+protocol!(Any10: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9);
+protocol!(Any11: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10);
+protocol!(Any12: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11);
+protocol!(Any13: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12);
+protocol!(Any14: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13);
+protocol!(Any15: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13, A15 R15 14);
+protocol!(Any16: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13, A15 R15 14, A16 R16 15);

@@ -1,0 +1,929 @@
+//! Many workers behind one address.
+//!
+//! A router is a process: it has the mailbox that everybody knows, a queue of its own, and a supervisor whose children are
+//! the workers. Each worker has a small mailbox, which outlives its incarnations, and at its door one message may wait for
+//! room; so the router is woken when there is room, and the rest waits in the router's queue, where it can still expire or be
+//! given to somebody else.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::{Future, poll_fn},
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::RangeInclusive,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use backplane::{Device, Exit, Fault, Message, Runtime};
+use backplane_supervisor::{
+    ChildId, ChildSpec, Intensity, Restart, RestartStrategy, Supervisor, SupervisorHandle,
+};
+
+use crate::{
+    address::Address,
+    clock::{Clock, Deadline},
+    frame,
+    mailbox::{Item, Mailbox, Priority, Refusal, Shared, WhenFull},
+    options::{DeadLetter, Options},
+    sync::{Arc, AtomicU64, AtomicUsize, Ordering},
+    system::{Outcome, System},
+};
+
+/// So many messages wait in a router, unless said otherwise.
+pub const DEFAULT_QUEUE: usize = 1024;
+
+/// Who gets a message.
+pub struct Routing<M>(Kind<M>);
+
+enum Kind<M> {
+    RoundRobin,
+    LeastLoaded,
+    Key(Arc<dyn Fn(&M) -> u64 + Send + Sync>),
+    Broadcast(Arc<dyn Fn(&M) -> M + Send + Sync>),
+}
+
+impl<M> Clone for Routing<M> {
+    fn clone(&self) -> Routing<M> {
+        Routing(match &self.0 {
+            Kind::RoundRobin => Kind::RoundRobin,
+            Kind::LeastLoaded => Kind::LeastLoaded,
+            Kind::Key(key) => Kind::Key(Arc::clone(key)),
+            Kind::Broadcast(copy) => Kind::Broadcast(Arc::clone(copy)),
+        })
+    }
+}
+
+impl<M> Routing<M> {
+    /// The workers take turns; one that has no room is passed over.
+    pub fn round_robin() -> Routing<M> {
+        Routing(Kind::RoundRobin)
+    }
+
+    /// The worker that has least to do; of several, the one whose turn it is.
+    pub fn least_loaded() -> Routing<M> {
+        Routing(Kind::LeastLoaded)
+    }
+
+    /// All messages with the same key go to the same worker, in the order in which they came.
+    ///
+    /// A worker that is started again keeps its keys. When workers come or go, only the keys that go to the new ones, or
+    /// came from the old ones, move (rendezvous hashing); of those, a message may be handled by the new worker while the
+    /// old one is still at one that came before.
+    pub fn by_key<K: Hash>(key: impl Fn(&M) -> K + Send + Sync + 'static) -> Routing<M> {
+        Routing(Kind::Key(Arc::new(move |message| {
+            let mut hasher = DefaultHasher::new();
+            key(message).hash(&mut hasher);
+            hasher.finish()
+        })))
+    }
+
+    /// Each worker gets each message: a clone of it, which for what is shared is an `Arc`. What carries a
+    /// [`Reply`](crate::Reply) cannot be cloned, and so not be broadcast.
+    pub fn broadcast() -> Routing<M>
+    where
+        M: Clone + 'static,
+    {
+        Routing(Kind::Broadcast(Arc::new(M::clone)))
+    }
+}
+
+impl<M> fmt::Debug for Routing<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Kind::RoundRobin => "RoundRobin",
+            Kind::LeastLoaded => "LeastLoaded",
+            Kind::Key(_) => "Key",
+            Kind::Broadcast(_) => "Broadcast",
+        })
+    }
+}
+
+/// What a router does when its queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overload {
+    /// It takes nothing from its mailbox; so that fills up too, and senders wait, or are refused.
+    #[default]
+    Wait,
+    /// What waits longest goes to the dead letters.
+    DropOldest,
+    /// What has just come goes to the dead letters.
+    DropNewest,
+}
+
+/// When workers are added and taken away, one at a time.
+///
+/// Two thresholds and two times, so that it does not swing: what is to be done about a worker is what waits, in the queue and
+/// with the workers, together with what they are at, a share for each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaling {
+    /// One more, when each has more than this to do ..
+    pub up_above: usize,
+    /// .. for so long.
+    pub up_after: Duration,
+    /// One less, when each has less than this to do ..
+    pub down_below: usize,
+    /// .. for so long. This is looked at as often, too.
+    pub down_after: Duration,
+}
+
+impl Default for Scaling {
+    /// Up above 4 for a second, down below 1 for ten.
+    fn default() -> Scaling {
+        Scaling {
+            up_above: 4,
+            up_after: Duration::from_secs(1),
+            down_below: 1,
+            down_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a router looks like from outside, as it was a moment ago.
+#[derive(Debug, Default)]
+pub struct RouterStats {
+    workers: AtomicUsize,
+    draining: AtomicUsize,
+    queued: AtomicUsize,
+    routed: AtomicU64,
+    shed: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl RouterStats {
+    /// How many workers there are to get messages.
+    pub fn workers(&self) -> usize {
+        self.workers.load(Ordering::Relaxed)
+    }
+
+    /// How many workers finish what they have, and then go.
+    pub fn draining(&self) -> usize {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many messages wait in the router.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// How many messages workers have got.
+    pub fn routed(&self) -> u64 {
+        self.routed.load(Ordering::Relaxed)
+    }
+
+    /// How many were dropped because there was no room.
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    /// How many were dropped because they had waited for too long.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+}
+
+type Work<M> = Arc<dyn Fn(Mailbox<M>) -> Pin<Box<dyn Future<Output = Exit> + Send>> + Send + Sync>;
+
+/// Supervised workers behind one address, how they share the work, and how many there are.
+///
+/// The address is one of `M`, as that of a single worker would be; who has it need not know. A request goes to a worker with
+/// its [`Reply`](crate::Reply), which answers it.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// use backplane_actor::{Mailbox, Reply, Router, Routing, System};
+///
+/// enum Job {
+///     Square(u64, Reply<u64>),
+/// }
+///
+/// let system = System::new(Smol::global());
+/// let router = Router::new(|mut jobs: Mailbox<Job>| async move {
+///     while let Some(Job::Square(n, reply)) = jobs.receive().await {
+///         reply.send(n * n);
+///     }
+/// });
+/// let squares = router.workers(4..=4).routing(Routing::least_loaded()).start(&system);
+/// let squared = smol::block_on(squares.ask(|reply| Job::Square(12, reply)));
+/// assert_eq!(squared.unwrap(), 144);
+/// # }
+/// ```
+pub struct Router<M> {
+    work: Work<M>,
+    routing: Routing<M>,
+    workers: RangeInclusive<usize>,
+    scaling: Scaling,
+    queue: usize,
+    time_to_live: Option<Duration>,
+    overload: Overload,
+    intensity: Intensity,
+    mailbox: Options<M>,
+    worker: Options<M>,
+    stats: Arc<RouterStats>,
+}
+
+impl<M> Clone for Router<M> {
+    /// The same router, with the same statistics.
+    fn clone(&self) -> Router<M> {
+        Router {
+            work: Arc::clone(&self.work),
+            routing: self.routing.clone(),
+            workers: self.workers.clone(),
+            scaling: self.scaling,
+            queue: self.queue,
+            time_to_live: self.time_to_live,
+            overload: self.overload,
+            intensity: self.intensity,
+            mailbox: self.mailbox.clone(),
+            worker: self.worker.clone(),
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+impl<M> fmt::Debug for Router<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("routing", &self.routing)
+            .field("workers", &self.workers)
+            .field("scaling", &self.scaling)
+            .field("queue", &self.queue)
+            .field("time_to_live", &self.time_to_live)
+            .field("overload", &self.overload)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: Send + 'static> Router<M> {
+    /// A router with one worker, and the rest as each method says. `work` is called for each incarnation of each worker.
+    pub fn new<F>(work: impl Fn(Mailbox<M>) -> F + Send + Sync + 'static) -> Router<M>
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        Router {
+            work: Arc::new(move |mailbox| {
+                let work = work(mailbox);
+                Box::pin(async move { work.await.exit() })
+            }),
+            routing: Routing::round_robin(),
+            workers: 1..=1,
+            scaling: Scaling::default(),
+            queue: DEFAULT_QUEUE,
+            time_to_live: None,
+            overload: Overload::Wait,
+            intensity: Intensity { restarts: 10, period: Duration::from_secs(5) },
+            mailbox: Options::new(),
+            worker: Options::new().capacity(1),
+            stats: Arc::default(),
+        }
+    }
+
+    /// Who gets a message: [in turns](Routing::round_robin), unless said otherwise.
+    #[must_use]
+    pub fn routing(mut self, routing: Routing<M>) -> Router<M> {
+        self.routing = routing;
+        self
+    }
+
+    /// So many workers at least, and at most; one at least.
+    #[must_use]
+    pub fn workers(mut self, workers: RangeInclusive<usize>) -> Router<M> {
+        let least = (*workers.start()).max(1);
+        self.workers = least..=(*workers.end()).max(least);
+        self
+    }
+
+    /// When the number of workers changes, between the least and the most.
+    #[must_use]
+    pub fn scaling(mut self, scaling: Scaling) -> Router<M> {
+        self.scaling = scaling;
+        self
+    }
+
+    /// So many messages wait in the router at most, besides those in its mailbox and with the workers:
+    /// [`DEFAULT_QUEUE`], unless said otherwise.
+    #[must_use]
+    pub fn queue(mut self, messages: usize) -> Router<M> {
+        self.queue = messages.max(1);
+        self
+    }
+
+    /// A message that has waited in the router's queue for so long goes to the dead letters. It counts from when the router
+    /// took it out of its mailbox, until it is in a worker's.
+    #[must_use]
+    pub fn time_to_live(mut self, time: Duration) -> Router<M> {
+        self.time_to_live = Some(time);
+        self
+    }
+
+    /// What happens when the queue is full.
+    #[must_use]
+    pub fn overload(mut self, overload: Overload) -> Router<M> {
+        self.overload = overload;
+        self
+    }
+
+    /// How often workers may be started again, all together; ten times in five seconds, unless said otherwise. When it is too
+    /// much, the router ends with a fault.
+    #[must_use]
+    pub fn intensity(mut self, intensity: Intensity) -> Router<M> {
+        self.intensity = intensity;
+        self
+    }
+
+    /// How the router's own mailbox is made. Its dead letters are those of the queue, too.
+    #[must_use]
+    pub fn mailbox(mut self, options: Options<M>) -> Router<M> {
+        self.mailbox = options;
+        self
+    }
+
+    /// How a worker's mailbox is made; it holds one message, unless said otherwise. The more it holds, the less can be
+    /// taken back from a worker that is slow.
+    #[must_use]
+    pub fn worker_mailbox(mut self, options: Options<M>) -> Router<M> {
+        self.worker = options;
+        self
+    }
+
+    /// What can be seen of it from outside.
+    pub fn stats(&self) -> Arc<RouterStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Starts it.
+    pub fn start<R: Runtime>(self, system: &System<R>) -> Address<M> {
+        let inner = system.clone();
+        system.spawn_with(self.mailbox.clone(), move |mailbox| route(self, inner, mailbox))
+    }
+
+    /// A child for a supervisor. What waits in its queue when it dies goes to the dead letters; what is in its mailbox stays.
+    pub fn child<R: Runtime>(self, id: impl Into<ChildId>, system: &System<R>) -> (Address<M>, ChildSpec) {
+        let inner = system.clone();
+        system.child_process(id, self.mailbox.clone(), move |mailbox| {
+            route(self.clone(), inner.clone(), mailbox)
+        })
+    }
+}
+
+/// A runtime that is shared.
+struct SharedRuntime<R>(Arc<R>);
+
+impl<R: Runtime> Runtime for SharedRuntime<R> {
+    type Task = R::Task;
+    type Sleep = R::Sleep;
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, future: F) -> R::Task {
+        self.0.spawn(future)
+    }
+
+    fn detach(&self, task: R::Task) {
+        self.0.detach(task);
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> R::Sleep {
+        self.0.sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+}
+
+/// A message in the router's hands.
+struct Queued<M> {
+    item: Item<M>,
+    since: Instant,
+}
+
+struct Worker<M> {
+    number: u64,
+    id: ChildId,
+    address: Address<M>,
+    /// One message that waits for room in its mailbox.
+    door: Option<(u64, Instant)>,
+    /// What is for this worker and no other.
+    backlog: VecDeque<Queued<M>>,
+    draining: bool,
+}
+
+impl<M: Send + 'static> Worker<M> {
+    fn shared(&self) -> &Arc<Shared<M>> {
+        self.address.shared()
+    }
+
+    fn load(&self) -> usize {
+        self.shared().busy() + usize::from(self.door.is_some()) + self.backlog.len()
+    }
+
+    /// Gives it a message, or lets one wait at its door; or the message comes back.
+    fn offer(&mut self, queued: Queued<M>, cx: &Context<'_>) -> Result<(), Queued<M>> {
+        if self.door.is_some() {
+            return Err(queued);
+        }
+        let since = queued.since;
+        let item = match self.shared().push(Priority::Normal, queued.item, WhenFull::Refuse) {
+            Ok(()) => return Ok(()),
+            Err((Refusal::Closed, item)) => return Err(Queued { item, since }),
+            Err((Refusal::Full, item)) => item,
+        };
+        match self.shared().push_waiting(Priority::Normal, item, cx.waker().clone()) {
+            Ok(ticket) => {
+                self.door = ticket.map(|ticket| (ticket, since));
+                Ok(())
+            }
+            Err(item) => Err(Queued { item, since }),
+        }
+    }
+
+    /// What has not got in, to be given to somebody else.
+    fn take_back(&mut self) -> impl Iterator<Item = Queued<M>> + use<M> {
+        let door = self.door.take().and_then(|(ticket, since)| {
+            let item = self.shared().take_back(Priority::Normal, ticket)?;
+            Some(Queued { item, since })
+        });
+        door.into_iter().chain(std::mem::take(&mut self.backlog))
+    }
+}
+
+/// Decides how many there should be.
+#[derive(Default)]
+struct Scaler {
+    over: Option<Instant>,
+    under: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Up,
+    Down,
+}
+
+impl Scaler {
+    /// Whether to take a step now; and else, when to look again.
+    fn look(
+        &mut self,
+        now: Instant,
+        rule: &Scaling,
+        bounds: &RangeInclusive<usize>,
+        workers: usize,
+        load: usize,
+    ) -> Result<Step, Option<Instant>> {
+        if workers < *bounds.start() {
+            return Ok(Step::Up);
+        }
+        let over = load > rule.up_above.saturating_mul(workers) && workers < *bounds.end();
+        let under = load < rule.down_below.saturating_mul(workers) && workers > *bounds.start();
+        self.over = over.then(|| self.over.unwrap_or(now));
+        self.under = under.then(|| self.under.unwrap_or(now));
+        let up = self.over.map(|since| since + rule.up_after);
+        let down = self.under.map(|since| since + rule.down_after);
+        if up.is_some_and(|at| at <= now) {
+            *self = Scaler::default();
+            return Ok(Step::Up);
+        }
+        if down.is_some_and(|at| at <= now) {
+            *self = Scaler::default();
+            return Ok(Step::Down);
+        }
+        // Nobody says when workers have less to do.
+        let again = (workers > *bounds.start()).then(|| now + rule.down_after);
+        Err([up, down, again].into_iter().flatten().min())
+    }
+}
+
+/// What the router cannot do while it is polled.
+enum Chore {
+    Hire,
+    Dismiss(ChildId),
+    End(Exit),
+}
+
+struct Crew<M: Send + 'static> {
+    router: Router<M>,
+    clock: Arc<Clock>,
+    mailbox: Mailbox<M>,
+    workers: Vec<Worker<M>>,
+    queue: VecDeque<Queued<M>>,
+    turn: usize,
+    next: u64,
+    scaler: Scaler,
+    alarm: Option<(Instant, Deadline)>,
+    /// Nothing more will come.
+    closing: bool,
+    cause: DeadLetter,
+}
+
+impl<M: Send + 'static> Drop for Crew<M> {
+    fn drop(&mut self) {
+        let mut left: Vec<Queued<M>> = self.workers.iter_mut().flat_map(Worker::take_back).collect();
+        left.extend(self.queue.drain(..));
+        for queued in left {
+            self.mailbox.shared().bury(queued.item, self.cause);
+        }
+        self.router.stats.queued.store(0, Ordering::Relaxed);
+    }
+}
+
+async fn route<M: Send + 'static, R: Runtime>(
+    router: Router<M>,
+    system: System<R>,
+    mailbox: Mailbox<M>,
+) -> Exit {
+    // When this is dropped, the tree ends.
+    let mut device = Device::new();
+    let tree = Supervisor::new(RestartStrategy::OneForOne).intensity(router.intensity).name("router");
+    let started = tree.start_linked(SharedRuntime(Arc::clone(system.runtime())), &device).await;
+    let tree = match started {
+        Ok(tree) => tree,
+        Err(error) => return Exit::Fault(Fault::error(error)),
+    };
+    let clock = Arc::clone(&mailbox.shared().world.clock);
+    let mut crew = Crew {
+        router,
+        clock,
+        mailbox,
+        workers: Vec::new(),
+        queue: VecDeque::new(),
+        turn: 0,
+        next: 0,
+        scaler: Scaler::default(),
+        alarm: None,
+        closing: false,
+        cause: DeadLetter::Died,
+    };
+    let exit = loop {
+        match poll_fn(|cx| crew.poll(&mut device, cx)).await {
+            Chore::Hire => {
+                if let Err(exit) = hire(&mut crew, &system, &tree).await {
+                    break exit;
+                }
+            }
+            Chore::Dismiss(id) => dismiss(&tree, &id).await,
+            Chore::End(exit) => break exit,
+        }
+    };
+    if !exit.is_fault() {
+        crew.cause = DeadLetter::Stopped;
+        // Workers are given the time that their specs give them.
+        drop(tree.stop(Exit::Shutdown).await);
+    }
+    exit
+}
+
+async fn hire<M: Send + 'static, R: Runtime>(
+    crew: &mut Crew<M>,
+    system: &System<R>,
+    tree: &SupervisorHandle,
+) -> Result<(), Exit> {
+    let number = crew.next;
+    crew.next += 1;
+    let id: ChildId = format!("worker-{number}").into();
+    let work = Arc::clone(&crew.router.work);
+    let options = crew.router.worker.clone();
+    let (address, spec) = system.child_process(Arc::clone(&id), options, move |mailbox| work(mailbox));
+    // One that ends well has been told to, or has had enough; whether there is to be another one is the router's business.
+    match tree.start_child(spec.restart(Restart::Transient)).await {
+        Ok(_) => {
+            let worker =
+                Worker { number, id, address, door: None, backlog: VecDeque::new(), draining: false };
+            crew.workers.push(worker);
+            Ok(())
+        }
+        Err(error) => Err(Exit::Fault(Fault::error(error))),
+    }
+}
+
+async fn dismiss(tree: &SupervisorHandle, id: &ChildId) {
+    // Both fail only where there is nothing left to do.
+    drop(tree.terminate_child(id).await);
+    drop(tree.delete_child(id).await);
+}
+
+impl<M: Send + 'static> Crew<M> {
+    fn poll(&mut self, device: &mut Device, cx: &mut Context<'_>) -> Poll<Chore> {
+        while let Poll::Ready(message) = device.poll_receive(cx) {
+            if let Message::Disconnect(news) = message {
+                // The supervisor has given up.
+                let exit = match news.exit {
+                    Exit::Fault(fault) => Exit::Fault(fault),
+                    _ => Exit::Fault(Fault::error("too many workers failed")),
+                };
+                return Poll::Ready(Chore::End(exit));
+            }
+        }
+        loop {
+            let now = self.clock.now();
+            self.look_at_doors(cx);
+            self.expire(now);
+            self.dispatch(cx);
+            if let Some(chore) = self.receive(now, cx) {
+                return Poll::Ready(chore);
+            }
+            if let Some(chore) = self.look_at_workers(cx) {
+                return Poll::Ready(chore);
+            }
+            let scaled = self.scale(now);
+            self.show();
+            let again = match scaled {
+                Ok(chore) => return Poll::Ready(chore),
+                Err(again) => again,
+            };
+            let expiry = self.router.time_to_live.and_then(|time| Some(self.oldest()? + time));
+            let Some(at) = again.into_iter().chain(expiry).min() else { return Poll::Pending };
+            if self.alarm.as_ref().is_none_or(|(until, _)| *until != at) {
+                self.alarm = Some((at, Deadline::new(Arc::clone(&self.clock), at)));
+            }
+            if let Some((_, alarm)) = &mut self.alarm
+                && alarm.poll(cx).is_pending()
+            {
+                return Poll::Pending;
+            }
+            self.alarm = None;
+        }
+    }
+
+    /// Who was at a door may be in, or out.
+    fn look_at_doors(&mut self, cx: &Context<'_>) {
+        for worker in &mut self.workers {
+            let Some((ticket, since)) = worker.door else { continue };
+            match worker.address.shared().poll_waiting(Priority::Normal, ticket, cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => worker.door = None,
+                Poll::Ready(Err(item)) => {
+                    worker.door = None;
+                    self.queue.push_front(Queued { item, since });
+                }
+            }
+        }
+    }
+
+    /// When what waits longest came.
+    fn oldest(&self) -> Option<Instant> {
+        let workers = self.workers.iter().flat_map(|worker| {
+            let door = worker.door.map(|(_, since)| since);
+            door.into_iter().chain(worker.backlog.front().map(|queued| queued.since))
+        });
+        workers.chain(self.queue.front().map(|queued| queued.since)).min()
+    }
+
+    /// What has waited for too long goes.
+    fn expire(&mut self, now: Instant) {
+        let Some(time) = self.router.time_to_live else { return };
+        let old = |since: Instant| since + time <= now;
+        let mut expired = Vec::new();
+        for worker in &mut self.workers {
+            if let Some((ticket, since)) = worker.door
+                && old(since)
+            {
+                worker.door = None;
+                expired.extend(worker.shared().take_back(Priority::Normal, ticket));
+            }
+            while worker.backlog.front().is_some_and(|queued| old(queued.since)) {
+                expired.extend(worker.backlog.pop_front().map(|queued| queued.item));
+            }
+        }
+        while self.queue.front().is_some_and(|queued| old(queued.since)) {
+            expired.extend(self.queue.pop_front().map(|queued| queued.item));
+        }
+        self.router.stats.expired.fetch_add(expired.len() as u64, Ordering::Relaxed);
+        for item in expired {
+            self.mailbox.shared().bury(item, DeadLetter::Expired);
+        }
+    }
+
+    /// Gives out as much as the workers take.
+    fn dispatch(&mut self, cx: &Context<'_>) {
+        for worker in &mut self.workers {
+            while let Some(queued) = worker.backlog.pop_front() {
+                if let Err(queued) = worker.offer(queued, cx) {
+                    worker.backlog.push_front(queued);
+                    break;
+                }
+            }
+        }
+        while let Some(queued) = self.queue.pop_front() {
+            if let Err(queued) = self.give(queued, cx) {
+                self.queue.push_front(queued);
+                break;
+            }
+            self.router.stats.routed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn give(&mut self, queued: Queued<M>, cx: &Context<'_>) -> Result<(), Queued<M>> {
+        let active: Vec<usize> = (0..self.workers.len())
+            .filter(|&index| !self.workers[index].draining && self.workers[index].address.is_open())
+            .collect();
+        // As long as the crew is not complete, nobody can tell who should get it.
+        if active.len() < *self.router.workers.start() {
+            return Err(queued);
+        }
+        match &self.router.routing.0 {
+            Kind::RoundRobin => {
+                let from = self.turn;
+                self.offer_in_order(
+                    active.iter().cycle().skip(from % active.len()).take(active.len()).copied(),
+                    queued,
+                    cx,
+                )
+            }
+            Kind::LeastLoaded => {
+                let from = self.turn % active.len();
+                let mut order: Vec<usize> =
+                    active.iter().cycle().skip(from).take(active.len()).copied().collect();
+                order.sort_by_key(|&index| self.workers[index].load());
+                self.offer_in_order(order.into_iter(), queued, cx)
+            }
+            Kind::Key(key) => {
+                let hash = key(&queued.item.message);
+                let best = active.into_iter().max_by_key(|&index| score(hash, self.workers[index].number));
+                let Some(worker) = best.and_then(|index| self.workers.get_mut(index)) else {
+                    return Err(queued);
+                };
+                if worker.backlog.is_empty() {
+                    if let Err(queued) = worker.offer(queued, cx) {
+                        worker.backlog.push_back(queued);
+                    }
+                } else {
+                    worker.backlog.push_back(queued);
+                }
+                Ok(())
+            }
+            Kind::Broadcast(copy) => {
+                let copy = Arc::clone(copy);
+                for index in active {
+                    let message = copy(&queued.item.message);
+                    let worker = &mut self.workers[index];
+                    worker
+                        .backlog
+                        .push_back(Queued { item: Item { message, call: None }, since: queued.since });
+                    while let Some(queued) = worker.backlog.pop_front() {
+                        if let Err(queued) = worker.offer(queued, cx) {
+                            worker.backlog.push_front(queued);
+                            break;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn offer_in_order(
+        &mut self,
+        order: impl Iterator<Item = usize>,
+        queued: Queued<M>,
+        cx: &Context<'_>,
+    ) -> Result<(), Queued<M>> {
+        let mut queued = queued;
+        for index in order {
+            match self.workers[index].offer(queued, cx) {
+                Ok(()) => {
+                    self.turn = self.turn.wrapping_add(1);
+                    return Ok(());
+                }
+                Err(back) => queued = back,
+            }
+        }
+        Err(queued)
+    }
+
+    /// How many wait here; at the doors, too.
+    fn waiting(&self) -> usize {
+        let workers =
+            self.workers.iter().map(|worker| worker.backlog.len() + usize::from(worker.door.is_some()));
+        self.queue.len() + workers.sum::<usize>()
+    }
+
+    fn in_queue(&self) -> usize {
+        self.queue.len() + self.workers.iter().map(|worker| worker.backlog.len()).sum::<usize>()
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_queue() >= self.router.queue
+    }
+
+    fn pop_oldest(&mut self) -> Option<Queued<M>> {
+        let backlogs =
+            self.workers.iter_mut().map(|worker| &mut worker.backlog).filter(|list| !list.is_empty());
+        let oldest = backlogs.min_by_key(|backlog| backlog.front().map(|queued| queued.since));
+        let list = match oldest {
+            Some(backlog) if self.queue.front().is_none_or(|own| backlog[0].since < own.since) => backlog,
+            _ => &mut self.queue,
+        };
+        list.pop_front()
+    }
+
+    /// Takes in as much as there is room for.
+    fn receive(&mut self, now: Instant, cx: &mut Context<'_>) -> Option<Chore> {
+        while !self.closing {
+            if self.is_full() && self.router.overload == Overload::Wait {
+                // Whoever asks for an end is heard nevertheless.
+                return self.mailbox.shared().asked_to_stop().map(Chore::End);
+            }
+            match self.mailbox.poll_receive(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Some(message)) => {
+                    let call = frame::with(|frame| frame.call.take()).flatten();
+                    let queued = Queued { item: Item { message, call }, since: now };
+                    if self.is_full() && self.router.overload == Overload::DropNewest {
+                        self.shed(queued.item);
+                        continue;
+                    }
+                    self.queue.push_back(queued);
+                    self.dispatch(cx);
+                    while self.in_queue() > self.router.queue
+                        && let Some(oldest) = self.pop_oldest()
+                    {
+                        self.shed(oldest.item);
+                    }
+                }
+                Poll::Ready(None) => {
+                    if let Some(exit) = self.mailbox.shared().asked_to_stop() {
+                        return Some(Chore::End(exit));
+                    }
+                    self.closing = true;
+                }
+            }
+        }
+        // The queue is finished first, then the workers finish what they have.
+        if self.waiting() == 0 {
+            for worker in &mut self.workers {
+                worker.draining = true;
+            }
+            if self.workers.is_empty() {
+                return Some(Chore::End(Exit::Normal));
+            }
+        }
+        None
+    }
+
+    fn shed(&self, item: Item<M>) {
+        self.router.stats.shed.fetch_add(1, Ordering::Relaxed);
+        self.mailbox.shared().bury(item, DeadLetter::Overflow);
+    }
+
+    /// Those who go have what they have; those who have gone leave the list.
+    fn look_at_workers(&mut self, cx: &Context<'_>) -> Option<Chore> {
+        let mut index = 0;
+        while let Some(worker) = self.workers.get_mut(index) {
+            if worker.draining {
+                worker.address.drain();
+            }
+            let ended = worker.shared().poll_ended(cx).is_ready();
+            if ended && (worker.draining || !worker.address.is_open()) {
+                let mut worker = self.workers.remove(index);
+                for queued in worker.take_back().collect::<Vec<_>>().into_iter().rev() {
+                    self.queue.push_front(queued);
+                }
+                return Some(Chore::Dismiss(worker.id));
+            }
+            index += 1;
+        }
+        None
+    }
+
+    fn scale(&mut self, now: Instant) -> Result<Chore, Option<Instant>> {
+        if self.closing && self.waiting() == 0 {
+            return Err(None);
+        }
+        let active = self.workers.iter().filter(|worker| !worker.draining);
+        let (count, load) = active.fold((0, 0), |(count, load), worker| (count + 1, load + worker.load()));
+        let load = load + self.queue.len();
+        match self.scaler.look(now, &self.router.scaling, &self.router.workers, count, load)? {
+            Step::Up => Ok(Chore::Hire),
+            Step::Down => {
+                // The one that came last goes.
+                if let Some(worker) = self.workers.iter_mut().rev().find(|worker| !worker.draining) {
+                    worker.draining = true;
+                    let back: Vec<_> = worker.take_back().collect();
+                    worker.address.drain();
+                    for queued in back.into_iter().rev() {
+                        self.queue.push_front(queued);
+                    }
+                }
+                // Looked at again at once, to give out what has come back.
+                Err(Some(now))
+            }
+        }
+    }
+
+    fn show(&self) {
+        let draining = self.workers.iter().filter(|worker| worker.draining).count();
+        let stats = &self.router.stats;
+        stats.workers.store(self.workers.len() - draining, Ordering::Relaxed);
+        stats.draining.store(draining, Ordering::Relaxed);
+        stats.queued.store(self.waiting(), Ordering::Relaxed);
+    }
+}
+
+/// Which worker a key likes best: each likes each as much as any other would, and always the same.
+fn score(key: u64, worker: u64) -> u64 {
+    let mixed = key ^ worker.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ mixed >> 31
+}

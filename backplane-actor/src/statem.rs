@@ -1,0 +1,617 @@
+//! State machines behind a mailbox: OTP's `gen_statem`, to the letter where a letter can be matched.
+//!
+//! What happens after an event has been handled, in this order:
+//!
+//! 1. If the state has changed, or is to be repeated, it is [entered](StateMachine::enter).
+//! 2. If the event was postponed, it is put behind those that were postponed before.
+//! 3. If the state has changed, all that is postponed comes back, the oldest first, before all that is queued; and a state
+//!    timeout is cancelled.
+//! 4. Inserted events come before all that is queued, what has come back included, in the order in which they were inserted.
+//! 5. Timeouts are set, cancelled and updated, in the order in which that was said. Those of no time at all come, in the
+//!    order in which they were set, when nothing is queued and before anything is received.
+//! 6. The oldest queued event is handled; if there is none, the next message, or the next timeout that is due.
+//!
+//! Each event that is handled cancels an event timeout first.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    future::{Future, poll_fn, ready},
+    hash::Hash,
+    ops::{Deref, DerefMut},
+    pin::pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use backplane::{Exit, Fault, catch};
+
+use crate::{
+    clock::{Clock, Deadline},
+    frame,
+    mailbox::{Item, Mailbox, Shared},
+    options::{DeadLetter, later},
+    sync::Arc,
+};
+
+/// So many queued events are handled before others get their turn.
+const TURN: u32 = 256;
+
+/// A machine that is in one state at a time; OTP's `gen_statem`.
+///
+/// The machine itself is what OTP calls data; its state is a value of its own, mostly an `enum`, and **a state has changed
+/// if it is not equal to what it was**. Messages are of one type; a request carries its [`Reply`](crate::Reply), which may be
+/// kept, in the machine or by postponing the event, and used in a later state.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// use backplane_actor::{Event, Next, Reply, StateMachine, System, Turn, run_machine};
+/// use std::{convert::Infallible, time::Duration};
+///
+/// /// Opens for its code, and closes again by itself.
+/// struct Door {
+///     code: u32,
+/// }
+///
+/// #[derive(Clone, Copy, Debug, PartialEq)]
+/// enum State {
+///     Locked,
+///     Open,
+/// }
+///
+/// enum Message {
+///     Code(u32),
+///     /// Answered when it is open, whenever that is.
+///     Walk(Reply<&'static str>),
+/// }
+///
+/// impl StateMachine for Door {
+///     type State = State;
+///     type Message = Message;
+///     type Content = ();
+///     type Name = ();
+///     type Error = Infallible;
+///
+///     async fn handle(
+///         &mut self,
+///         state: &State,
+///         event: Event<Self>,
+///         turn: &mut Turn<'_, Self>,
+///     ) -> Result<Next<State>, Infallible> {
+///         Ok(match (state, event) {
+///             (State::Locked, Event::Message(Message::Code(code))) if code == self.code => {
+///                 turn.state_timeout(Duration::from_secs(10), ());
+///                 Next::To(State::Open)
+///             }
+///             (State::Open, Event::StateTimeout(())) => Next::To(State::Locked),
+///             (State::Open, Event::Message(Message::Walk(reply))) => {
+///                 reply.send("in");
+///                 Next::Keep
+///             }
+///             (State::Locked, event @ Event::Message(Message::Walk(_))) => {
+///                 turn.postpone(event);
+///                 Next::Keep
+///             }
+///             _ => Next::Keep,
+///         })
+///     }
+/// }
+///
+/// let system = System::new(Smol::global());
+/// let door = system.spawn(|mailbox| run_machine(Door { code: 7 }, State::Locked, mailbox));
+/// smol::block_on(async {
+///     let mut walk = std::pin::pin!(door.ask(Message::Walk));
+///     assert!(smol::future::poll_once(walk.as_mut()).await.is_none());
+///     door.cast(Message::Code(7)).await.unwrap();
+///     assert_eq!(walk.await.unwrap(), "in");
+/// });
+/// # }
+/// ```
+pub trait StateMachine: Sized + Send + 'static {
+    /// Where it is. It changes when it is not equal any more.
+    type State: PartialEq + Send + Sync + 'static;
+
+    /// What comes through the mailbox.
+    type Message: Send + 'static;
+
+    /// What timeouts and inserted events bring with them.
+    type Content: Send + 'static;
+
+    /// The names of [named timeouts](Entering::timeout); `()`, if there is one at most.
+    type Name: Clone + Eq + Hash + Send + Sync + 'static;
+
+    /// What ends it as a fault, with these words; [`Infallible`](std::convert::Infallible), if nothing does.
+    type Error: fmt::Display + Send + 'static;
+
+    /// Handles an event, and says what comes next.
+    fn handle(
+        &mut self,
+        state: &Self::State,
+        event: Event<Self>,
+        turn: &mut Turn<'_, Self>,
+    ) -> impl Future<Output = Result<Next<Self::State>, Self::Error>> + Send;
+
+    /// Enters a state: the first one (then `from` is `None`), one that it has changed to, or one that is repeated. Before
+    /// anything is handled there.
+    ///
+    /// Events can be neither postponed nor inserted here, and the state stays.
+    fn enter(
+        &mut self,
+        from: Option<&Self::State>,
+        state: &Self::State,
+        entering: &mut Entering<'_, Self>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = (from, state, entering);
+        ready(Ok(()))
+    }
+
+    /// Before the end, whatever led to it, but for a kill and the fault of a linked actor. After a panic, the machine is as
+    /// the panic left it, and the state is the one in which it happened.
+    fn terminate(&mut self, exit: &Exit, state: &Self::State) -> impl Future<Output = ()> + Send {
+        let _ = (exit, state);
+        ready(())
+    }
+}
+
+/// What a machine handles.
+#[expect(clippy::enum_variant_names, reason = "an event timeout is what OTP calls it")]
+#[non_exhaustive]
+pub enum Event<S: StateMachine> {
+    /// A message came.
+    Message(S::Message),
+    /// It was [inserted](Turn::insert) by the machine itself.
+    Internal(S::Content),
+    /// It was in this state for so long.
+    StateTimeout(S::Content),
+    /// Nothing happened for so long.
+    EventTimeout(S::Content),
+    /// The timeout of this name is over.
+    Timeout(S::Name, S::Content),
+}
+
+impl<S: StateMachine> fmt::Debug for Event<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Event::Message(_) => "Message(..)",
+            Event::Internal(_) => "Internal(..)",
+            Event::StateTimeout(_) => "StateTimeout(..)",
+            Event::EventTimeout(_) => "EventTimeout(..)",
+            Event::Timeout(..) => "Timeout(..)",
+        })
+    }
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next<S> {
+    /// It stays where it is.
+    Keep,
+    /// It stays where it is, and [enters](StateMachine::enter) that again. What is postponed stays so, and a state timeout
+    /// goes on.
+    Repeat,
+    /// It goes there. To the state in which it is, that is `Keep`.
+    To(S),
+    /// It ends.
+    Stop(Exit),
+}
+
+/// When a timeout is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// After so long. After no time at all: as soon as nothing is queued, before anything is received.
+    After(Duration),
+    /// At this moment on the runtime's clock.
+    At(Instant),
+}
+
+impl From<Duration> for When {
+    fn from(after: Duration) -> When {
+        When::After(after)
+    }
+}
+
+impl From<Instant> for When {
+    fn from(at: Instant) -> When {
+        When::At(at)
+    }
+}
+
+/// Which timeout it is: there is one of each at a time.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Which<N> {
+    State,
+    Event,
+    Named(N),
+}
+
+enum Change<C> {
+    Set(When, C),
+    Update(C),
+    Cancel,
+}
+
+/// What a machine can say while it enters a state. In OTP's words: the actions of a state enter call.
+pub struct Entering<'a, S: StateMachine> {
+    mailbox: &'a mut Mailbox<S::Message>,
+    changes: Changes<S>,
+}
+
+/// What a machine can say while it handles an event: all that it can while it [enters](Entering) a state, and more.
+pub struct Turn<'a, S: StateMachine> {
+    entering: Entering<'a, S>,
+    postponed: Vec<Event<S>>,
+    inserted: Vec<Event<S>>,
+}
+
+impl<S: StateMachine> Entering<'_, S> {
+    /// Sets the state timeout: cancelled when the state changes, not when it is repeated. One that runs is set anew.
+    pub fn state_timeout(&mut self, when: impl Into<When>, content: S::Content) {
+        self.changes.push((Which::State, Change::Set(when.into(), content)));
+    }
+
+    /// Gives the state timeout another content. If none runs, it is over at once.
+    pub fn update_state_timeout(&mut self, content: S::Content) {
+        self.changes.push((Which::State, Change::Update(content)));
+    }
+
+    /// Cancels the state timeout.
+    pub fn cancel_state_timeout(&mut self) {
+        self.changes.push((Which::State, Change::Cancel));
+    }
+
+    /// Sets the event timeout: cancelled by the next event, whatever it is.
+    pub fn event_timeout(&mut self, when: impl Into<When>, content: S::Content) {
+        self.changes.push((Which::Event, Change::Set(when.into(), content)));
+    }
+
+    /// Sets the timeout of this name: nothing cancels it but [`cancel_timeout`](Entering::cancel_timeout). One that runs is
+    /// set anew.
+    pub fn timeout(&mut self, name: S::Name, when: impl Into<When>, content: S::Content) {
+        self.changes.push((Which::Named(name), Change::Set(when.into(), content)));
+    }
+
+    /// Gives the timeout of this name another content. If none runs, it is over at once.
+    pub fn update_timeout(&mut self, name: S::Name, content: S::Content) {
+        self.changes.push((Which::Named(name), Change::Update(content)));
+    }
+
+    /// Cancels the timeout of this name.
+    pub fn cancel_timeout(&mut self, name: S::Name) {
+        self.changes.push((Which::Named(name), Change::Cancel));
+    }
+
+    /// The machine's mailbox: to link, to monitor, and to take messages out of their turn.
+    pub fn mailbox(&mut self) -> &mut Mailbox<S::Message> {
+        self.mailbox
+    }
+
+    /// What the runtime's clock shows.
+    pub fn now(&self) -> Instant {
+        self.mailbox.shared().world.clock.now()
+    }
+}
+
+impl<S: StateMachine> Turn<'_, S> {
+    /// Puts the event off until the state has changed; then it comes again, before all that came after it. It may be put off
+    /// and the state changed at once.
+    ///
+    /// Who still has the event can do so, and nobody else: so what it asks cannot be answered twice.
+    pub fn postpone(&mut self, event: Event<S>) {
+        self.postponed.push(event);
+    }
+
+    /// Handles this next, before all that waits; after what was inserted before in the same turn. OTP's `next_event`.
+    pub fn insert(&mut self, event: Event<S>) {
+        self.inserted.push(event);
+    }
+}
+
+impl<'a, S: StateMachine> Deref for Turn<'a, S> {
+    type Target = Entering<'a, S>;
+
+    fn deref(&self) -> &Entering<'a, S> {
+        &self.entering
+    }
+}
+
+impl<'a, S: StateMachine> DerefMut for Turn<'a, S> {
+    fn deref_mut(&mut self) -> &mut Entering<'a, S> {
+        &mut self.entering
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Entering<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entering").field("mailbox", &self.mailbox).finish_non_exhaustive()
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Turn<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("mailbox", &self.entering.mailbox).finish_non_exhaustive()
+    }
+}
+
+/// A machine's timeouts: those that are over at once come first, then by moment, then by the order of setting.
+struct Timeouts<S: StateMachine> {
+    set: HashMap<Which<S::Name>, Running<S::Content>>,
+    order: BTreeMap<(Option<Instant>, u64), Which<S::Name>>,
+    next: u64,
+}
+
+struct Running<C> {
+    /// `None`: over at once.
+    at: Option<Instant>,
+    number: u64,
+    content: C,
+}
+
+impl<S: StateMachine> Timeouts<S> {
+    fn new() -> Timeouts<S> {
+        Timeouts { set: HashMap::new(), order: BTreeMap::new(), next: 0 }
+    }
+
+    fn cancel(&mut self, which: &Which<S::Name>) -> Option<S::Content> {
+        // The usual case: there is none at all.
+        if self.set.is_empty() {
+            return None;
+        }
+        let running = self.set.remove(which)?;
+        self.order.remove(&(running.at, running.number));
+        Some(running.content)
+    }
+
+    fn change(&mut self, which: Which<S::Name>, change: Change<S::Content>, clock: &Clock) {
+        let (when, content) = match change {
+            Change::Cancel => {
+                self.cancel(&which);
+                return;
+            }
+            Change::Update(content) => match self.set.get_mut(&which) {
+                Some(running) => {
+                    running.content = content;
+                    return;
+                }
+                None => (When::After(Duration::ZERO), content),
+            },
+            Change::Set(when, content) => (when, content),
+        };
+        self.cancel(&which);
+        let at = match when {
+            When::After(Duration::ZERO) => None,
+            When::After(time) => Some(later(clock, time)),
+            When::At(at) => Some(at),
+        };
+        let number = self.next;
+        self.next += 1;
+        self.order.insert((at, number), which.clone());
+        self.set.insert(which, Running { at, number, content });
+    }
+
+    /// The first one that is over, if nothing is queued: `here` for those that take time, `None` for those that take none.
+    /// Without `events`, the event timeout is none of them.
+    fn due(&mut self, here: Option<Instant>, events: bool) -> Option<Event<S>> {
+        let over = self.order.iter().take_while(|((at, _), _)| match (at, here) {
+            (None, _) => true,
+            (Some(at), Some(here)) => *at <= here,
+            (Some(_), None) => false,
+        });
+        let which =
+            over.map(|(_, which)| which).find(|which| events || !matches!(which, Which::Event))?.clone();
+        let content = self.cancel(&which)?;
+        Some(match which {
+            Which::State => Event::StateTimeout(content),
+            Which::Event => Event::EventTimeout(content),
+            Which::Named(name) => Event::Timeout(name, content),
+        })
+    }
+
+    /// When the first one is over.
+    fn first(&self) -> Option<Instant> {
+        self.order.first_key_value().and_then(|((at, _), _)| *at)
+    }
+}
+
+struct Machine<S: StateMachine> {
+    data: S,
+    state: S::State,
+    mailbox: Mailbox<S::Message>,
+    waiting: Waiting<S>,
+    timeouts: Timeouts<S>,
+}
+
+/// Events that were accepted and have not been handled. What is left of them goes to the dead letters.
+struct Waiting<S: StateMachine> {
+    shared: Arc<Shared<S::Message>>,
+    queue: VecDeque<Event<S>>,
+    postponed: VecDeque<Event<S>>,
+    cause: DeadLetter,
+}
+
+impl<S: StateMachine> Drop for Waiting<S> {
+    fn drop(&mut self) {
+        for event in self.postponed.drain(..).chain(self.queue.drain(..)) {
+            if let Event::Message(message) = event {
+                self.shared.bury(Item { message, call: None }, self.cause);
+            }
+        }
+    }
+}
+
+/// What there is to do.
+enum Task<S: StateMachine> {
+    Handle(Event<S>),
+    End,
+}
+
+impl<S: StateMachine> Machine<S> {
+    async fn work(&mut self) -> Result<Exit, S::Error> {
+        let changes = self.enter(None).await?;
+        self.change_timeouts(changes);
+        let mut turn = 0;
+        loop {
+            turn += 1;
+            if turn % TURN == 0 {
+                yield_once().await;
+            }
+            if let Some(exit) = self.mailbox.shared().asked_to_stop() {
+                return Ok(exit);
+            }
+            let event = match self.next().await {
+                Task::Handle(event) => event,
+                Task::End => return Ok(self.mailbox.shared().asked_to_stop().unwrap_or(Exit::Normal)),
+            };
+            if let Some(exit) = self.handle(event).await? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Task<S> {
+        if let Some(event) = self.waiting.queue.pop_front().or_else(|| self.timeouts.due(None, true)) {
+            return Task::Handle(event);
+        }
+        let clock = Arc::clone(&self.mailbox.shared().world.clock);
+        let mut alarm = None;
+        poll_fn(|cx| self.poll_next(cx, &clock, &mut alarm)).await
+    }
+
+    /// Timeouts that are over come before messages; but an event timeout does not, for a message is an event.
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &Arc<Clock>,
+        alarm: &mut Option<Deadline>,
+    ) -> Poll<Task<S>> {
+        loop {
+            let first = self.timeouts.first();
+            let here = first.map(|_| clock.now());
+            if let Some(event) = self.timeouts.due(here, false) {
+                return Poll::Ready(Task::Handle(event));
+            }
+            match self.mailbox.poll_receive(cx) {
+                Poll::Ready(Some(message)) => return Poll::Ready(Task::Handle(Event::Message(message))),
+                Poll::Ready(None) => return Poll::Ready(Task::End),
+                Poll::Pending => {}
+            }
+            if let Some(event) = self.timeouts.due(here, true) {
+                return Poll::Ready(Task::Handle(event));
+            }
+            let Some(first) = first else { return Poll::Pending };
+            let alarm = alarm.get_or_insert_with(|| Deadline::new(Arc::clone(clock), first));
+            if alarm.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event<S>) -> Result<Option<Exit>, S::Error> {
+        drop(self.timeouts.cancel(&Which::Event));
+        let entering = Entering { mailbox: &mut self.mailbox, changes: Vec::new() };
+        let mut turn = Turn { entering, postponed: Vec::new(), inserted: Vec::new() };
+        let next = self.data.handle(&self.state, event, &mut turn).await;
+        let Turn { entering: Entering { mut changes, .. }, postponed, inserted } = turn;
+        // Whatever comes next, it was accepted.
+        self.waiting.postponed.extend(postponed);
+        let mut changed = false;
+        match next? {
+            Next::Keep => {}
+            Next::To(state) if state == self.state => {}
+            Next::To(state) => {
+                let before = std::mem::replace(&mut self.state, state);
+                changed = true;
+                changes.extend(self.enter(Some(before)).await?);
+            }
+            Next::Repeat => changes.extend(self.repeat().await?),
+            Next::Stop(exit) => {
+                self.waiting.queue.extend(inserted);
+                return Ok(Some(exit));
+            }
+        }
+        if changed {
+            drop(self.timeouts.cancel(&Which::State));
+            while let Some(event) = self.waiting.postponed.pop_back() {
+                self.waiting.queue.push_front(event);
+            }
+        }
+        for event in inserted.into_iter().rev() {
+            self.waiting.queue.push_front(event);
+        }
+        self.change_timeouts(changes);
+        Ok(None)
+    }
+
+    async fn enter(&mut self, from: Option<S::State>) -> Result<Changes<S>, S::Error> {
+        let mut entering = Entering { mailbox: &mut self.mailbox, changes: Vec::new() };
+        self.data.enter(from.as_ref(), &self.state, &mut entering).await?;
+        Ok(entering.changes)
+    }
+
+    async fn repeat(&mut self) -> Result<Changes<S>, S::Error> {
+        let mut entering = Entering { mailbox: &mut self.mailbox, changes: Vec::new() };
+        self.data.enter(Some(&self.state), &self.state, &mut entering).await?;
+        Ok(entering.changes)
+    }
+
+    fn change_timeouts(&mut self, changes: Changes<S>) {
+        let clock = &self.mailbox.shared().world.clock;
+        for (which, change) in changes {
+            self.timeouts.change(which, change, clock);
+        }
+    }
+}
+
+type Changes<S> = Vec<(Which<<S as StateMachine>::Name>, Change<<S as StateMachine>::Content>)>;
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A machine's whole life, as a process over its mailbox: for [`System::spawn`](crate::System::spawn),
+/// [`System::child_process`](crate::System::child_process) and [`Home::run`](crate::Home::run).
+///
+/// What it has postponed when it ends goes to the dead letters, and who waits for an answer is told of the end.
+pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: Mailbox<S::Message>) -> Exit {
+    let shared = Arc::clone(mailbox.shared());
+    let waiting = Waiting {
+        shared: Arc::clone(&shared),
+        queue: VecDeque::new(),
+        postponed: VecDeque::new(),
+        cause: DeadLetter::Died,
+    };
+    let mut machine = Machine { data: machine, state, mailbox, waiting, timeouts: Timeouts::new() };
+    let exit = {
+        let mut work = pin!(machine.work());
+        poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(exit))) => Poll::Ready(exit),
+            Ok(Poll::Ready(Err(error))) => Poll::Ready(Exit::Fault(Fault::error(error))),
+            Err(panic) => Poll::Ready(Exit::Fault(Fault::panic(&panic))),
+        })
+        .await
+    };
+    if !exit.is_fault() {
+        machine.waiting.cause = DeadLetter::Stopped;
+    }
+    // Whoever asks from here on, or drops a reply of this machine's, is told how it ends.
+    shared.ending(&exit);
+    frame::with(|frame| frame.ending = true);
+    let failed = {
+        let mut last_words = pin!(machine.data.terminate(&exit, &machine.state));
+        poll_fn(|cx| match catch(|| last_words.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(|()| None),
+            Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
+        })
+        .await
+    };
+    failed.unwrap_or(exit)
+}

@@ -1,0 +1,105 @@
+//! What messages cost in memory: nothing for a cast, one allocation for a call.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    task::{Context as Task, Poll, Waker},
+};
+
+use allocation_counter::measure;
+use backplane::Device;
+use backplane_actor::{Actor, Context, Handle, Mailbox, Options, Reply, System, testing::Seeded};
+
+enum Count {
+    Add(u64),
+    Get(Reply<u64>),
+}
+
+async fn count(mut mailbox: Mailbox<Count>) {
+    let mut total = 0;
+    while let Some(message) = mailbox.receive().await {
+        match message {
+            Count::Add(n) => total += n,
+            Count::Get(reply) => reply.send(total),
+        }
+    }
+}
+
+struct Counter(u64);
+struct Add(u64);
+struct Get;
+
+impl Actor for Counter {
+    type Messages = (Add, Get);
+    type Error = Infallible;
+}
+
+impl Handle<Add> for Counter {
+    type Reply = ();
+
+    async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<(), Infallible> {
+        self.0 += n;
+        Ok(())
+    }
+}
+
+impl Handle<Get> for Counter {
+    type Reply = u64;
+
+    async fn handle(&mut self, _: Get, _: &mut Context<Self>) -> Result<u64, Infallible> {
+        Ok(self.0)
+    }
+}
+
+/// So many allocations in `rounds`, after as many that do not count.
+fn allocations(rounds: u64, mut round: impl FnMut()) -> u64 {
+    (0..rounds).for_each(|_| round());
+    measure(|| (0..rounds).for_each(|_| round())).count_total
+}
+
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Task::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_cast_allocates_nothing_and_a_call_once_in_a_process() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare(Options::new());
+    let mut process = pin!(home.run(Device::new(), count));
+    let casts = allocations(1000, || {
+        address.try_cast(Count::Add(1)).unwrap();
+        assert!(poll(pin!(address.cast(Count::Add(1)))).is_ready());
+        assert!(poll(process.as_mut()).is_pending());
+    });
+    assert_eq!(casts, 0);
+    let calls = allocations(1000, || {
+        let mut call = address.ask(Count::Get);
+        assert!(poll(Pin::new(&mut call)).is_pending());
+        assert!(poll(process.as_mut()).is_pending());
+        assert!(poll(Pin::new(&mut call)).is_ready());
+    });
+    assert_eq!(calls, 1000);
+}
+
+#[test]
+fn a_cast_allocates_nothing_and_a_call_once_in_an_actor_with_handlers() {
+    // The one that its own address is for, as an executor would have it.
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let (address, home) = system.prepare(Options::new());
+    let mut actor = pin!(home.run_actor(Device::new(), Counter(0)));
+    let casts = allocations(1000, || {
+        address.try_cast(Add(1)).unwrap();
+        assert!(poll(actor.as_mut()).is_pending());
+    });
+    assert_eq!(casts, 0);
+    let calls = allocations(1000, || {
+        let mut call = address.call(Get);
+        assert!(poll(Pin::new(&mut call)).is_pending());
+        assert!(poll(actor.as_mut()).is_pending());
+        assert!(poll(Pin::new(&mut call)).is_ready());
+    });
+    assert_eq!(calls, 1000);
+}

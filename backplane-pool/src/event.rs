@@ -1,0 +1,45 @@
+//! What a pool has to tell while it runs.
+
+use std::{fmt, time::Duration};
+
+use crate::registry::TaskName;
+
+/// Something that whoever runs a pool would want to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A task has been in one poll for longer than the [threshold](crate::Builder::hog_threshold), and still is. Told
+    /// once for each such poll, while it lasts.
+    Hog(Hog),
+    /// The poll that was told of as a [`Hog`](Event::Hog) is over.
+    HogEnded(Hog),
+}
+
+/// A task that keeps its worker to itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hog {
+    /// The task; `None` if it was gone before it could be asked for its name.
+    pub task: Option<TaskName>,
+    /// Its worker, from zero, over all nodes.
+    pub worker: usize,
+    /// The node that the worker works for.
+    pub node: usize,
+    /// For how long it has been seen in this one poll. The poll itself may have begun up to a look earlier.
+    pub lasted: Duration,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hog, verb) = match self {
+            Event::Hog(hog) => (hog, "keeps"),
+            Event::HogEnded(hog) => (hog, "has let go of"),
+        };
+        match &hog.task {
+            Some(task) => write!(f, "{task}")?,
+            None => f.write_str("a task")?,
+        }
+        let Hog { worker, node, lasted, .. } = hog;
+        write!(f, " {verb} worker {worker} of node {node} after {lasted:?}")
+    }
+}

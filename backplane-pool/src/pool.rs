@@ -1,0 +1,731 @@
+//! The pool, its handle, and its end.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    future::Future,
+    ops::Deref,
+    panic::Location,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use async_task::{ScheduleInfo, WithInfo};
+use backplane::{DeviceId, Line};
+
+use crate::{
+    builder::Builder,
+    counters::WorkerCounters,
+    domain::{Domain, House, Phase, schedule, with_worker},
+    registry::{Key, Site, Spawner, TaskName},
+    resident::Resident,
+    task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
+    worker::Local,
+};
+
+/// One node's part of a pool, as the pool sees it.
+#[derive(Debug)]
+pub(crate) struct Quarter {
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) workers: usize,
+    /// The number of its first worker.
+    pub(crate) first: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    house: Arc<House>,
+    quarters: OnceLock<Vec<Quarter>>,
+    /// Whose turn it is among the workers, for what comes from outside.
+    turn: AtomicUsize,
+    /// On which node a device lives, as far as it was said.
+    homes: Mutex<Homes>,
+}
+
+#[derive(Debug, Default)]
+struct Homes {
+    known: HashMap<DeviceId, (Line, usize)>,
+    /// At this size those that have ended are forgotten.
+    sweep_at: usize,
+}
+
+/// Threads that run futures.
+///
+/// A pool is its [`Handle`], which it dereferences to, and the owner of its threads besides. Dropping it drops all of
+/// its tasks, on its own threads, and waits for that; a task that keeps its worker in one poll is waited for, however long.
+/// [`shutdown`](Pool::shutdown) gives tasks the time to end, and stops waiting at a deadline. Dropped on one of its
+/// own threads, it does not wait.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use backplane_pool::Pool;
+/// let pool = Pool::new()?;
+/// let task = pool.spawn(async { 6 * 7 });
+/// assert_eq!(pool.block_on(task)?, 42);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Pool {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+    watch: Option<JoinHandle<()>>,
+}
+
+/// What a shutdown was still waiting for at its deadline.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// Tasks that had not ended, and waited for something or for their turn. They have been dropped.
+    pub waiting: Vec<TaskName>,
+    /// Tasks that were in a poll. They have been dropped after it, unless they are among the stuck.
+    pub running: Vec<TaskName>,
+    /// Tasks that did not come back from their poll. They have kept their threads, which go on, and end when they do.
+    pub stuck: Vec<TaskName>,
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, what: &str, names: &[TaskName]| {
+            if names.is_empty() {
+                return Ok(());
+            }
+            write!(f, "; {what}:")?;
+            names
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, name)| write!(f, "{} {name}", if i == 0 { "" } else { "," }))
+        };
+        f.write_str("tasks had not ended")?;
+        list(f, "waiting", &self.waiting)?;
+        list(f, "running", &self.running)?;
+        list(f, "stuck", &self.stuck)
+    }
+}
+
+impl Error for Unfinished {}
+
+/// After a shutdown's deadline, so long for polls to come back and tasks to be dropped.
+const GRACE: Duration = Duration::from_millis(100);
+
+impl Pool {
+    /// A pool for all CPUs that this process may use: a domain for each node, pinned to it.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no threads.
+    pub fn new() -> Result<Pool, crate::BuildError> {
+        Pool::builder().build()
+    }
+
+    /// Sets up a pool.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn empty(house: Arc<House>) -> Pool {
+        let (quarters, turn, homes) = (OnceLock::new(), AtomicUsize::new(0), Mutex::default());
+        let handle = Handle { shared: Arc::new(Shared { house, quarters, turn, homes }), node: None };
+        Pool { handle, threads: Vec::new(), watch: None }
+    }
+
+    pub(crate) fn keep(&mut self, thread: JoinHandle<()>) {
+        self.threads.push(thread);
+    }
+
+    pub(crate) fn open(&mut self, quarters: Vec<Quarter>, watch: JoinHandle<()>) {
+        drop(self.handle.shared.quarters.set(quarters));
+        self.watch = Some(watch);
+    }
+
+    /// What can be cloned and given away. It does not keep the pool.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Takes nothing more from outside, lets tasks end until `within` is over, and drops what is left.
+    ///
+    /// What tasks spawn from inside meanwhile is run as well. After the deadline polls have 100 ms to come back.
+    /// Must be called from a thread that is not the pool's own, or there is a task that cannot end.
+    ///
+    /// # Errors
+    ///
+    /// Names the tasks that had not ended by the deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use backplane_pool::Pool;
+    /// # let pool = Pool::builder().workers(1).build().unwrap();
+    /// pool.spawn_named("patient", std::future::pending::<()>()).detach();
+    /// let unfinished = pool.shutdown(Duration::from_millis(10)).unwrap_err();
+    /// assert_eq!(unfinished.waiting[0].name(), "patient");
+    /// ```
+    pub fn shutdown(mut self, within: Duration) -> Result<(), Unfinished> {
+        let house = Arc::clone(&self.handle.shared.house);
+        let deadline = Instant::now().checked_add(within);
+        house.enter(Phase::Draining);
+        if house.wait(deadline, |_| self.is_empty()) {
+            return Ok(());
+        }
+        house.keep_names_of_dropped();
+        let (running, mut waiting) = self.names();
+        self.drop_tasks();
+        let all_ended = house.wait(Instant::now().checked_add(GRACE), |workers| workers == 0);
+        waiting.extend(house.names_of_dropped());
+        if all_ended {
+            return if running.is_empty() && waiting.is_empty() {
+                Ok(())
+            } else {
+                Err(Unfinished { waiting, running, stuck: Vec::new() })
+            };
+        }
+        let stuck = self.names().0;
+        // Their threads are left to themselves.
+        self.threads.clear();
+        Err(Unfinished { waiting, running, stuck })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.handle.tasks() == 0
+    }
+
+    /// Who runs, and who waits.
+    fn names(&self) -> (Vec<TaskName>, Vec<TaskName>) {
+        let (mut running, mut waiting) = (Vec::new(), self.handle.task_names());
+        let mut seen = Vec::new();
+        for quarter in self.handle.quarters() {
+            for remote in quarter.domain.remotes() {
+                let polled = remote.polled();
+                // It may have moved from one worker to the next while we looked.
+                let again = polled.is_written_down() && seen.contains(&(quarter.domain.id(), polled));
+                let Some(name) = quarter.domain.name_of(polled).filter(|_| !again) else { continue };
+                seen.push((quarter.domain.id(), polled));
+                // It is on the list as well, unless this is its first poll.
+                if let Some(at) = waiting.iter().position(|waits| *waits == name) {
+                    waiting.swap_remove(at);
+                }
+                running.push(name);
+            }
+        }
+        (running, waiting)
+    }
+
+    fn drop_tasks(&self) {
+        self.handle.shared.house.enter(Phase::Dropping);
+        self.handle.quarters().iter().for_each(|quarter| quarter.domain.idle.rouse_all());
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.drop_tasks();
+        let own = self.handle.worker(|_| ()).is_some();
+        self.handle.shared.house.alarm.end();
+        if own {
+            return;
+        }
+        // A worker catches what tasks throw; there is no news in how its thread ended.
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        if let Some(watch) = self.watch.take() {
+            // A listener may own the pool.
+            if watch.thread().id() != std::thread::current().id() {
+                drop(watch.join());
+            }
+        }
+    }
+}
+
+impl Deref for Pool {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("nodes", &self.handle.quarters()).finish_non_exhaustive()
+    }
+}
+
+/// A way to a pool, and maybe to one of its nodes.
+///
+/// It does not keep the pool: what is spawned after the pool's end is a task that was cancelled. A handle
+/// [to a node](Handle::on_node) is a [`Runtime`](backplane::Runtime) on which everything stays on that node: a supervisor that is
+/// started on it has its whole subtree there.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    /// The place of the node among the domains.
+    node: Option<usize>,
+}
+
+/// There is no such node in the pool, or it has no workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchNode(
+    /// What was asked for.
+    pub usize,
+);
+
+impl fmt::Display for NoSuchNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the pool has no workers on node {}", self.0)
+    }
+}
+
+impl Error for NoSuchNode {}
+
+impl Handle {
+    fn quarters(&self) -> &[Quarter] {
+        self.shared.quarters.get().map_or(&[], |quarters| quarters)
+    }
+
+    /// With the worker that this thread is, if it is this pool's.
+    #[inline]
+    fn worker<T>(&self, f: impl FnOnce(&Local) -> T) -> Option<T> {
+        with_worker(|local| Arc::ptr_eq(&local.domain.house, &self.shared.house).then(|| f(local))).flatten()
+    }
+
+    /// The handle to a node of this pool.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of this number, or it has no workers.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let first = pool.nodes().next().unwrap();
+    /// let near = pool.on_node(first).unwrap();
+    /// let task = near.spawn(async { "here" });
+    /// assert_eq!(near.block_on(task).unwrap(), "here");
+    /// assert!(pool.on_node(999).is_err());
+    /// ```
+    pub fn on_node(&self, node: usize) -> Result<Handle, NoSuchNode> {
+        let place = self.quarters().iter().position(|quarter| quarter.domain.node == node);
+        let node = Some(place.ok_or(NoSuchNode(node))?);
+        Ok(Handle { shared: Arc::clone(&self.shared), node })
+    }
+
+    /// The nodes that have workers, by number.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.quarters().iter().map(|quarter| quarter.domain.node)
+    }
+
+    /// The node that this handle leads to, if it leads to one.
+    pub fn node(&self) -> Option<usize> {
+        self.node.and_then(|node| self.quarters().get(node)).map(|quarter| quarter.domain.node)
+    }
+
+    /// The node whose worker this thread is, if it is this pool's.
+    pub fn current_node(&self) -> Option<usize> {
+        self.worker(|local| local.domain.node)
+    }
+
+    /// What each worker has done so far.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// pool.block_on(pool.spawn(async {})).unwrap();
+    /// assert_eq!(pool.counters().iter().map(|worker| worker.polls).sum::<u64>(), 1);
+    /// ```
+    pub fn counters(&self) -> Vec<WorkerCounters> {
+        let mut all = Vec::new();
+        for quarter in self.quarters() {
+            for (at, remote) in quarter.domain.remotes().iter().enumerate() {
+                all.push(remote.counters.read(quarter.first + at, quarter.domain.node));
+            }
+        }
+        all
+    }
+
+    /// How many tasks have been spawned and have not ended.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let task = pool.spawn(std::future::pending::<()>());
+    /// assert_eq!(pool.tasks(), 1);
+    /// pool.block_on(task.cancel());
+    /// # while pool.tasks() > 0 {}
+    /// ```
+    pub fn tasks(&self) -> usize {
+        // First those that have ended: see `Domain::spawned`.
+        let ended: u64 = self.quarters().iter().map(|quarter| quarter.domain.ended()).sum();
+        let spawned: u64 = self.quarters().iter().map(|quarter| quarter.domain.spawned()).sum();
+        usize::try_from(spawned.saturating_sub(ended)).unwrap_or(usize::MAX)
+    }
+
+    /// The names of tasks that have not ended: of those that wait for something, and of all that were
+    /// [named](Handle::spawn_named). Others that wait for their first turn, or are in it, are only counted.
+    pub fn task_names(&self) -> Vec<TaskName> {
+        let shards = self.quarters().iter().flat_map(|quarter| &quarter.domain.shards);
+        shards.flat_map(|shard| shard.names()).collect()
+    }
+
+    /// Runs a future on the pool.
+    ///
+    /// On one of the pool's own threads it stays on that node, and runs there soon; from outside, the nodes take turns.
+    #[track_caller]
+    #[inline]
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.start(self.node, Site::of::<F>(Location::caller()), None, future)
+    }
+
+    /// As [`spawn`](Handle::spawn), with a name for reports: of hogs, and of what a shutdown could not wait for.
+    #[track_caller]
+    pub fn spawn_named<F>(&self, name: impl Into<Arc<str>>, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let at = Location::caller();
+        let name = TaskName::given(name.into(), at);
+        self.start(self.node, Site::of::<F>(at), Some(name), future)
+    }
+
+    /// Runs a future on a node, and only there.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of this number, or it has no workers. It is looked for each time: who spawns much on one node takes
+    /// its [handle](Handle::on_node).
+    #[track_caller]
+    pub fn spawn_on<F>(&self, node: usize, future: F) -> Result<Task<F::Output>, NoSuchNode>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let site = Site::of::<F>(Location::caller());
+        Ok(self.start(self.on_node(node)?.node, site, None, future))
+    }
+
+    /// Runs a future on the node where a device [lives](Handle::settle); where nothing is known of it, as
+    /// [`spawn`](Handle::spawn).
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let (server, handle) = (Device::new(), pool.handle());
+    /// let line = server.line();
+    /// pool.block_on(pool.spawn(async move { handle.settle(&line) })).unwrap();
+    /// let client = pool.spawn_near(&server.line(), async { "on the server's node" });
+    /// # drop(pool.block_on(client));
+    /// ```
+    #[track_caller]
+    pub fn spawn_near<F>(&self, line: &Line, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let known = self.homes(|homes| homes.known.get(&line.id()).map(|(_, node)| *node));
+        self.start(known.or(self.node), Site::of::<F>(Location::caller()), None, future)
+    }
+
+    /// Says that a device lives here: on the node of the calling worker, or of this handle. Its neighbours are then
+    /// [spawned near](Handle::spawn_near) it. `None` if there is no node to speak of. Forgotten when the device has ended.
+    pub fn settle(&self, line: &Line) -> Option<usize> {
+        let node = self.node.or_else(|| self.worker(|local| local.domain.index))?;
+        self.homes(|homes| {
+            if homes.known.len() >= homes.sweep_at.max(64) {
+                homes.known.retain(|_, (line, _)| line.is_alive());
+                homes.sweep_at = 2 * homes.known.len();
+            }
+            homes.known.insert(line.id(), (*line, node));
+        });
+        self.quarters().get(node).map(|quarter| quarter.domain.node)
+    }
+
+    fn homes<T>(&self, f: impl FnOnce(&mut Homes) -> T) -> T {
+        f(&mut self.shared.homes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a future on a worker, and runs it there: it need not be `Send`, for it never leaves that thread.
+    ///
+    /// On one of the pool's own threads it is that thread; from outside, the workers take turns. Only what is between the worker
+    /// and the caller is sent: the closure, and what the future returns.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(2).build().unwrap();
+    /// use std::{cell::Cell, rc::Rc};
+    /// let count = pool.spawn_local(|| async {
+    ///     let count = Rc::new(Cell::new(1));
+    ///     futures_lite::future::yield_now().await;
+    ///     count.set(count.get() + 1);
+    ///     count.get()
+    /// });
+    /// assert_eq!(pool.block_on(count).unwrap(), 2);
+    /// ```
+    #[track_caller]
+    pub fn spawn_local<M, F>(&self, make: M) -> Task<F::Output>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let here = self.worker(|local| {
+            let stays = self.node.is_none_or(|node| node == local.domain.index);
+            stays.then_some((local.domain.index, local.index))
+        });
+        let (node, worker) = here.flatten().unwrap_or_else(|| {
+            let (quarter, worker) = self.next_worker(self.node);
+            (quarter.domain.index, worker)
+        });
+        self.spawn_at(node, worker, Location::caller(), make)
+    }
+
+    /// Runs a future on the worker that this thread is: it need not be `Send`, for it never leaves that thread. So a task that
+    /// accepts connections, which cannot be sent, gives each a task of its own.
+    ///
+    /// # Errors
+    ///
+    /// The future, if this thread is none of this handle's workers.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(2).build().unwrap();
+    /// use std::rc::Rc;
+    /// let handle = pool.handle();
+    /// let outer = pool.spawn_local(move || async move {
+    ///     let (one, other) = (Rc::new(3), Rc::new(4));
+    ///     let inner = handle.spawn_here(async move { *one + *other });
+    ///     inner.map_err(|_| "is a worker").unwrap().await.unwrap()
+    /// });
+    /// assert_eq!(pool.block_on(outer).unwrap(), 7);
+    /// assert!(pool.spawn_here(async { "nobody runs this" }).is_err());
+    /// ```
+    #[track_caller]
+    pub fn spawn_here<F>(&self, future: F) -> Result<Task<F::Output>, F>
+    where
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let site = Site::of::<F>(Location::caller());
+        let mut given = Some(future);
+        let here = self.worker(|local| {
+            let stays = self.node.is_none_or(|node| node == local.domain.index);
+            let future = if stays { given.take()? } else { return None };
+            let pinned = u32::try_from(local.index).ok();
+            Some(self.start_here(local, site, None, pinned, Resident::<fn() -> F, F>::here(future)))
+        });
+        match (here.flatten(), given) {
+            (Some(task), _) => Ok(task),
+            (None, Some(future)) => Err(future),
+            (None, None) => unreachable!("whoever took it has made a task of it"),
+        }
+    }
+
+    /// As [`spawn_local`](Handle::spawn_local), on this worker of this domain.
+    pub(crate) fn spawn_at<M, F>(
+        &self,
+        node: usize,
+        worker: usize,
+        spawned_at: &'static Location<'static>,
+        make: M,
+    ) -> Task<F::Output>
+    where
+        M: FnOnce() -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let site = Site::of::<F>(spawned_at);
+        let pinned = u32::try_from(worker).ok();
+        let mut future = Some(Resident::new(make));
+        let here = self.worker(|local| {
+            let is_here = (local.domain.index, local.index) == (node, worker);
+            if is_here {
+                future.take().map(|future| self.start_here(local, site, None, pinned, future))
+            } else {
+                None
+            }
+        });
+        match (here.flatten(), future) {
+            (Some(task), _) => task,
+            (None, Some(future)) => {
+                self.start_there(&self.quarters()[node].domain, site, None, pinned, future)
+            }
+            (None, None) => unreachable!("whoever took it has made a task of it"),
+        }
+    }
+
+    /// Runs a closure that blocks, on a thread that is there for that: the `blocking` crate's. Cancelled before it
+    /// has begun, it never runs; afterwards it runs to its end. The pool's shutdown does not wait for it.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let read = pool.spawn_blocking(|| std::fs::read_to_string("Cargo.toml"));
+    /// assert!(pool.block_on(read).unwrap().unwrap().contains("backplane-pool"));
+    /// ```
+    pub fn spawn_blocking<T, F>(&self, f: F) -> Task<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Task::blocking(blocking::unblock(move || Outcome::new(backplane::catch(f))))
+    }
+
+    /// Runs a future on this thread until it is ready, and events and timers meanwhile.
+    ///
+    /// On one of the pool's own threads, that is, inside a task that blocks, the thread goes on to run the pool's other
+    /// tasks, so that what the future waits for can come about even if there is no other worker. The task itself is a
+    /// [hog](crate::Event::Hog) only if one of the others is, too. Its stack holds every task that blocks in turn: a few of
+    /// them are well, a thousand are not.
+    ///
+    /// # Panics
+    ///
+    /// If the future does.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let local = with_worker(|local| {
+            Arc::ptr_eq(&local.domain.house, &self.shared.house).then(|| std::rc::Rc::clone(local))
+        });
+        match local.flatten() {
+            Some(local) => local.block_on(local.run_until(future)),
+            None => async_io::block_on(future),
+        }
+    }
+
+    /// The place of each lane, and what it waits in.
+    #[cfg(feature = "uring")]
+    pub(crate) fn drivers(&self) -> Vec<(usize, usize, crate::Driver)> {
+        let mut drivers = Vec::new();
+        for (node, quarter) in self.quarters().iter().enumerate() {
+            let remotes = quarter.domain.remotes().iter().enumerate();
+            if self.node.is_none_or(|only| only == node) {
+                drivers.extend(remotes.filter_map(|(at, remote)| Some((node, at, remote.driver?))));
+            }
+        }
+        drivers
+    }
+
+    /// The number of a worker, over all nodes.
+    #[cfg(feature = "uring")]
+    pub(crate) fn number_of(&self, node: usize, worker: usize) -> usize {
+        self.quarters()[node].first + worker
+    }
+
+    /// The number of a node.
+    #[cfg(feature = "uring")]
+    pub(crate) fn node_at(&self, node: usize) -> usize {
+        self.quarters()[node].domain.node
+    }
+
+    /// The domain and the worker whose turn it is.
+    fn next_worker(&self, node: Option<usize>) -> (&Quarter, usize) {
+        let quarters = self.quarters();
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        if let Some(quarter) = node.and_then(|node| quarters.get(node)) {
+            return (quarter, turn % quarter.workers);
+        }
+        let workers: usize = quarters.iter().map(|quarter| quarter.workers).sum();
+        let mut at = turn % workers;
+        for quarter in quarters {
+            if at < quarter.workers {
+                return (quarter, at);
+            }
+            at -= quarter.workers;
+        }
+        unreachable!("below the sum of all")
+    }
+
+    #[inline]
+    fn start<F>(&self, node: Option<usize>, site: Site, name: Option<TaskName>, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let mut given = Some((name, future));
+        let here = self.worker(|local| {
+            let stays = node.is_none_or(|node| node == local.domain.index);
+            let (name, future) = if stays { given.take()? } else { return None };
+            Some(self.start_here(local, site, name, None, future))
+        });
+        match (here.flatten(), given) {
+            (Some(task), _) => task,
+            (None, Some((name, future))) => {
+                self.start_there(&self.next_worker(node).0.domain, site, name, None, future)
+            }
+            (None, None) => unreachable!("whoever took them has made a task of them"),
+        }
+    }
+
+    /// On the worker that this thread is.
+    #[inline]
+    fn start_here<F>(
+        &self,
+        local: &Local,
+        site: Site,
+        name: Option<TaskName>,
+        pinned: Option<u32>,
+        future: F,
+    ) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let refused = self.shared.house.phase() == Phase::Dropping;
+        let make = make(local.domain.id(), site, pinned, future);
+        let (runnable, task) = local.shard().enter(Spawner::Within, refused, name, make);
+        match runnable {
+            Ok(runnable) => local.schedule(runnable, false),
+            Err(runnable) => drop_untold(runnable),
+        }
+        Task::new(task)
+    }
+
+    /// From outside, or from another node.
+    fn start_there<F>(
+        &self,
+        domain: &Domain,
+        site: Site,
+        name: Option<TaskName>,
+        pinned: Option<u32>,
+        future: F,
+    ) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let refused = self.shared.house.phase() > Phase::Open && self.worker(|_| ()).is_none();
+        let make = make(domain.id(), site, pinned, future);
+        let (runnable, task) = domain.outside().enter(Spawner::Without, refused, name, make);
+        match runnable {
+            Ok(runnable) => domain.inject(runnable),
+            Err(runnable) => drop_untold(runnable),
+        }
+        Task::new(task)
+    }
+}
+
+type Made<T> = (Runnable, async_task::Task<Outcome<T>, Meta>);
+
+/// Makes a task of a future, at home in a domain.
+#[inline]
+fn make<F>(
+    home: u64,
+    site: Site,
+    pinned: Option<u32>,
+    future: F,
+) -> impl FnOnce(Option<Key>) -> Made<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    move |key| {
+        let job = Job::new(future, key, site);
+        let schedule = move |runnable: Runnable, info: ScheduleInfo| schedule(home, runnable, info);
+        let meta = Meta { key, site, pinned };
+        async_task::Builder::new().metadata(meta).spawn(move |_| job, WithInfo(schedule))
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("nodes", &self.quarters()).field("node", &self.node()).finish()
+    }
+}

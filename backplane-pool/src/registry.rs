@@ -1,0 +1,238 @@
+//! Which tasks there are: so that a shutdown can name them, and drop them.
+
+use std::{
+    fmt,
+    panic::Location,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use slab::Slab;
+
+use crate::task::Runnable;
+
+/// What a task is called, for people.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TaskName {
+    name: Name,
+    spawned_at: &'static Location<'static>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Name {
+    /// The type of its future.
+    Type(&'static str),
+    Given(Arc<str>),
+}
+
+/// Where in the source a task was spawned, and of which type its future is: what it is called when nobody has named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Site {
+    kind: &'static str,
+    at: &'static Location<'static>,
+}
+
+impl Site {
+    #[inline]
+    pub(crate) fn of<F>(at: &'static Location<'static>) -> Site {
+        Site { kind: std::any::type_name::<F>(), at }
+    }
+
+    /// What tells it from others, as words that a thread can leave for another.
+    #[inline]
+    pub(crate) fn words(self) -> [usize; 2] {
+        [self.kind.as_ptr().addr(), std::ptr::from_ref(self.at).addr()]
+    }
+}
+
+impl From<Site> for TaskName {
+    fn from(site: Site) -> TaskName {
+        TaskName { name: Name::Type(site.kind), spawned_at: site.at }
+    }
+}
+
+impl TaskName {
+    pub(crate) fn given(name: Arc<str>, spawned_at: &'static Location<'static>) -> TaskName {
+        TaskName { name: Name::Given(name), spawned_at }
+    }
+
+    /// The name it was given; without one, the type of its future.
+    pub fn name(&self) -> &str {
+        match &self.name {
+            Name::Type(name) => name,
+            Name::Given(name) => name,
+        }
+    }
+
+    /// Where in the source it was spawned.
+    pub fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.spawned_at)
+    }
+}
+
+impl fmt::Debug for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskName({self})")
+    }
+}
+
+/// Where in its domain a task is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    shard: u32,
+    entry: u32,
+}
+
+impl Key {
+    pub(crate) fn shard(self) -> usize {
+        self.shard as usize
+    }
+
+    /// As a word that is more than one.
+    #[inline]
+    pub(crate) fn to_word(self) -> u64 {
+        (u64::from(self.shard) << 32 | u64::from(self.entry)) + 2
+    }
+
+    #[inline]
+    pub(crate) fn from_word(word: u64) -> Option<Key> {
+        let word = word.checked_sub(2)?;
+        Some(Key { shard: (word >> 32) as u32, entry: word as u32 })
+    }
+}
+
+/// A part of a domain's list of tasks: what one worker has spawned and polled, or what came from outside.
+///
+/// Every task is counted. On the list are those that have a name, and those that a worker has polled and that wait: one that is
+/// done with its first poll is never written down, and one that was never polled lies in a queue, where it can be found.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    index: u32,
+    /// How many were ever spawned. Written by the worker, or under the lock.
+    spawned: AtomicU64,
+    tasks: Mutex<Tasks>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    closed: bool,
+    entries: Slab<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    waker: Waker,
+    name: TaskName,
+}
+
+/// Who spawns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spawner {
+    /// The worker whose shard it is.
+    Within,
+    Without,
+}
+
+impl Shard {
+    pub(crate) fn new(index: usize) -> Shard {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        Shard { index, spawned: AtomicU64::new(0), tasks: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) {
+        self.spawned.store(self.spawned() + 1, Ordering::Relaxed);
+    }
+
+    /// How many were ever spawned. Whoever wants to know how many are left asks first how many have ended.
+    pub(crate) fn spawned(&self) -> u64 {
+        self.spawned.load(Ordering::Relaxed)
+    }
+
+    /// Counts the task that `make` makes. Where nothing is taken any more, it is made all the same, and comes back as an
+    /// error: its future is the caller's to drop.
+    #[inline]
+    pub(crate) fn enter<T>(
+        &self,
+        from: Spawner,
+        refused: bool,
+        name: Option<TaskName>,
+        make: impl FnOnce(Option<Key>) -> (Runnable, T),
+    ) -> (Result<Runnable, Runnable>, T) {
+        if from == Spawner::Within && name.is_none() && !refused {
+            self.count();
+            let (runnable, task) = make(None);
+            return (Ok(runnable), task);
+        }
+        let mut tasks = self.lock();
+        if refused || tasks.closed {
+            drop(tasks);
+            let (runnable, task) = make(None);
+            return (Err(runnable), task);
+        }
+        self.count();
+        let key = name.as_ref().and_then(|_| self.next(&tasks));
+        let (runnable, task) = make(key);
+        if let (Some(_), Some(name)) = (key, name) {
+            tasks.entries.insert(Entry { waker: runnable.waker(), name });
+        }
+        (Ok(runnable), task)
+    }
+
+    fn next(&self, tasks: &Tasks) -> Option<Key> {
+        let entry = u32::try_from(tasks.entries.vacant_key()).ok()?;
+        Some(Key { shard: self.index, entry })
+    }
+
+    /// Writes down a task that waits. `None` when the list is closed: then the task is to be dropped.
+    pub(crate) fn insert(&self, waker: &Waker, name: TaskName) -> Option<Key> {
+        let waker = waker.clone();
+        let mut tasks = self.lock();
+        if tasks.closed {
+            return None;
+        }
+        let key = self.next(&tasks)?;
+        tasks.entries.insert(Entry { waker, name });
+        Some(key)
+    }
+
+    /// The task's future is gone.
+    pub(crate) fn remove(&self, key: Key) {
+        let entry = self.lock().entries.try_remove(key.entry as usize);
+        drop(entry);
+    }
+
+    /// Takes no more tasks.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    pub(crate) fn name(&self, key: Key) -> Option<TaskName> {
+        self.lock().entries.get(key.entry as usize).map(|entry| entry.name.clone())
+    }
+
+    pub(crate) fn names(&self) -> Vec<TaskName> {
+        self.lock().entries.iter().map(|(_, entry)| entry.name.clone()).collect()
+    }
+
+    /// Schedules every task once more, so that its worker can drop it.
+    pub(crate) fn wake_all(&self) {
+        let wakers: Vec<Waker> = {
+            let tasks = self.lock();
+            tasks.entries.iter().map(|(_, entry)| entry.waker.clone()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}

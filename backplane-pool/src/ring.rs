@@ -1,0 +1,186 @@
+//! What a lane's thread waits in: an io_uring of its own, or polling where io_uring is refused.
+//!
+//! Only compio's driver and its operations are used, on a loop of ours; tasks are the pool's. So a lane's tasks are
+//! cancelled, counted and reported as any others, and a wake from another thread never waits for the lane.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use compio::{
+    driver::{DriverType, ProactorBuilder},
+    runtime::{Runtime, RuntimeBuilder},
+};
+
+/// The driver panics where the kernel refuses to wait. So many times in a row, and it is not for want of memory just now.
+const PATIENCE: u32 = 16;
+
+/// How a lane asks the kernel to read and to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Driver {
+    /// It hands whole operations over, and hears when they are done: io_uring.
+    IoUring,
+    /// It hears when an operation would not block, and does it itself: epoll, kqueue and others.
+    Polling,
+    /// As io_uring, on Windows: completion ports.
+    Iocp,
+}
+
+impl From<DriverType> for Driver {
+    fn from(driver: DriverType) -> Driver {
+        match driver {
+            DriverType::IoUring => Driver::IoUring,
+            DriverType::Poll => Driver::Polling,
+            DriverType::IOCP => Driver::Iocp,
+        }
+    }
+}
+
+/// What [lanes](crate::Builder::lanes) are to be like.
+///
+/// ```
+/// use backplane_pool::{Driver, Lanes, Pool};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = Pool::builder().workers(1).lanes(Lanes::new().polling()).build()?;
+/// # #[cfg(unix)]
+/// assert_eq!(pool.lanes()[0].driver(), Driver::Polling);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lanes {
+    entries: u32,
+    polling: bool,
+}
+
+impl Lanes {
+    /// With io_uring wherever the kernel allows it, and with polling elsewhere.
+    pub fn new() -> Lanes {
+        Lanes { entries: 1024, polling: false }
+    }
+
+    /// How many operations a lane collects until it must hand them over; the kernel holds twice as many that are done. 1024
+    /// unless set. Where the kernel refuses so many (32,768 is its limit), lanes poll.
+    #[must_use]
+    pub fn entries(mut self, entries: u32) -> Lanes {
+        self.entries = entries;
+        self
+    }
+
+    /// With polling, whatever the kernel allows.
+    #[must_use]
+    pub fn polling(mut self) -> Lanes {
+        self.polling = true;
+        self
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        Lanes::new()
+    }
+}
+
+/// A ring, on the thread that is to wait in it.
+pub(crate) struct Ring {
+    runtime: Runtime,
+    /// Inside a turn of compio's own tasks, which cannot be begun again before it has ended.
+    running: Cell<bool>,
+}
+
+impl Ring {
+    /// With io_uring if that is wished for and the kernel allows it.
+    pub(crate) fn new(lanes: &Lanes) -> io::Result<Ring> {
+        let mut driver = ProactorBuilder::new();
+        driver.capacity(lanes.entries);
+        if lanes.polling {
+            driver.driver_type(polling());
+        }
+        let runtime = RuntimeBuilder::new().with_proactor(driver).build()?;
+        Ok(Ring { runtime, running: Cell::new(false) })
+    }
+
+    pub(crate) fn driver(&self) -> Driver {
+        self.runtime.driver_type().into()
+    }
+
+    /// Runs `future` to its end, and waits in the ring whenever it has nothing to do.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.enter(|| {
+            let bell = Arc::new(Bell {
+                rung: AtomicBool::new(false),
+                owner: thread::current().id(),
+                driver: self.runtime.waker(),
+            });
+            let waker = Waker::from(bell.clone());
+            let mut cx = Context::from_waker(&waker);
+            let mut future = pin!(future);
+            let mut refusals = 0;
+            loop {
+                bell.rung.store(false, Ordering::SeqCst);
+                if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+                    return value;
+                }
+                // Such as compio's own `spawn` has started; not if it is one of them that blocks.
+                let more = !self.running.replace(true) && {
+                    let more = self.runtime.run();
+                    self.running.set(false);
+                    more
+                };
+                let busy = more || bell.rung.load(Ordering::SeqCst);
+                let turned = backplane::catch(|| {
+                    if busy { self.runtime.poll_with(Some(Duration::ZERO)) } else { self.runtime.poll() }
+                });
+                refusals = if turned.is_ok() { 0 } else { refusals + 1 };
+                assert!(refusals < PATIENCE, "the kernel lets a lane wait no more: {turned:?}");
+            }
+        })
+    }
+}
+
+#[cfg(not(windows))]
+fn polling() -> DriverType {
+    DriverType::Poll
+}
+
+#[cfg(windows)]
+fn polling() -> DriverType {
+    DriverType::IOCP
+}
+
+/// Wakes the thread of a ring. From the thread itself it need not: it looks before it waits.
+struct Bell {
+    rung: AtomicBool,
+    owner: ThreadId,
+    driver: Waker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Bell>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Bell>) {
+        // Who rang before has woken the driver, or was the thread itself, which then does not wait.
+        if !self.rung.swap(true, Ordering::SeqCst) && thread::current().id() != self.owner {
+            self.driver.wake_by_ref();
+        }
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("driver", &self.driver()).finish_non_exhaustive()
+    }
+}

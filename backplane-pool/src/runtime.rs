@@ -1,0 +1,78 @@
+//! The pool as a [`Runtime`]: what supervisors and actors run on.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use async_io::Timer;
+use backplane::Runtime;
+
+use crate::{
+    pool::{Handle, Pool},
+    task::Task,
+};
+
+impl Runtime for Handle {
+    type Task = Task<()>;
+    type Sleep = Sleep;
+
+    fn spawn<F>(&self, future: F) -> Task<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Handle::spawn(self, future)
+    }
+
+    fn detach(&self, task: Task<()>) {
+        task.detach();
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        Sleep(Timer::at(deadline))
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Runtime for Pool {
+    type Task = Task<()>;
+    type Sleep = Sleep;
+
+    fn spawn<F>(&self, future: F) -> Task<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Handle::spawn(self, future)
+    }
+
+    fn detach(&self, task: Task<()>) {
+        task.detach();
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        Sleep(Timer::at(deadline))
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// Waits for a moment, by a timer of async-io.
+#[derive(Debug)]
+#[must_use = "a sleep does nothing unless it is awaited"]
+pub struct Sleep(Timer);
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,182 @@
+//! A thread that looks at the workers now and then, and sleeps while they do.
+//!
+//! It sees what a worker cannot: that it has been in one poll for too long. What waits behind such a poll is given to others,
+//! and the task is told of by name. While every worker sleeps, so does this thread.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    domain::{Domain, House, Remote},
+    event::{Event, Hog},
+    registry::TaskName,
+};
+
+/// The longest time between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+/// So many looks at a house asleep, and the watch sleeps as well.
+const QUIET: u32 = 2;
+
+/// Wakes the watch.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    /// The watch sleeps until somebody calls.
+    asleep: AtomicBool,
+    state: Mutex<Call>,
+    called: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Call {
+    awake: bool,
+    over: bool,
+}
+
+impl Alarm {
+    /// A worker has work again.
+    #[inline]
+    pub(crate) fn somebody_is_awake(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            self.call(|call| call.awake = true);
+        }
+    }
+
+    /// There is nothing to watch any more.
+    pub(crate) fn end(&self) {
+        self.call(|call| call.over = true);
+    }
+
+    #[cold]
+    fn call(&self, say: impl FnOnce(&mut Call)) {
+        self.asleep.store(false, Ordering::SeqCst);
+        say(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.called.notify_one();
+    }
+
+    /// Waits for so long, or until the end, which is `true`.
+    fn wait(&self, time: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.called.wait_timeout_while(state, time, |call| !call.over);
+        waited.unwrap_or_else(PoisonError::into_inner).0.over
+    }
+
+    /// Waits until somebody is awake, as `is_anybody` would say, or until the end.
+    fn sleep(&self, is_anybody: impl FnOnce() -> bool) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).awake = false;
+        self.asleep.store(true, Ordering::SeqCst);
+        if !is_anybody() {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = self.called.wait_while(state, |call| !call.awake && !call.over);
+            drop(waited);
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Somebody who hears of events.
+pub(crate) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What is watched: a domain's workers and the names of their tasks.
+pub(crate) struct Watched {
+    pub(crate) domain: Arc<Domain>,
+    /// The number of the domain's first worker.
+    pub(crate) first: usize,
+}
+
+pub(crate) struct Watch {
+    pub(crate) house: Arc<House>,
+    pub(crate) domains: Vec<Watched>,
+    pub(crate) threshold: Duration,
+    pub(crate) listener: Option<Listener>,
+}
+
+/// What a worker was seen in.
+struct Seen {
+    polls: u64,
+    since: Instant,
+    told: Option<Hog>,
+}
+
+impl Watch {
+    /// Looks until the pool has ended.
+    pub(crate) fn run(self) {
+        let look = (self.threshold / 4).clamp(Duration::from_millis(1), LOOK);
+        let start = Instant::now();
+        let unseen = |_: &Arc<Remote>| Seen { polls: u64::MAX, since: start, told: None };
+        let mut seen: Vec<Vec<Seen>> = self
+            .domains
+            .iter()
+            .map(|watched| watched.domain.remotes().iter().map(unseen).collect())
+            .collect();
+        let mut quiet = 0;
+        while !self.house.alarm.wait(look) {
+            let now = Instant::now();
+            for (watched, seen) in self.domains.iter().zip(&mut seen) {
+                self.look(now, watched, seen);
+            }
+            quiet = if self.is_anybody_awake() { 0 } else { quiet + 1 };
+            if quiet >= QUIET {
+                quiet = 0;
+                self.house.alarm.sleep(|| self.is_anybody_awake());
+            }
+        }
+    }
+
+    fn is_anybody_awake(&self) -> bool {
+        let awake = |remote: &Arc<Remote>| remote.awake.load(Ordering::SeqCst);
+        self.domains.iter().any(|watched| watched.domain.remotes().iter().any(awake))
+    }
+
+    fn look(&self, now: Instant, watched: &Watched, seen: &mut [Seen]) {
+        let mut somebody_is_stuck = false;
+        for (at, (remote, seen)) in watched.domain.remotes().iter().zip(seen).enumerate() {
+            let polls = remote.counters.polls.get();
+            let awake = remote.awake.load(Ordering::SeqCst);
+            if !awake || polls != seen.polls {
+                remote.stuck.store(false, Ordering::Relaxed);
+                if let Some(hog) = seen.told.take() {
+                    self.tell(Event::HogEnded(Hog { lasted: now - seen.since, ..hog }));
+                }
+                *seen = Seen { polls, since: now, told: None };
+                continue;
+            }
+            remote.stuck.store(true, Ordering::Relaxed);
+            somebody_is_stuck = true;
+            let lasted = now - seen.since;
+            if lasted >= self.threshold && seen.told.is_none() {
+                let task = name(watched, remote, polls);
+                let hog = Hog { task, worker: watched.first + at, node: watched.domain.node, lasted };
+                self.tell(Event::Hog(hog.clone()));
+                seen.told = Some(hog);
+            }
+        }
+        if somebody_is_stuck {
+            watched.domain.idle.notify();
+        }
+    }
+
+    /// A listener that panics is not asked to stop listening.
+    fn tell(&self, event: Event) {
+        if let Some(listener) = &self.listener {
+            drop(backplane::catch(|| listener(&event)));
+        }
+    }
+}
+
+/// The name of the task that a worker polls, if it still polls it afterwards.
+fn name(watched: &Watched, remote: &Remote, polls: u64) -> Option<TaskName> {
+    let name = watched.domain.name_of(remote.polled())?;
+    (remote.counters.polls.get() == polls).then_some(name)
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("threshold", &self.threshold).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,601 @@
+//! A worker: one thread of a domain, and what it does next.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use crossbeam_deque::{Steal, Worker};
+
+use crate::{
+    domain::{Domain, Phase, Polled, Remote},
+    idle::Woken,
+    pin::current_cpu,
+    reactor::Reactor,
+    registry::{Key, Shard, Site},
+    task::{Runnable, Since, since},
+};
+
+/// So often in a row a task may run next because the one before has woken it. Then others have their turn.
+const STREAK: u32 = 16;
+/// Every so many polls something from outside is taken, whatever waits here.
+const OUTSIDE: u32 = 61;
+/// Work of so many nanoseconds is worth waking another worker for: about what a round trip to a sleeping thread costs.
+const WAKE_NANOS: u32 = 30_000;
+/// After so many polls, work that is still waiting is offered to those who sleep.
+const BACKLOG: u32 = 8;
+/// So many sites are remembered as known to the house.
+const KNOWN: usize = 32;
+/// How long a turn should be: between two turns events and timers are looked at.
+const TURN: Duration = Duration::from_micros(250);
+/// The fewest and the most polls of a turn.
+const TURN_POLLS: (u32, u32) = (8, 256);
+
+/// The half of a worker that its thread keeps to itself.
+pub(crate) struct Local {
+    /// Its place among the workers of its domain.
+    pub(crate) index: usize,
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) remote: Arc<Remote>,
+    deque: Worker<Runnable>,
+    /// Gone when the thread has run its last task.
+    reactor: RefCell<Reactor>,
+    /// Tasks that no other worker may run.
+    pinned: RefCell<VecDeque<Runnable>>,
+    state: State,
+}
+
+/// What changes with every poll.
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the slot may hold something.
+    has_next: Cell<bool>,
+    streak: Cell<u32>,
+    tick: Cell<u32>,
+    turn: Cell<u32>,
+    pinned_waits: Cell<bool>,
+    pinned_turn: Cell<bool>,
+    /// Inside `poll`; outside, the thread waits or turns the reactor.
+    polling: Cell<bool>,
+    searching: Cell<bool>,
+    asleep_since: Cell<Option<Instant>>,
+    waker: RefCell<Option<Waker>>,
+    dropping: Cell<bool>,
+    random: Cell<u32>,
+    /// How long a poll takes, of late; the greatest number as long as there was none.
+    poll_nanos: Cell<u32>,
+    /// For how long something has been waiting in the queue, by whole turns.
+    backlog_nanos: Cell<u32>,
+    known: [Cell<[usize; 2]>; KNOWN],
+}
+
+impl Local {
+    pub(crate) fn new(
+        index: usize,
+        domain: Arc<Domain>,
+        remote: Arc<Remote>,
+        deque: Worker<Runnable>,
+        reactor: Reactor,
+    ) -> Local {
+        let state = State::default();
+        state.turn.set(64);
+        state.poll_nanos.set(u32::MAX);
+        state.random.set(index as u32 * 2 + 1);
+        Local { index, domain, remote, deque, reactor: reactor.into(), pinned: RefCell::default(), state }
+    }
+
+    /// Runs a future on this thread, and waits in what this worker waits in.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let reactor = self.reactor.borrow().clone();
+        reactor.block_on(future)
+    }
+
+    /// Nothing of a ring is left for when the thread takes its own things down.
+    pub(crate) fn leave_reactor(&self) {
+        let _ring = self.reactor.replace(Reactor::AsyncIo);
+    }
+
+    /// The shard of the tasks that this worker spawns.
+    #[inline]
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.domain.shards[self.index]
+    }
+
+    /// A task that waits for the first time is on the list from now on.
+    pub(crate) fn write_down(&self, waker: &Waker, site: Site) -> Option<Key> {
+        let key = self.shard().insert(waker, site.into());
+        if key.is_none() {
+            // Too late to wait: it is dropped in its next turn.
+            waker.wake_by_ref();
+        }
+        key
+    }
+
+    /// Takes a task that was woken or spawned on this thread.
+    #[inline]
+    pub(crate) fn schedule(&self, runnable: Runnable, woken_while_running: bool) {
+        if let Some(pinned) = runnable.metadata().pinned {
+            self.schedule_pinned(runnable, pinned as usize);
+        } else if woken_while_running {
+            // It asks for another turn, so everybody else has theirs before.
+            self.share(runnable);
+        } else {
+            self.state.has_next.set(true);
+            if let Some(before) = self.remote.next.put(runnable) {
+                self.share(before);
+            }
+        }
+        if !self.state.polling.get() {
+            self.stop_waiting();
+        }
+    }
+
+    fn share(&self, runnable: Runnable) {
+        self.deque.push(runnable);
+        if self.domain.idle.is_anybody_to_wake() && self.is_worth_a_wake() {
+            self.domain.idle.hint();
+        }
+    }
+
+    /// Whether what waits here would, by what polls took lately, take longer than it takes another worker to wake up. A worker
+    /// that has polled nothing yet thinks so. If it is wrong, and one poll is long after many short ones, the watch sees that.
+    fn is_worth_a_wake(&self) -> bool {
+        let waiting = u32::try_from(self.deque.len()).unwrap_or(u32::MAX);
+        waiting.saturating_mul(self.state.poll_nanos.get()) >= WAKE_NANOS
+    }
+
+    /// After a turn: what has been waiting without a break for as long as it takes to wake somebody, would go on to.
+    fn call_for_help(&self, took: Duration) {
+        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+        let waited = self.state.backlog_nanos.get().saturating_add(took);
+        let enough = waited >= WAKE_NANOS && !self.deque.is_empty();
+        self.state.backlog_nanos.set(if enough { 0 } else { waited });
+        if enough {
+            self.domain.idle.hint();
+        }
+    }
+
+    /// So many polls have taken so long.
+    fn learn(&self, polls: u32, took: Duration) {
+        if let Some(each) = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).checked_div(polls) {
+            let before = self.state.poll_nanos.get();
+            self.state.poll_nanos.set(if before == u32::MAX { each } else { before - before / 4 + each / 4 });
+        }
+    }
+
+    #[cold]
+    fn schedule_pinned(&self, runnable: Runnable, worker: usize) {
+        if worker == self.index {
+            self.pinned.borrow_mut().push_back(runnable);
+            self.state.pinned_waits.set(true);
+        } else if let Some(remote) = self.domain.remotes().get(worker) {
+            drop(remote.inbox.push(runnable));
+            self.domain.idle.rouse(worker);
+        }
+    }
+
+    /// An event has come in while this thread was turning the reactor: it has work now.
+    #[cold]
+    fn stop_waiting(&self) {
+        self.wake_up();
+        let waker = self.state.waker.borrow().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Runs tasks until the pool has ended and all its tasks are gone.
+    pub(crate) async fn run(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    /// Runs tasks until `future` is ready: for a task that blocks on it, on this thread.
+    pub(crate) async fn run_until<F: Future>(&self, future: F) -> F::Output {
+        /// Whoever was to wake this worker, meant the one that goes on.
+        struct Leave<'a>(&'a Local, Polled);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.wake_up();
+                self.0.stop_searching();
+                self.0.state.polling.set(true);
+                self.0.remote.polls(self.1);
+            }
+        }
+        let _leave = Leave(self, self.remote.polled());
+        let mut future = std::pin::pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(value),
+            Poll::Pending => self.poll(cx).map(|()| unreachable!("a task that blocks is still there")),
+        })
+        .await
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state.polling.set(true);
+        self.wake_up();
+        let polled = self.turn(cx);
+        if polled.is_pending() {
+            let mut waker = self.state.waker.borrow_mut();
+            match &mut *waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        self.state.polling.set(false);
+        polled
+    }
+
+    fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = self.state.turn.get();
+        let begin = Instant::now();
+        let mut polls = 0;
+        while polls < turn {
+            if self.domain.house.phase() == Phase::Dropping {
+                return self.poll_dropping(cx);
+            }
+            let Some(runnable) = self.find() else {
+                let now = Instant::now();
+                if self.sleep(cx, now) {
+                    self.learn(polls, now - begin);
+                    self.look_where_we_are(polls);
+                    return Poll::Pending;
+                }
+                continue;
+            };
+            self.stop_searching();
+            // What has not been taken care of by now is worth waking somebody for.
+            if polls % BACKLOG == BACKLOG - 1
+                && self.domain.idle.is_anybody_to_wake()
+                && self.is_worth_a_wake()
+            {
+                self.domain.idle.hint();
+            }
+            self.run_one(runnable);
+            polls += 1;
+        }
+        self.look_where_we_are(polls);
+        // Long polls make short turns.
+        let took = begin.elapsed();
+        self.learn(polls, took);
+        self.call_for_help(took);
+        let (fewest, most) = TURN_POLLS;
+        self.state.turn.set(if took > TURN { (turn / 2).max(fewest) } else { (turn + turn / 4).min(most) });
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    #[inline]
+    fn run_one(&self, runnable: Runnable) {
+        let meta = runnable.metadata();
+        let polled = Polled::new(meta.key, meta.site);
+        self.know(meta.site);
+        self.remote.polls(polled);
+        self.remote.counters.polls.add(1);
+        if backplane::catch(|| runnable.run()).is_err() {
+            self.lose();
+        }
+        self.remote.polls(Polled::default());
+        let since = since();
+        if since != Since::default() {
+            self.heard(since);
+        }
+    }
+
+    /// Sites that were seen lately are known to the house.
+    #[inline]
+    fn know(&self, site: Site) {
+        let words = site.words();
+        let place = &self.state.known[((words[1] >> 3) ^ (words[1] >> 9)) % KNOWN];
+        if place.get() != words {
+            place.set(words);
+            self.domain.house.know(site);
+        }
+    }
+
+    /// A task is dropped where it may be: on a worker of its domain, and a pinned one on its own.
+    fn discard(&self, runnable: Runnable) {
+        let site = runnable.metadata().site;
+        if backplane::catch(|| drop(runnable)).is_err() {
+            self.lose();
+        }
+        let since = since();
+        if since.key().is_none() {
+            self.domain.house.dropped(site);
+        }
+        self.heard(since);
+    }
+
+    #[inline]
+    fn heard(&self, since: Since) {
+        if since.has_ended() {
+            if let Some(key) = since.key()
+                && let Some(shard) = self.domain.shards.get(key.shard())
+            {
+                shard.remove(key);
+            }
+            self.remote.counters.ended.add_after(1);
+            if self.domain.house.phase() > Phase::Open {
+                self.one_less();
+            }
+        }
+        if since.lost {
+            self.lose();
+        }
+    }
+
+    /// Somebody waits for the last task.
+    #[cold]
+    fn one_less(&self) {
+        if self.domain.is_empty() {
+            self.domain.house.tell();
+            if self.domain.house.phase() == Phase::Dropping {
+                self.domain.idle.rouse_all();
+            }
+        }
+    }
+
+    #[cold]
+    fn lose(&self) {
+        self.remote.counters.lost_panics.add(1);
+    }
+
+    /// The next task, wherever it is; stolen if need be.
+    #[inline]
+    fn find(&self) -> Option<Runnable> {
+        let tick = self.state.tick.get().wrapping_add(1);
+        self.state.tick.set(tick);
+        if tick.is_multiple_of(OUTSIDE)
+            && let Some(runnable) = self.take_from_outside()
+        {
+            return Some(runnable);
+        }
+        if self.state.pinned_waits.get()
+            && let Some(runnable) = self.find_pinned()
+        {
+            return Some(runnable);
+        }
+        let streak = self.state.streak.get();
+        if self.state.has_next.get() && streak < STREAK {
+            self.state.has_next.set(false);
+            if let Some(runnable) = self.remote.next.take() {
+                self.state.streak.set(streak + 1);
+                self.remote.counters.next.add(1);
+                return Some(runnable);
+            }
+        }
+        self.state.streak.set(0);
+        if let Some(runnable) = self.deque.pop() {
+            return Some(runnable);
+        }
+        self.find_elsewhere()
+    }
+
+    fn find_pinned(&self) -> Option<Runnable> {
+        // Every other time, so that neither kind starves the other.
+        if !self.state.pinned_turn.replace(!self.state.pinned_turn.get()) {
+            return None;
+        }
+        let mut pinned = self.pinned.borrow_mut();
+        let runnable = pinned.pop_front();
+        self.state.pinned_waits.set(!pinned.is_empty());
+        runnable
+    }
+
+    /// What others have left for this worker, or for any.
+    fn take_from_outside(&self) -> Option<Runnable> {
+        self.empty_inbox();
+        loop {
+            match self.domain.injector().steal() {
+                Steal::Success(runnable) => {
+                    self.remote.counters.from_outside.add(1);
+                    return Some(runnable);
+                }
+                Steal::Empty => return None,
+                Steal::Retry => {}
+            }
+        }
+    }
+
+    fn empty_inbox(&self) {
+        while let Ok(runnable) = self.remote.inbox.pop() {
+            self.pinned.borrow_mut().push_back(runnable);
+            self.state.pinned_waits.set(true);
+            self.remote.counters.from_outside.add(1);
+        }
+    }
+
+    /// With nothing in its own queue.
+    fn find_elsewhere(&self) -> Option<Runnable> {
+        self.state.backlog_nanos.set(0);
+        self.empty_inbox();
+        if self.state.pinned_waits.get() {
+            self.state.pinned_turn.set(true);
+            if let Some(runnable) = self.find_pinned() {
+                return Some(runnable);
+            }
+        }
+        if self.state.has_next.replace(false)
+            && let Some(runnable) = self.remote.next.take()
+        {
+            self.remote.counters.next.add(1);
+            return Some(runnable);
+        }
+        let before = self.deque.len();
+        loop {
+            match self.domain.injector().steal_batch_and_pop(&self.deque) {
+                Steal::Success(runnable) => {
+                    let taken = 1 + self.deque.len().saturating_sub(before);
+                    self.remote.counters.from_outside.add(taken as u64);
+                    return Some(runnable);
+                }
+                Steal::Empty => break,
+                Steal::Retry => {}
+            }
+        }
+        self.steal()
+    }
+
+    fn steal(&self) -> Option<Runnable> {
+        let remotes = self.domain.remotes();
+        if remotes.len() < 2 {
+            return None;
+        }
+        if !self.state.searching.replace(true) {
+            self.domain.idle.search();
+        }
+        let start = self.random(remotes.len());
+        for remote in remotes[start..].iter().chain(&remotes[..start]) {
+            if Arc::ptr_eq(remote, &self.remote) {
+                continue;
+            }
+            let stolen = loop {
+                match remote.stealer.steal_batch_and_pop(&self.deque) {
+                    Steal::Success(runnable) => break Some(runnable),
+                    Steal::Empty => break None,
+                    Steal::Retry => {}
+                }
+            };
+            let behind_a_stuck_one =
+                || if remote.stuck.load(Ordering::Relaxed) { remote.next.take() } else { None };
+            if let Some(runnable) = stolen.or_else(behind_a_stuck_one) {
+                self.remote.counters.steals.add(1);
+                return Some(runnable);
+            }
+        }
+        None
+    }
+
+    fn random(&self, below: usize) -> usize {
+        // Xorshift: where to begin is all it decides.
+        let mut word = self.state.random.get();
+        word ^= word << 13;
+        word ^= word >> 17;
+        word ^= word << 5;
+        self.state.random.set(word);
+        word as usize % below
+    }
+
+    #[inline]
+    fn stop_searching(&self) {
+        if self.state.searching.get() {
+            self.found();
+        }
+    }
+
+    #[cold]
+    fn found(&self) {
+        self.state.searching.set(false);
+        // The last who searched passes the search on, if there is more (`idle`, invariant 2).
+        if self.domain.idle.found() && self.is_there_more() {
+            self.domain.idle.notify();
+        }
+    }
+
+    /// Whether there is anything that this worker or another could take.
+    fn is_there_more(&self) -> bool {
+        let stealable = |remote: &Arc<Remote>| !remote.stealer.is_empty();
+        !self.domain.injector().is_empty() || self.domain.remotes().iter().any(stealable)
+    }
+
+    /// Falls asleep, unless there is something after all.
+    fn sleep(&self, cx: &Context<'_>, now: Instant) -> bool {
+        if !self.state.searching.replace(true) {
+            self.domain.idle.search();
+        }
+        self.remote.awake.store(false, Ordering::SeqCst);
+        self.state.searching.set(false);
+        self.state.asleep_since.set(Some(now));
+        self.domain.idle.sleep(self.index, cx.waker());
+        // Between the search and the sleep something may have come (`idle`, invariant 1).
+        let woken = self.is_there_more()
+            || !self.remote.inbox.is_empty()
+            || self.domain.house.phase() == Phase::Dropping && !self.state.dropping.get();
+        if woken {
+            self.wake_up();
+            // It stays the one on whom others have relied, and passes the search on (`idle`, invariant 2).
+            if !self.state.searching.replace(true) {
+                self.domain.idle.search();
+            }
+        }
+        !woken
+    }
+
+    /// Awake, if it was not.
+    #[inline]
+    fn wake_up(&self) {
+        if let Some(since) = self.state.asleep_since.take() {
+            self.wake_up_from(since);
+        }
+    }
+
+    fn wake_up_from(&self, since: Instant) {
+        self.remote.awake.store(true, Ordering::SeqCst);
+        let counters = &self.remote.counters;
+        if self.domain.idle.leave(self.index) == Woken::Notified {
+            self.state.searching.set(true);
+            counters.wakes.add(1);
+        }
+        counters.parks.add(1);
+        counters.parked_nanos.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.domain.house.alarm.somebody_is_awake();
+    }
+
+    /// Pinned threads never leave their node; others are seen here.
+    fn look_where_we_are(&self, polls: u32) {
+        if polls > 0 && current_cpu().is_some_and(|cpu| !self.domain.cpus.contains(cpu)) {
+            self.remote.counters.off_node_polls.add(polls.into());
+        }
+    }
+
+    /// Drops every task it can find, until the domain has none.
+    #[cold]
+    fn poll_dropping(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stop_searching();
+        if !self.state.dropping.replace(true) {
+            self.shard().close();
+            self.shard().wake_all();
+            // Whoever is first closes the door for all; whoever is second finds it so.
+            self.domain.outside().close();
+            self.domain.outside().wake_all();
+        }
+        loop {
+            while let Some(runnable) = self.find_for_dropping() {
+                self.discard(runnable);
+            }
+            if self.domain.is_empty() {
+                self.stop_searching();
+                self.domain.idle.rouse_all();
+                return Poll::Ready(());
+            }
+            if self.sleep(cx, Instant::now()) {
+                // The last task may have gone before this one slept.
+                if !self.domain.is_empty() {
+                    return Poll::Pending;
+                }
+                self.wake_up();
+            }
+        }
+    }
+
+    fn find_for_dropping(&self) -> Option<Runnable> {
+        self.empty_inbox();
+        let pinned = self.pinned.borrow_mut().pop_front();
+        pinned
+            .or_else(|| self.remote.next.take())
+            .or_else(|| self.deque.pop())
+            .or_else(|| self.find_elsewhere())
+    }
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local")
+            .field("index", &self.index)
+            .field("domain", &self.domain)
+            .finish_non_exhaustive()
+    }
+}

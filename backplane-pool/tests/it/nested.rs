@@ -1,0 +1,99 @@
+//! Tasks that block their thread on other tasks.
+
+use std::{sync::mpsc, time::Duration};
+
+use backplane_pool::Handle;
+
+use crate::support::pool;
+
+#[test]
+fn a_task_may_block_on_another_even_on_the_only_worker() {
+    let pool = pool(1);
+    let handle = pool.handle();
+    let task = pool.spawn(async move {
+        let inner = handle.spawn(async { 1 });
+        handle.block_on(inner).unwrap() + 1
+    });
+    assert_eq!(pool.block_on(task).unwrap(), 2);
+}
+
+fn deeper(handle: Handle, depth: u32) -> u32 {
+    if depth == 0 {
+        return 0;
+    }
+    let inner = handle.clone();
+    let task = handle.spawn(async move { deeper(inner, depth - 1) });
+    handle.block_on(task).unwrap() + 1
+}
+
+#[test]
+fn blocking_may_be_nested_as_deep_as_the_stack_is() {
+    let pool = pool(1);
+    let handle = pool.handle();
+    assert_eq!(pool.block_on(pool.spawn(async move { deeper(handle, 50) })).unwrap(), 50);
+}
+
+#[test]
+fn while_a_task_blocks_the_others_are_woken_and_run() {
+    let pool = pool(1);
+    let (send, receive) = async_channel::bounded::<u32>(1);
+    let (answer, answered) = async_channel::bounded::<u32>(1);
+    pool.spawn(async move {
+        while let Ok(n) = receive.recv().await {
+            answer.send(n + 1).await.unwrap();
+        }
+    })
+    .detach();
+    let handle = pool.handle();
+    let task = pool.spawn(async move {
+        handle.block_on(async {
+            let mut sum = 0;
+            for n in 0..100 {
+                send.send(n).await.unwrap();
+                sum += answered.recv().await.unwrap();
+            }
+            sum
+        })
+    });
+    assert_eq!(pool.block_on(task).unwrap(), 5050);
+}
+
+#[test]
+fn timers_and_outside_wakes_reach_a_task_that_blocks() {
+    let pool = pool(1);
+    let handle = pool.handle();
+    let (send, receive) = async_channel::bounded::<u32>(1);
+    let (says, blocks) = mpsc::channel();
+    let task = pool.spawn(async move {
+        handle.block_on(async {
+            async_io::Timer::after(Duration::from_millis(1)).await;
+            says.send(()).unwrap();
+            receive.recv().await.unwrap()
+        })
+    });
+    blocks.recv().unwrap();
+    send.send_blocking(9).unwrap();
+    assert_eq!(pool.block_on(task).unwrap(), 9);
+    assert_eq!(pool.block_on(pool.spawn(async { 1 })).unwrap(), 1, "and the worker goes on afterwards");
+}
+
+#[test]
+fn a_stranger_that_blocks_a_worker_does_not_keep_what_waits_behind_it() {
+    // Not ours to block on, so the worker runs nothing meanwhile; what it had to run next is taken by the other one.
+    let pool = pool(2);
+    let handle = pool.handle();
+    let task = pool.spawn(async move {
+        let inner = handle.spawn(async { 1 });
+        futures_lite::future::block_on(inner).unwrap()
+    });
+    assert_eq!(pool.block_on(task).unwrap(), 1);
+}
+
+#[test]
+fn a_panic_in_what_a_task_blocks_on_is_that_tasks() {
+    let pool = pool(1);
+    let handle = pool.handle();
+    let task = pool.spawn(async move { handle.block_on(async { panic!("inside") }) });
+    assert!(pool.block_on::<_>(task).map(|(): ()| ()).is_err());
+    assert_eq!(pool.block_on(pool.spawn(async { 1 })).unwrap(), 1);
+}

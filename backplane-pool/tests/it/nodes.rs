@@ -1,0 +1,181 @@
+//! Nodes, and what is given to one.
+
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    sync::{Arc, Mutex, mpsc},
+};
+
+use backplane_pool::{BuildError, CpuSet, Pinning, Pool, Topology, current_cpu};
+use futures_lite::future::yield_now;
+
+use crate::support::{pool, two_nodes};
+
+#[test]
+fn a_task_on_a_node_stays_there_whoever_wakes_it_and_so_do_its_children() {
+    let pool = two_nodes();
+    for node in [0, 7] {
+        let (send, receive) = async_channel::bounded::<()>(1);
+        let handle = pool.handle();
+        let task = pool.spawn_on(node, async move {
+            let mut seen = BTreeSet::new();
+            while receive.recv().await.is_ok() {
+                seen.insert(handle.current_node());
+                let child = handle.clone();
+                seen.insert(handle.spawn(async move { child.current_node() }).await.unwrap());
+            }
+            seen
+        });
+        let task = task.unwrap();
+        for waker in [0, 7, 0, 7] {
+            for _ in 0..20 {
+                let send = send.clone();
+                pool.block_on(pool.spawn_on(waker, async move { send.send(()).await }).unwrap())
+                    .unwrap()
+                    .unwrap();
+            }
+            send.send_blocking(()).unwrap();
+        }
+        drop(send);
+        assert_eq!(pool.block_on(task).unwrap(), BTreeSet::from([Some(node)]));
+    }
+}
+
+#[test]
+fn work_is_not_stolen_from_another_node() {
+    let pool = two_nodes();
+    let near = pool.on_node(7).unwrap();
+    let handle = near.clone();
+    let nodes = near.spawn(async move {
+        let tasks: Vec<_> = (0..500)
+            .map(|_| {
+                let here = handle.clone();
+                handle.spawn(async move {
+                    yield_now().await;
+                    here.current_node()
+                })
+            })
+            .collect();
+        let mut nodes = BTreeSet::new();
+        for task in tasks {
+            nodes.insert(task.await.unwrap());
+        }
+        nodes
+    });
+    assert_eq!(pool.block_on(nodes).unwrap(), BTreeSet::from([Some(7)]));
+    let counters = pool.counters();
+    assert_eq!(
+        counters.iter().map(|worker| (worker.worker, worker.node)).collect::<Vec<_>>(),
+        [(0, 0), (1, 0), (2, 7), (3, 7)]
+    );
+    assert!(counters[..2].iter().all(|worker| worker.polls == 0), "{counters:?}");
+}
+
+#[test]
+fn what_comes_from_outside_goes_to_every_node_in_turn() {
+    let pool = two_nodes();
+    let nodes: BTreeSet<_> = (0..8)
+        .map(|_| {
+            let handle = pool.handle();
+            pool.block_on(pool.spawn(async move { handle.current_node() })).unwrap()
+        })
+        .collect();
+    assert_eq!(nodes, BTreeSet::from([Some(0), Some(7)]));
+    assert_eq!(pool.current_node(), None);
+}
+
+#[test]
+fn a_node_that_is_not_there_is_an_error() {
+    let pool = two_nodes();
+    assert_eq!(
+        pool.spawn_on(1, pending::<()>()).unwrap_err().to_string(),
+        "the pool has no workers on node 1"
+    );
+    assert_eq!(pool.nodes().collect::<Vec<_>>(), [0, 7]);
+    assert_eq!(pool.on_node(7).unwrap().node(), Some(7));
+    assert_eq!(pool.node(), None);
+}
+
+#[test]
+fn workers_are_pinned_before_their_first_task_and_told_of() {
+    let cpus = Topology::system().cpus();
+    let cpu = cpus.iter().next().unwrap();
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let stops = Arc::new(Mutex::new(Vec::new()));
+    let (started, stopped) = (Arc::clone(&starts), Arc::clone(&stops));
+    let pool = Pool::builder()
+        .topology(Topology::from_nodes([(3, [cpu])]))
+        .pinning(Pinning::Cpu)
+        .workers_per_node(2)
+        .on_start(move |info| started.lock().unwrap().push((info.worker, info.node, current_cpu())))
+        .on_stop(move |info| stopped.lock().unwrap().push(info.worker))
+        .build()
+        .unwrap();
+    for _ in 0..20 {
+        let on = pool.block_on(pool.spawn(async { current_cpu() })).unwrap();
+        assert!(on.is_none_or(|on| on == cpu));
+    }
+    assert_eq!(pool.counters().iter().map(|worker| worker.off_node_polls).sum::<u64>(), 0);
+    drop(pool);
+    let mut starts = starts.lock().unwrap().clone();
+    starts.sort_unstable();
+    assert_eq!(starts.iter().map(|(worker, node, _)| (*worker, *node)).collect::<Vec<_>>(), [(0, 3), (1, 3)]);
+    assert!(starts.iter().all(|(_, _, on)| on.is_none_or(|on| on == cpu)));
+    let mut stops = stops.lock().unwrap().clone();
+    stops.sort_unstable();
+    assert_eq!(stops, [0, 1]);
+}
+
+#[test]
+fn polls_on_a_cpu_of_another_node_are_counted() {
+    // A node that says it is where no CPU is, so that every poll is off it.
+    let topology = Topology::from_nodes([(0, [100_000])]);
+    let pool = Pool::builder().topology(topology).pinning(Pinning::None).build().unwrap();
+    pool.block_on(pool.spawn(async {})).unwrap();
+    pool.block_on(async {
+        // Counted at the end of the worker's turn.
+        while pool.counters()[0].off_node_polls == 0 && current_cpu().is_some() {
+            yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_pool_that_cannot_be_is_an_error_and_leaves_no_thread() {
+    assert!(matches!(Pool::builder().workers(0).build(), Err(BuildError::NoWorkers)));
+    let nowhere = Topology::from_nodes([] as [(usize, [usize; 0]); 0]);
+    assert!(matches!(Pool::builder().topology(nowhere).build(), Err(BuildError::NoWorkers)));
+    if cfg!(target_os = "linux") {
+        let here = Topology::system().cpus().iter().next().unwrap();
+        let topology = Topology::from_nodes([(0, here), (1, 1000)].map(|(node, cpu)| (node, [cpu])));
+        let (stops, stopped) = mpsc::channel();
+        let stops = Mutex::new(stops);
+        let build = Pool::builder()
+            .topology(topology.clone())
+            .pinning(Pinning::Node)
+            .on_start(move |info| stops.lock().unwrap().send(info.worker).unwrap())
+            .build();
+        assert!(matches!(build, Err(BuildError::Pin { node: 1, .. })));
+        assert!(stopped.recv().is_err(), "none has begun");
+        // The default is a wish.
+        let pool = Pool::builder().topology(topology).build().unwrap();
+        assert_eq!(pool.counters().len(), 2);
+    }
+}
+
+#[test]
+fn workers_are_dealt_to_nodes_in_turn_as_long_as_cpus_last() {
+    let topology = Topology::from_nodes([(0, 0..1), (1, 1..5)]);
+    let on = |workers: usize| {
+        let pool = Pool::builder().topology(topology.clone()).pinning(Pinning::None).workers(workers);
+        let pool = pool.build().unwrap();
+        let counters = pool.counters();
+        [0, 1].map(|node| counters.iter().filter(|worker| worker.node == node).count())
+    };
+    assert_eq!(on(1), [1, 0]);
+    assert_eq!(on(2), [1, 1]);
+    assert_eq!(on(5), [1, 4]);
+    assert_eq!(on(7), [2, 5]);
+    assert!(!CpuSet::from_iter([1]).is_empty());
+    assert_eq!(pool(3).counters().len(), 3);
+}

@@ -1,0 +1,227 @@
+//! How a pool ends.
+
+use std::{
+    future::pending,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use backplane_pool::{JoinError, Pool};
+use futures_lite::future::yield_now;
+
+use crate::support::{Drops, pool, two_nodes};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_shutdown_lets_tasks_end_and_what_they_spawn_as_well() {
+    let pool = pool(2);
+    let (send, receive) = mpsc::channel();
+    for at in 0..100 {
+        let (send, handle) = (send.clone(), pool.handle());
+        pool.spawn(async move {
+            async_io::Timer::after(Duration::from_millis(2)).await;
+            let last = handle.spawn(async move {
+                yield_now().await;
+                at
+            });
+            send.send(last.await.unwrap()).unwrap();
+        })
+        .detach();
+    }
+    drop(send);
+    let handle = pool.handle();
+    let begin = Instant::now();
+    pool.shutdown(LONG).unwrap();
+    assert!(begin.elapsed() < LONG);
+    let mut all: Vec<i32> = receive.iter().collect();
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..100));
+    assert!(matches!(futures_lite::future::block_on(handle.spawn(async {})), Err(JoinError::Cancelled)));
+}
+
+#[test]
+fn a_shutdown_names_what_waited_and_what_ran_and_drops_both() {
+    let pool = pool(2);
+    let (drops, _dropped) = Drops::new();
+    let guard = drops.guard();
+    pool.spawn_named("patient", async move {
+        let _guard = guard;
+        pending::<()>().await
+    })
+    .detach();
+    let (says, running) = mpsc::channel();
+    let guard = drops.guard();
+    let busy = pool.spawn_named("restless", async move {
+        let _guard = guard;
+        says.send(()).unwrap();
+        loop {
+            yield_now().await;
+        }
+    });
+    running.recv().unwrap();
+    busy.detach();
+    let unfinished = pool.shutdown(Duration::from_millis(5)).unwrap_err();
+    assert!(unfinished.stuck.is_empty(), "{unfinished}");
+    let mut names: Vec<_> =
+        unfinished.waiting.iter().chain(&unfinished.running).map(|task| task.name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["patient", "restless"]);
+    assert!(unfinished.waiting.iter().any(|task| task.name() == "patient"));
+    assert_eq!(drops.count(), 2);
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_task_that_is_stuck_and_names_it() {
+    let pool = pool(1);
+    let (drops, dropped) = Drops::new();
+    let (says, running) = mpsc::channel();
+    let (let_go, wait) = mpsc::channel::<()>();
+    let guard = drops.guard();
+    pool.spawn_named("stuck", async move {
+        let _guard = guard;
+        says.send(()).unwrap();
+        wait.recv().unwrap();
+    })
+    .detach();
+    running.recv().unwrap();
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(unfinished.stuck[0].name(), "stuck");
+    assert!(unfinished.to_string().contains("; stuck: stuck ("), "{unfinished}");
+    assert_eq!(drops.count(), 0);
+    let_go.send(()).unwrap();
+    dropped.recv().unwrap();
+}
+
+#[test]
+fn a_shutdown_names_tasks_that_nobody_named_even_those_that_never_had_a_turn() {
+    async fn waits() {
+        pending::<()>().await
+    }
+    async fn never_polled(_guard: crate::support::Dropped) {
+        unreachable!("somebody is before it")
+    }
+    async fn keeps(says: mpsc::Sender<()>, handle: backplane_pool::Handle) {
+        says.send(()).unwrap();
+        // Until not even those within may spawn any more, which is when tasks are dropped.
+        while !handle.spawn(async {}).is_finished() {
+            std::thread::yield_now();
+        }
+    }
+    let pool = pool(1);
+    let (drops, dropped) = Drops::new();
+    let (says, running) = mpsc::channel();
+    pool.spawn(waits()).detach();
+    pool.spawn(keeps(says, pool.handle())).detach();
+    running.recv().unwrap();
+    (0..3).for_each(|_| pool.spawn(never_polled(drops.guard())).detach());
+    assert!(pool.tasks() >= 5);
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(drops.count(), 3);
+    drop(dropped);
+    let waiting: Vec<_> = unfinished.waiting.iter().map(|task| task.name()).collect();
+    assert_eq!(waiting.iter().filter(|name| name.contains("::never_polled")).count(), 3, "{unfinished}");
+    assert_eq!(waiting.iter().filter(|name| name.contains("::waits")).count(), 1, "{unfinished}");
+    assert!(unfinished.waiting.iter().all(|task| task.spawned_at().file().ends_with("shutdown.rs")));
+}
+
+#[test]
+fn dropping_a_pool_drops_its_tasks_on_its_own_threads() {
+    let pool = Pool::builder().workers(2).thread_name("own").build().unwrap();
+    let (drops, dropped) = Drops::new();
+    for at in 0..100 {
+        let guard = drops.guard();
+        let task = async move {
+            let _guard = guard;
+            if at % 2 == 0 {
+                yield_now().await;
+            }
+            pending::<()>().await
+        };
+        pool.spawn(task).detach();
+    }
+    let guards: Vec<_> = (0..10).map(|_| drops.guard()).collect();
+    for guard in guards {
+        pool.spawn_local(move || async move {
+            let _both = (guard, std::rc::Rc::new(()));
+            pending::<()>().await
+        })
+        .detach();
+    }
+    drop(pool);
+    assert_eq!(drops.count(), 110);
+    drop(drops);
+    assert!(dropped.iter().all(|(_, name)| name.is_some_and(|name| name.starts_with("own-"))));
+}
+
+#[test]
+fn whoever_awaits_a_task_of_a_pool_that_ends_hears_that_it_was_cancelled() {
+    let pool = pool(1);
+    let task = pool.spawn(pending::<()>());
+    drop(pool);
+    assert!(matches!(futures_lite::future::block_on(task), Err(JoinError::Cancelled)));
+}
+
+#[test]
+fn what_is_spawned_by_a_destructor_while_the_pool_ends_is_cancelled() {
+    let pool = pool(1);
+    let (send, receive) = mpsc::channel();
+    struct Spawns(backplane_pool::Handle, mpsc::Sender<backplane_pool::Task<()>>);
+    impl Drop for Spawns {
+        fn drop(&mut self) {
+            drop(self.1.send(self.0.spawn(pending())));
+        }
+    }
+    let spawns = Spawns(pool.handle(), send);
+    pool.spawn(async move {
+        let _spawns = spawns;
+        pending::<()>().await
+    })
+    .detach();
+    drop(pool);
+    let task = receive.recv().unwrap();
+    assert!(matches!(futures_lite::future::block_on(task), Err(JoinError::Cancelled)));
+}
+
+#[test]
+fn a_pool_may_be_dropped_by_one_of_its_own_tasks() {
+    let pool = pool(2);
+    let (drops, dropped) = Drops::new();
+    let guard = drops.guard();
+    pool.spawn(async move {
+        let _guard = guard;
+        pending::<()>().await
+    })
+    .detach();
+    let handle = pool.handle();
+    handle.spawn(async move { drop(pool) }).detach();
+    dropped.recv().unwrap();
+}
+
+#[test]
+fn pools_come_and_go_while_tasks_of_others_wake_theirs() {
+    let steady = two_nodes();
+    for _ in 0..50 {
+        let passing = pool(2);
+        let (send, receive) = async_channel::bounded::<u32>(1);
+        let there = passing.spawn(async move { receive.recv().await });
+        let here = steady.spawn(async move { send.send(1).await });
+        steady.block_on(here).unwrap().unwrap();
+        assert_eq!(steady.block_on(there).unwrap(), Ok(1));
+        let (send, receive) = async_channel::bounded::<u32>(1);
+        passing.spawn(async move { receive.recv().await }).detach();
+        let wakes = steady.spawn(async move { send.send(1).await });
+        drop(passing);
+        // It was heard, or its hearer was gone.
+        let _ = steady.block_on(wakes).unwrap();
+    }
+}
+
+#[test]
+fn an_idle_pool_ends_at_once_and_so_does_one_that_was_never_used() {
+    pool(2).shutdown(LONG).unwrap();
+    drop(pool(2));
+    let used = pool(2);
+    used.block_on(used.spawn(async {})).unwrap();
+    used.shutdown(Duration::ZERO).unwrap();
+}

@@ -1,0 +1,199 @@
+//! From what a log knows to where a run goes on: the open keys as they were, and each partition where it was.
+//!
+//! What was merged since the last snapshot is merged again, batch by batch in the order of the commits. The rows of it are
+//! in the log already, and are dropped. Order matters where messages come twice: which of them was joined, and which set
+//! aside, is decided by who came first.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use clap::Args;
+
+use crate::{
+    error::Error,
+    job::Job,
+    log::{Commit, Log, Mark, Merge, Past, Snapshot, Totals},
+    topology::Durable,
+};
+
+/// Options of every run with a log.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Pace {
+    /// Commit after so many milliseconds,
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    epoch: u64,
+    /// or after so many messages in a sink, whatever comes first
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    epoch_messages: u64,
+    /// Write the open keys down every so many milliseconds: what was merged since is merged again after a restart
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    snapshot: u64,
+}
+
+impl Pace {
+    /// With this log, from these commits on.
+    pub(crate) fn durable(&self, log: Box<dyn Log>, last: Vec<Commit>, stop: Arc<AtomicBool>) -> Durable {
+        Durable {
+            log,
+            last,
+            epoch: Duration::from_millis(self.epoch),
+            messages: self.epoch_messages,
+            snapshot: Duration::from_millis(self.snapshot),
+            stop,
+        }
+    }
+}
+
+/// The wish of whoever started the program that it end: Ctrl-C, or SIGTERM.
+pub(crate) fn on_signal() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // Whoever asks twice means it.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Error::Request(format!("cannot listen to signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// Where a run goes on.
+#[derive(Debug)]
+pub(crate) struct Resumed<T> {
+    /// The open keys of each shard.
+    pub(crate) tables: Vec<T>,
+    /// The last commit of each shard, with no merges.
+    pub(crate) last: Vec<Commit>,
+    /// Messages that were merged again.
+    pub(crate) again: u64,
+}
+
+impl<T> Resumed<T> {
+    /// The sums over all shards.
+    pub(crate) fn totals(&self) -> Totals {
+        self.last.iter().fold(Totals::default(), |sum, commit| sum.and(commit.totals))
+    }
+}
+
+/// Batches, and where each ends.
+type Queue<J> = VecDeque<(Mark, <J as Job>::Batch)>;
+
+/// Merges again what is in no snapshot, and leaves the partitions where they are to be read on.
+pub(crate) fn resume<J: Job>(
+    job: &J,
+    partitions: &mut [J::Partition],
+    fresh: Vec<J::Table>,
+    past: Past,
+) -> Result<Resumed<J::Table>, Error> {
+    let (stages, mut again) = (job.stages().len(), 0);
+    let marks = partitions.len() * stages;
+    let (mut tables, mut last) = (Vec::new(), Vec::new());
+    let mut snapshots = past.snapshots.into_iter();
+    for (shard, fresh) in fresh.into_iter().enumerate() {
+        let (table, after) = match snapshots.next().flatten() {
+            None => (
+                fresh,
+                Commit { shard: shard as u32, cut: vec![Mark::default(); marks], ..Commit::default() },
+            ),
+            Some(Snapshot { after, bytes }) => {
+                let table = job.load(&bytes).map_err(|_| {
+                    let epoch = after.epoch;
+                    Error::Request(format!(
+                        "the snapshot of shard {shard} after epoch {epoch} is sound, and holds no keys of this join"
+                    ))
+                })?;
+                (table, Commit { merges: Vec::new(), ..after })
+            }
+        };
+        if after.cut.len() != marks {
+            return Err(unlike(
+                shard,
+                after.epoch,
+                "it is of a source with another number of partitions or stages",
+            ));
+        }
+        tables.push(table);
+        job.own(&mut tables[shard], shard);
+        last.push(after);
+    }
+    let from: Vec<Vec<Mark>> = last.iter().map(|commit: &Commit| commit.cut.clone()).collect();
+    seek(job, partitions, &last, stages);
+    // Batches that were sorted and are not to be merged yet: stages and shards are not all equally far.
+    let mut ahead: HashMap<(usize, usize), Queue<J>> = HashMap::new();
+    for commit in past.commits {
+        let (shard, epoch) = (commit.shard as usize, commit.epoch);
+        let Some(table) = tables.get_mut(shard) else {
+            return Err(unlike(shard, epoch, "there are not so many shards"));
+        };
+        for Merge { partition, stage, until } in &commit.merges {
+            let (p, s) = (*partition as usize, *stage as usize);
+            if p >= partitions.len() || s >= stages {
+                return Err(unlike(shard, epoch, "it is of a source with more partitions or stages"));
+            }
+            let at = p * stages + s;
+            let (mark, batch) = loop {
+                if let Some(next) = ahead.get_mut(&(shard, at)).and_then(VecDeque::pop_front) {
+                    break next;
+                }
+                if !job.fill(&mut partitions[p])? {
+                    return Err(unlike(
+                        shard,
+                        epoch,
+                        &format!("partition {p} ends before what was merged of it"),
+                    ));
+                }
+                let (routed, mark) = (job.route(&partitions[p], true)?, job.mark(&partitions[p]));
+                job.pass(&mut partitions[p]);
+                for batch in routed.batches {
+                    let (shard, at) = (job.shard(&batch), p * stages + job.stage(&batch));
+                    if from[shard][at] < mark {
+                        ahead.entry((shard, at)).or_default().push_back((mark, batch));
+                    }
+                }
+            };
+            if mark != *until {
+                let (is, was) = (mark.offset, until.offset);
+                return Err(unlike(
+                    shard,
+                    epoch,
+                    &format!("a block of partition {p} ends after {is} messages, and ended after {was}"),
+                ));
+            }
+            job.merge(table, &batch, &mut 0, job.len(&batch));
+            drop(job.pages(table, true));
+            again += job.len(&batch) as u64;
+            last[shard].cut[at] = mark;
+        }
+        if last[shard].cut != commit.cut {
+            return Err(unlike(shard, epoch, "what was merged does not lead to its cut"));
+        }
+        let gauge = job.gauge(table);
+        let Totals { joined, open, duplicates, .. } = commit.totals;
+        if (gauge.joined, gauge.open, gauge.duplicates) != (joined, open, duplicates) {
+            let (now, then) = (gauge.joined, joined);
+            return Err(unlike(
+                shard,
+                epoch,
+                &format!("merged again, {now} keys are joined where {then} were: is the source what it was?"),
+            ));
+        }
+        last[shard] = Commit { merges: Vec::new(), ..commit };
+    }
+    seek(job, partitions, &last, stages);
+    Ok(Resumed { tables, last, again })
+}
+
+/// Each partition is read from where the first of those goes on who have read it.
+fn seek<J: Job>(job: &J, partitions: &mut [J::Partition], last: &[Commit], stages: usize) {
+    for (p, partition) in partitions.iter_mut().enumerate() {
+        let marks = last.iter().flat_map(|commit| &commit.cut[p * stages..(p + 1) * stages]);
+        job.seek(partition, marks.min().copied().unwrap_or_default());
+    }
+}
+
+/// What the log says and what the source is do not go together.
+fn unlike(shard: usize, epoch: u64, why: &str) -> Error {
+    Error::Request(format!("epoch {epoch} of shard {shard} cannot be made again: {why}"))
+}

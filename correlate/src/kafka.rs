@@ -1,0 +1,364 @@
+//! A Kafka cluster as the log: one process of several in a consumer group, and every message joined exactly once.
+//!
+//! ```text
+//!   SOURCE            the messages; those of one key are all in one partition (the producer's key is the record's)
+//!   SINK              joined rows, by key
+//!   SINK-duplicates   what the embedded join writes into `duplicates.ndjson`
+//!   SINK-rejects      and into `rejects.ndjson`
+//!   SINK-commits      for each partition of the source its commits and snapshots: where a successor goes on
+//! ```
+//!
+//! A shard of the sink is a partition of the source: its keys are there and nowhere else. An epoch of a shard is one
+//! transaction: its rows, its commit, and the group's offset. The group's generation goes with it, so that a process that
+//! was taken for dead cannot commit what another has taken over.
+//!
+//! Whoever is given a partition reads its commits, up to the one that the group's offset is of; loads the snapshot; merges
+//! again what came after it; and goes on. When partitions are given and taken the topology ends its epochs, and begins anew
+//! with what the process has then.
+
+mod commits;
+mod group;
+mod source;
+mod transactions;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use serde_json::json;
+
+use crate::{
+    Common, Done,
+    durable::{self, Pace, on_signal},
+    error::Error,
+    job::{Gauge, Job},
+    kills::Kills,
+    log::{Past, Totals},
+    progress::{self, Length, say},
+    report::{Line, Report, count},
+    run::{Brokers, Shape},
+    text::InFiles,
+    topology::{self, SIGN_OF_LIFE, Staff},
+    vitals::Vitals,
+};
+
+/// How long a broker may take to answer before it is asked again, or the run ends.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that gets nowhere for so many rounds ends.
+const ROUNDS: u64 = 1_000;
+
+/// The client's own words, with what was being done.
+pub(crate) fn failed(what: &str) -> impl Fn(KafkaError) -> Error + '_ {
+    move |error| Error::Request(format!("Kafka: cannot {what}: {error}"))
+}
+
+/// The topics of a join.
+#[derive(Clone, Debug)]
+pub(crate) struct Topics {
+    pub(crate) source: String,
+    pub(crate) sink: String,
+    pub(crate) duplicates: String,
+    pub(crate) rejects: String,
+    pub(crate) commits: String,
+}
+
+/// What a connection needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) topics: Topics,
+    pub(crate) group: String,
+    config: ClientConfig,
+    set: Vec<(String, String)>,
+}
+
+impl Cluster {
+    fn new(brokers: &str, options: &Brokers) -> Result<Cluster, Error> {
+        let missing = |name: &str| Error::Request(format!("--brokers needs --{name}, too"));
+        let source = options.source.clone().ok_or_else(|| missing("source"))?;
+        let sink = options.sink.clone().ok_or_else(|| missing("sink"))?;
+        let group = options.group.clone().unwrap_or_else(|| format!("correlate-{source}-{sink}"));
+        let topic = |name: &str| format!("{sink}-{name}");
+        let topics = Topics {
+            duplicates: topic("duplicates"),
+            rejects: topic("rejects"),
+            commits: topic("commits"),
+            source,
+            sink: sink.clone(),
+        };
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("isolation.level", "read_committed");
+        let set = options.set.iter().map(|pair| {
+            let pair = pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+            pair.ok_or_else(|| Error::Request("--set takes NAME=VALUE".to_owned()))
+        });
+        Ok(Cluster { topics, group, config, set: set.collect::<Result<_, _>>()? })
+    }
+
+    /// A client's settings: ours, and over them what was set by hand.
+    pub(crate) fn settings(&self, own: &[(&str, &str)]) -> ClientConfig {
+        let mut config = self.config.clone();
+        for (name, value) in own {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.set {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// A consumer that belongs to no group: it reads what it is told to.
+    pub(crate) fn reader(&self) -> Result<BaseConsumer, Error> {
+        let own = [
+            ("group.id", &*self.group),
+            ("enable.auto.commit", "false"),
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "error"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("fetch.wait.max.ms", "50"),
+        ];
+        self.settings(&own).create().map_err(failed("make a consumer"))
+    }
+
+    /// How many partitions a topic has.
+    pub(crate) fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Result<i32, Error> {
+        let about = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(failed("ask the brokers"))?;
+        match about.topics().first().map(|topic| topic.partitions().len()) {
+            Some(n) if n > 0 => Ok(n as i32),
+            _ => Err(Error::Request(format!("Kafka: there is no topic {topic}"))),
+        }
+    }
+
+    /// Makes the topics that are not there; the source must be.
+    fn make_topics(&self, partitions: i32, replication: i32) -> Result<(), Error> {
+        let admin: AdminClient<DefaultClientContext> =
+            self.settings(&[]).create().map_err(failed("make an administrator"))?;
+        let Topics { sink, duplicates, rejects, commits, .. } = &self.topics;
+        let topics = [sink, duplicates, rejects, commits]
+            .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(replication)));
+        let made = admin.create_topics(&topics, &AdminOptions::new().request_timeout(Some(PATIENCE)));
+        for made in futures_lite::future::block_on(made).map_err(failed("make topics"))? {
+            match made {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(Error::Request(format!("Kafka: cannot make topic {topic}: {code}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Joins what is in the source, until it is asked to stop, or until what is there now is joined.
+pub(crate) fn run(
+    options: &Brokers,
+    shape: &Shape,
+    stages: &[String],
+    pace: &Pace,
+    common: &Common,
+    kills: (u64, u64),
+) -> Result<Done, Error> {
+    let Some(brokers) = &options.brokers else { unreachable!("only with brokers") };
+    if stages.is_empty() {
+        return Err(Error::Request("with --brokers the stages have to be named: --stages A,B,C".to_owned()));
+    }
+    let cluster = Arc::new(Cluster::new(brokers, options)?);
+    let stop = on_signal()?;
+    let reader = cluster.reader()?;
+    let partitions = cluster.partitions(&reader, &cluster.topics.source)?;
+    cluster.make_topics(partitions, options.replication)?;
+    if cluster.partitions(&reader, &cluster.topics.commits)? != partitions {
+        let Topics { source, commits, .. } = &cluster.topics;
+        return Err(Error::Request(format!(
+            "Kafka: {commits} has not as many partitions as {source}; a source's partitions cannot be added to"
+        )));
+    }
+    drop(reader);
+    let group = group::Group::join(&cluster)?;
+    let began = Instant::now();
+    let (mut sum, mut rounds, vitals) = (Totals::default(), 0_u64, Arc::new(Vitals::default()));
+    let mut gauge = Gauge::default();
+    let mut again = 0;
+    while !stop.load(Relaxed) {
+        let Some(given) = group.given(&stop)? else { break };
+        rounds += 1;
+        if !common.is_quiet() {
+            say(format!(
+                "  {:7.3} s  given {} of {partitions} partitions: {given:?}",
+                began.elapsed().as_secs_f64(),
+                given.len()
+            ));
+        }
+        let run = Round {
+            cluster: &cluster,
+            options,
+            shape,
+            stages,
+            pace,
+            common,
+            kills,
+            group: &group,
+            stop: &stop,
+        };
+        let vitals_of_round = if rounds == 1 { Arc::clone(&vitals) } else { Arc::default() };
+        let done = thread::scope(|scope| {
+            let working = scope.spawn(|| {
+                let _finished = group.finishing();
+                match run.run(&given, &vitals_of_round) {
+                    // It will be given partitions again, and goes on from what is committed.
+                    Err(Error::Taken) => {
+                        group.forget();
+                        Ok(Ended::default())
+                    }
+                    Err(Error::Fenced(words)) if rounds < ROUNDS => {
+                        say(format!("correlate: {words}; it goes on with another"));
+                        Ok(Ended::default())
+                    }
+                    done => done,
+                }
+            });
+            // The group wants to be asked, whoever works.
+            while !working.is_finished() {
+                group.round_stop(&stop);
+                group.poll(Duration::from_millis(50));
+            }
+            working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        again += done.again;
+        sum = sum.and(done.totals);
+        gauge = done.gauge;
+        if done.is_through {
+            break;
+        }
+    }
+    group.leave();
+    let stopped = stop.load(Relaxed);
+    let report = Report {
+        stages: stages.iter().map(|stage| (stage.clone(), 0)).collect(),
+        messages: sum.messages,
+        gauge,
+        took: began.elapsed(),
+        workers: 0,
+        deaths: vitals.deaths_from(0),
+        restarted: vitals.restarted.load(Relaxed),
+        ceiling: None,
+        more: vec![
+            Line::number("rounds", "rounds", rounds),
+            Line::number("merged_again", "merged again", again),
+            Line::number("duplicates", "duplicates", gauge.duplicates),
+            Line { field: "group", name: "group", words: cluster.group.clone(), value: json!(cluster.group) },
+        ],
+        verdict: if stopped {
+            "stopped; whoever is in the group goes on"
+        } else {
+            "all that was there is joined"
+        }
+        .to_owned(),
+        exact: None,
+    };
+    report.print(common.report)?;
+    // A stream has no end: to be stopped is how it ends.
+    Ok(Done::Right)
+}
+
+/// What becomes of the partitions that were given, until they are taken.
+struct Round<'a> {
+    cluster: &'a Arc<Cluster>,
+    options: &'a Brokers,
+    shape: &'a Shape,
+    stages: &'a [String],
+    pace: &'a Pace,
+    common: &'a Common,
+    kills: (u64, u64),
+    group: &'a group::Group,
+    stop: &'a Arc<AtomicBool>,
+}
+
+/// What came of a round.
+#[derive(Default)]
+struct Ended {
+    totals: Totals,
+    gauge: Gauge,
+    again: u64,
+    is_through: bool,
+}
+
+impl Round<'_> {
+    fn run(&self, given: &[i32], vitals: &Arc<Vitals>) -> Result<Ended, Error> {
+        let fields = self.shape.fields()?;
+        let longest = self.shape.longest_line as usize;
+        let manner =
+            crate::read::Manner { fields, longest, bytes: Arc::default(), cut_short: Arc::default() };
+        let join =
+            InFiles::new(self.stages.to_vec(), given.len(), manner, false, false)?.sharded(given.len());
+        let job = Arc::new(source::InKafka::new(join, self.cluster, given, self.options.until_end));
+        // Whoever was in the middle of a transaction is fenced off before anything is read of it.
+        let log = transactions::Transactions::new(self.cluster, self.group, job.keys(), given)?;
+        let mut past = Past::default();
+        let mut partitions = Vec::new();
+        for (shard, partition) in given.iter().enumerate() {
+            let told = commits::read(
+                self.cluster,
+                self.group,
+                *partition,
+                shard as u32,
+                given.len(),
+                self.stages.len(),
+            )?;
+            partitions.push(job.partition(shard, *partition, &told)?);
+            past.snapshots.push(told.snapshot);
+            past.commits.extend(told.commits);
+        }
+        let resumed = durable::resume(&*job, &mut partitions, job.tables(), past)?;
+        let (before, again) = (resumed.totals(), resumed.again);
+        let round_stop = self.group.round_stop(self.stop);
+        let durable = self.pace.durable(Box::new(log), resumed.last, round_stop);
+        let Staff { threads, .. } = self.common.staff(usize::MAX, 8);
+        let readers = threads.clamp(2, 8).min(given.len().max(1));
+        // A reader may wait for its broker, and holds up its thread.
+        let staff = Staff {
+            threads: threads + readers,
+            readers,
+            abreast: usize::MAX,
+            desk: 16,
+            patience: SIGN_OF_LIFE,
+        };
+        let (kills, seed) = self.kills;
+        let mut turns = vec![200; readers + self.stages.len() + given.len()];
+        turns.push(4);
+        let kills = Kills::seeded(seed, kills, &turns);
+        let length = Length::Messages(partitions.iter().map(source::Partition::until).sum());
+        let outcome = progress::shown(self.common.is_quiet(), length, vitals, || {
+            topology::run(
+                Arc::clone(&job),
+                topology::Work { partitions, tables: resumed.tables, output: (), durable: Some(durable) },
+                &staff,
+                kills,
+                Arc::clone(vitals),
+            )
+        })?;
+        let gauge = outcome.tables.iter().fold(Gauge::default(), |sum, table| sum.and(job.gauge(table)));
+        let messages = vitals.merged.load(Relaxed).saturating_sub(before.messages);
+        if !self.common.is_quiet() {
+            say(format!(
+                "           {} messages merged, {} merged again first",
+                count(messages),
+                count(again)
+            ));
+        }
+        let is_through = self.options.until_end && !self.group.is_asked_to_stop(self.stop);
+        Ok(Ended { totals: Totals { messages, ..Totals::default() }, gauge, again, is_through })
+    }
+}

@@ -1,0 +1,238 @@
+//! Against a real broker: `.ci/run kafka` starts one, and says where in `CORRELATE_KAFKA` (the folder of `.ci/kafka`).
+//! Without it these tests say that they are skipped.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+use serde_json::Value;
+
+use crate::{Dice, report, said};
+
+const PARTITIONS: i32 = 4;
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A broker that runs.
+struct Broker {
+    dir: PathBuf,
+    address: String,
+}
+
+impl Broker {
+    fn there() -> Option<Broker> {
+        let Some(dir) = std::env::var_os("CORRELATE_KAFKA").map(PathBuf::from) else {
+            eprintln!("SKIPPED: CORRELATE_KAFKA names no broker; `.ci/run kafka` starts one");
+            return None;
+        };
+        let address = std::fs::read_to_string(dir.join("broker")).expect("the broker's address");
+        Some(Broker { dir, address: address.trim().to_owned() })
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
+    }
+
+    fn script(&self, verb: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/kafka");
+        let done = Command::new("bash").arg(script).arg(verb).arg(&self.dir).stdin(Stdio::null()).status();
+        assert!(done.is_ok_and(|status| status.success()), "{verb}");
+    }
+
+    /// Fills a new source: three stages for so many keys, each key in its partition, in an order that tells nothing.
+    fn fill(&self, topic: &str, keys: u64) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an administrator");
+        let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
+        let made = admin.create_topics([&new], &AdminOptions::new());
+        futures_lite::future::block_on(made)
+            .expect("an answer")
+            .into_iter()
+            .for_each(|made| drop(made.expect("made")));
+        let mut messages: Vec<(u64, &str)> =
+            (0..keys).flat_map(|key| ["A", "B", "C"].map(|stage| (key, stage))).collect();
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        for last in (1..messages.len()).rev() {
+            messages.swap(last, dice.below(last as u64 + 1) as usize);
+        }
+        let producer: ThreadedProducer<DefaultProducerContext> =
+            self.config().set("linger.ms", "20").create().expect("a producer");
+        for (key, stage) in messages {
+            let (name, value) =
+                (key.to_string(), format!(r#"{{"stage":"{stage}","key":{key},"value":{}}}"#, key * 31));
+            let mut record = BaseRecord::to(topic).key(&name).payload(&value).partition((key % 4) as i32);
+            while let Err((_, again)) = producer.send(record) {
+                record = again;
+                std::thread::yield_now();
+            }
+        }
+        producer.flush(PATIENCE).expect("all is sent");
+    }
+
+    fn begin(&self, topic: &str, more: &str) -> Child {
+        let mut command = self.command(topic, more);
+        command.stdout(Stdio::null()).spawn().expect("it starts")
+    }
+
+    fn command(&self, topic: &str, more: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_correlate"));
+        command.args([
+            "run",
+            "--brokers",
+            &self.address,
+            "--source",
+            topic,
+            "--sink",
+            &format!("{topic}-out"),
+        ]);
+        command.args(["--stages", "A,B,C", "--quiet"]);
+        if !more.contains("--epoch") {
+            command.args(["--epoch", "100", "--snapshot", "300"]);
+        }
+        command.args(["--set", "session.timeout.ms=6000"]).args(more.split_whitespace()).stdin(Stdio::null());
+        command
+    }
+
+    /// Ends by itself when all is joined.
+    fn finish(&self, topic: &str) -> Value {
+        report(&self.command(topic, "--until-end --report json").output().expect("it starts"))
+    }
+
+    /// What is committed in the sink, how often for each row; read until there are so many, or until the end.
+    fn rows(&self, topic: &str, wanted: Option<u64>) -> HashMap<String, u64> {
+        let mut config = self.config();
+        config
+            .set("group.id", "reader")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            list.add_partition_offset(&format!("{topic}-out"), partition, Offset::Beginning)
+                .expect("a partition");
+        }
+        consumer.assign(&list).expect("assigned");
+        let (mut rows, mut ended, until) =
+            (HashMap::new(), [false; PARTITIONS as usize], Instant::now() + PATIENCE);
+        while wanted.map_or(ended.contains(&false), |wanted| (rows.len() as u64) < wanted) {
+            assert!(Instant::now() < until, "{} rows in {topic} after a long time", rows.len());
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => *rows.entry(said(message.payload().expect("a row"))).or_insert(0) += 1,
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => {
+                    ended[partition as usize] = true
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        rows
+    }
+
+    /// Every key once, with all that it had, and nothing else.
+    fn verify(&self, topic: &str, keys: u64) {
+        let rows = self.rows(topic, None);
+        for key in 0..keys {
+            let value = format!(r#"{{"value":{}}}"#, key * 31);
+            let row = format!(r#"{{"key":{key},"A":{value},"B":{value},"C":{value}}}"#);
+            assert_eq!(rows.get(&row), Some(&1), "{row} in {topic}");
+        }
+        assert_eq!(rows.len() as u64, keys, "{topic}");
+    }
+}
+
+fn kill(mut child: Child) {
+    child.kill().and_then(|()| child.wait()).expect("it dies");
+}
+
+fn ask_to_stop(mut child: Child) {
+    let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(asked.is_ok_and(|status| status.success()));
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn kafka_a_process_that_is_killed_goes_on_exactly_once() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("killed", 40_000);
+    broker.fill(topic, keys);
+    for rows in [100, 8_000] {
+        let child = broker.begin(topic, "--kills 6");
+        broker.made(topic);
+        broker.rows(topic, Some(rows));
+        kill(child);
+    }
+    broker.finish(topic);
+    broker.verify(topic, keys);
+    let again = broker.finish(topic);
+    assert_eq!(again["messages"], 0, "{again}");
+}
+
+impl Broker {
+    /// Waits for the sink: a consumer of a topic that is not there yet takes its time.
+    fn made(&self, topic: &str) {
+        let consumer: BaseConsumer = self.config().create().expect("a consumer");
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let about = consumer.fetch_metadata(None, PATIENCE).expect("an answer");
+            if about.topics().iter().any(|there| there.name() == format!("{topic}-out")) {
+                return;
+            }
+        }
+        panic!("no sink");
+    }
+}
+
+#[test]
+fn kafka_of_two_processes_in_a_group_one_is_killed_and_the_other_takes_over() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("two", 60_000);
+    broker.fill(topic, keys);
+    let first = broker.begin(topic, "--kills 3");
+    broker.made(topic);
+    broker.rows(topic, Some(10));
+    let second = broker.begin(topic, "");
+    broker.rows(topic, Some(20_000));
+    kill(first);
+    broker.rows(topic, Some(keys));
+    ask_to_stop(second);
+    broker.verify(topic, keys);
+}
+
+#[test]
+fn kafka_a_broker_that_is_killed_and_comes_back_loses_nothing() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("broker", 60_000);
+    broker.fill(topic, keys);
+    let child = broker.begin(topic, "");
+    broker.made(topic);
+    broker.rows(topic, Some(1_000));
+    broker.script("kill");
+    broker.script("start");
+    broker.rows(topic, Some(keys));
+    ask_to_stop(child);
+    broker.verify(topic, keys);
+}
+
+/// A measurement, in release: `cargo test --release -p correlate --features kafka kafka_rate -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, and compares nothing"]
+fn kafka_rate_end_to_end() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("rate", 1_000_000);
+    broker.fill(topic, keys);
+    let began = Instant::now();
+    let mut command = broker.command(topic, "--until-end --report json --epoch 500 --snapshot 5000");
+    let report = report(&command.output().expect("it starts"));
+    let took = began.elapsed().as_secs_f64();
+    println!("{} messages in {took:.1} s, {:.0} a second", report["messages"], 3e6 / took);
+    assert_eq!(report["joined"], keys);
+}
