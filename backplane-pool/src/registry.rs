@@ -117,14 +117,16 @@ impl Key {
 #[derive(Debug)]
 pub(crate) struct Shard {
     index: u32,
-    /// How many were ever spawned. Written by the worker, or under the lock.
+    /// How many were ever spawned, and [`CLOSED`].
     spawned: AtomicU64,
     tasks: Mutex<Tasks>,
 }
 
+/// Takes no more tasks.
+const CLOSED: u64 = 1 << 63;
+
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    closed: bool,
     entries: Slab<Entry>,
 }
 
@@ -152,13 +154,31 @@ impl Shard {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self) {
-        self.spawned.store(self.spawned() + 1, Ordering::Relaxed);
+    /// One more, unless it is closed. It is visible to whoever sees the task, which is passed on after this.
+    #[inline]
+    fn count(&self, from: Spawner) -> bool {
+        let before = self.spawned.load(Ordering::Relaxed);
+        match from {
+            // Nobody else writes here; a worker closes its own.
+            Spawner::Within if before & CLOSED == 0 => {
+                self.spawned.store(before + 1, Ordering::Relaxed);
+                true
+            }
+            Spawner::Within => false,
+            Spawner::Without => {
+                let more = |count| if count & CLOSED == 0 { Some(count + 1) } else { None };
+                self.spawned.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
+            }
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.spawned.load(Ordering::SeqCst) & CLOSED > 0
     }
 
     /// How many were ever spawned. Whoever wants to know how many are left asks first how many have ended.
     pub(crate) fn spawned(&self) -> u64 {
-        self.spawned.load(Ordering::Relaxed)
+        self.spawned.load(Ordering::SeqCst) & !CLOSED
     }
 
     /// Counts the task that `make` makes. Where nothing is taken any more, it is made all the same, and comes back as an
@@ -171,21 +191,21 @@ impl Shard {
         name: Option<TaskName>,
         make: impl FnOnce(Option<Key>) -> (Runnable, T),
     ) -> (Result<Runnable, Runnable>, T) {
-        if from == Spawner::Within && name.is_none() && !refused {
-            self.count();
+        // Counted before it is on the list, or it could be gone before it was there.
+        let Some(name) = name else {
+            let counted = !refused && self.count(from);
             let (runnable, task) = make(None);
-            return (Ok(runnable), task);
-        }
+            return (if counted { Ok(runnable) } else { Err(runnable) }, task);
+        };
         let mut tasks = self.lock();
-        if refused || tasks.closed {
+        if refused || !self.count(from) {
             drop(tasks);
             let (runnable, task) = make(None);
             return (Err(runnable), task);
         }
-        self.count();
-        let key = name.as_ref().and_then(|_| self.next(&tasks));
+        let key = self.next(&tasks);
         let (runnable, task) = make(key);
-        if let (Some(_), Some(name)) = (key, name) {
+        if key.is_some() {
             tasks.entries.insert(Entry { waker: runnable.waker(), name });
         }
         (Ok(runnable), task)
@@ -200,7 +220,7 @@ impl Shard {
     pub(crate) fn insert(&self, waker: &Waker, name: TaskName) -> Option<Key> {
         let waker = waker.clone();
         let mut tasks = self.lock();
-        if tasks.closed {
+        if self.is_closed() {
             return None;
         }
         let key = self.next(&tasks)?;
@@ -214,9 +234,10 @@ impl Shard {
         drop(entry);
     }
 
-    /// Takes no more tasks.
+    /// Takes no more tasks. Who is about to write one down, does it before or not at all.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let _tasks = self.lock();
+        self.spawned.fetch_or(CLOSED, Ordering::SeqCst);
     }
 
     pub(crate) fn name(&self, key: Key) -> Option<TaskName> {

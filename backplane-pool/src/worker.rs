@@ -22,6 +22,9 @@ use crate::{
 
 /// So often in a row a task may run next because the one before has woken it. Then others have their turn.
 const STREAK: u32 = 16;
+/// So often in a turn a task may run before others that wait, and set nothing going. One that awaits many would else be woken by
+/// each of them for nothing; at the end of the queue it finds them all done.
+const IDLE_JUMPS: u32 = 8;
 /// Every so many polls something from outside is taken, whatever waits here.
 const OUTSIDE: u32 = 61;
 /// Work of so many nanoseconds is worth waking another worker for: about what a round trip to a sleeping thread costs.
@@ -55,6 +58,9 @@ struct State {
     /// Whether the slot may hold something.
     has_next: Cell<bool>,
     streak: Cell<u32>,
+    /// The task that was taken last has run before others, and has scheduled nothing so far.
+    jumped: Cell<bool>,
+    idle_jumps: Cell<u32>,
     tick: Cell<u32>,
     turn: Cell<u32>,
     pinned_waits: Cell<bool>,
@@ -118,10 +124,13 @@ impl Local {
     /// Takes a task that was woken or spawned on this thread.
     #[inline]
     pub(crate) fn schedule(&self, runnable: Runnable, woken_while_running: bool) {
+        self.state.jumped.set(false);
         if let Some(pinned) = runnable.metadata().pinned {
             self.schedule_pinned(runnable, pinned as usize);
         } else if woken_while_running {
             // It asks for another turn, so everybody else has theirs before.
+            self.share(runnable);
+        } else if self.state.idle_jumps.get() >= IDLE_JUMPS && !self.deque.is_empty() {
             self.share(runnable);
         } else {
             self.state.has_next.set(true);
@@ -232,6 +241,7 @@ impl Local {
     fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = self.state.turn.get();
         let begin = Instant::now();
+        self.state.idle_jumps.set(0);
         let mut polls = 0;
         while polls < turn {
             if self.domain.house.phase() == Phase::Dropping {
@@ -346,6 +356,9 @@ impl Local {
     /// The next task, wherever it is; stolen if need be.
     #[inline]
     fn find(&self) -> Option<Runnable> {
+        if self.state.jumped.replace(false) {
+            self.state.idle_jumps.set(self.state.idle_jumps.get() + 1);
+        }
         let tick = self.state.tick.get().wrapping_add(1);
         self.state.tick.set(tick);
         if tick.is_multiple_of(OUTSIDE)
@@ -363,6 +376,7 @@ impl Local {
             self.state.has_next.set(false);
             if let Some(runnable) = self.remote.next.take() {
                 self.state.streak.set(streak + 1);
+                self.state.jumped.set(!self.deque.is_empty());
                 self.remote.counters.next.add(1);
                 return Some(runnable);
             }

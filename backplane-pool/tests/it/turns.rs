@@ -174,3 +174,19 @@ fn a_poll_that_is_ready_at_once_costs_one_poll() {
     pool.block_on(task).unwrap();
     assert_eq!(pool.counters()[0].polls, 2);
 }
+
+#[test]
+fn a_task_that_awaits_a_hundred_is_not_woken_by_each_of_them() {
+    let pool = pool(1);
+    let handle = pool.handle();
+    let joins = pool.spawn(async move {
+        let tasks: Vec<_> = (0..100).map(|_| handle.spawn(async {})).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    pool.block_on(joins).unwrap();
+    let polls = pool.counters()[0].polls;
+    // Each of the hundred once, and the one that awaits them; it was two hundred.
+    assert!((101..=125).contains(&polls), "{polls} polls");
+}
