@@ -9,6 +9,7 @@ mod random;
 mod registry;
 mod router;
 mod servers;
+mod soak;
 mod statem;
 mod support;
 mod timer;
