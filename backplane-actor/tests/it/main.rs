@@ -8,6 +8,7 @@ mod processes;
 mod random;
 mod registry;
 mod router;
+mod semantics;
 mod servers;
 mod soak;
 mod statem;

@@ -167,8 +167,7 @@ struct World {
     watcher: Address<Watched>,
 }
 
-fn options(book: &Arc<Book>) -> Options<Letter> {
-    let _ = book;
+fn options() -> Options<Letter> {
     Options::new().capacity(16).dead_letters(|letter: Letter, _| letter.is(Fate::Buried))
 }
 
@@ -215,7 +214,7 @@ impl World {
     }
 
     async fn start(&self, word: &mut u64) {
-        let one = self.system.spawn_with(options(&self.book), works);
+        let one = self.system.spawn_with(options(), works);
         count(&self.book.started);
         if let Some(line) = one.line() {
             self.watcher.cast(Watched::Begins(line)).await.unwrap();
@@ -333,7 +332,7 @@ async fn soak(seconds: u64) {
         .intensity(Intensity { restarts: u32::MAX, period: Duration::from_secs(1) });
     let mut supervised = Vec::new();
     for index in 0..16 {
-        let (address, spec) = system.child_process(format!("worker {index}"), options(&book), works);
+        let (address, spec) = system.child_process(format!("worker {index}"), options(), works);
         tree = tree.child(spec);
         supervised.push(address);
     }
