@@ -210,7 +210,11 @@ impl Actor for Server {
 impl Handle<Early> for Server {
     type Reply = &'static str;
 
-    async fn handle(&mut self, Early(good): Early, _: &mut Context<Self>) -> Result<&'static str, &'static str> {
+    async fn handle(
+        &mut self,
+        Early(good): Early,
+        _: &mut Context<Self>,
+    ) -> Result<&'static str, &'static str> {
         let value = if good { Ok("thrown") } else { Err("no good") };
         let value = value?;
         Ok(value)

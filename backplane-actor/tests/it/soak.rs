@@ -400,7 +400,8 @@ async fn soak(seconds: u64) {
     assert_eq!(book.fate(Kind::Call, Fate::Lost), 0, "calls that vanished");
     let [handled, buried, _] = fates(Kind::Cast);
     assert_eq!(book.accepted.load(Relaxed), handled + buried, "what was accepted was handled or buried");
-    let all_buried: u64 = [Kind::Cast, Kind::Call, Kind::Hasty].map(|kind| book.fate(kind, Fate::Buried)).iter().sum();
+    let all_buried: u64 =
+        [Kind::Cast, Kind::Call, Kind::Hasty].map(|kind| book.fate(kind, Fate::Buried)).iter().sum();
     assert_eq!(world.system.dead_letters(), all_buried, "the system counts its dead letters");
     assert!(world.names.is_empty(), "the dead have no names");
     assert!((0..GROUPS).all(|group| world.groups.members(&group).is_empty()), "and are in no group");
