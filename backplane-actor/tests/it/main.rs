@@ -4,6 +4,8 @@
 
 mod groups;
 mod kills;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod observed;
 mod processes;
 mod random;
 mod registry;
