@@ -121,7 +121,7 @@ impl<M> Address<M> {
     /// How many messages wait, and how many have been handled.
     pub fn load(&self) -> Load {
         let (normal, urgent, system, handled) = self.shared.counts();
-        Load { normal, urgent, system, handled }
+        Load { normal, urgent, system, handled, busy: self.shared.busy_time() }
     }
 
     /// Has the actor handle nothing but what comes through the system lane, until it is [resumed](Address::resume).
@@ -227,6 +227,9 @@ pub struct Load {
     pub system: usize,
     /// Messages received so far, in all lanes and incarnations.
     pub handled: u64,
+    /// How long its polls have taken so far, in all incarnations; the one that runs is counted when it is over. `None` unless
+    /// the actor is [timed](crate::Options::timed).
+    pub busy: Option<Duration>,
 }
 
 /// An address that neither keeps the mailbox alive nor counts among those for whom an actor goes on.

@@ -114,6 +114,11 @@
 //! # Features
 //!
 //! - `smol` (on by default), `tokio`: the core's adapters for the two runtimes. Any [`Runtime`](backplane::Runtime) will do.
+//! - `tracing`: each poll of an actor is in a span of its own, `actor`, with its name, at level debug.
+//! - `metrics`: for the recorder of the `metrics` crate: `backplane_actor_started_total`, `backplane_actor_ended_total` (by
+//!   `exit`), `backplane_actor_handled_total`, `backplane_actor_dead_letters_total` (by `cause`), and for actors that are
+//!   [timed](Options::timed) the histogram `backplane_actor_busy_seconds`, a value a poll. Those with a
+//!   [label](Options::label) have it as `actor`.
 //! - `testing`: a kit for your own tests, with virtual time, seeds, and an actor that expects.
 
 mod actor;
@@ -127,6 +132,7 @@ mod keyed;
 mod lists;
 mod mailbox;
 mod name;
+mod observe;
 mod options;
 mod pending;
 mod protocol;

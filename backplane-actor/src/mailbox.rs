@@ -13,6 +13,7 @@ use std::{
     future::{Future, poll_fn},
     mem,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use backplane::{Exit, Line, catch};
@@ -22,6 +23,7 @@ use crate::{
     clock::Clock,
     frame::{self, CallState, Node},
     name::ActorName,
+    observe,
     options::{DeadLetter, Options, Overdue, QueueOnRestart},
     sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
     watch::Watches,
@@ -125,6 +127,7 @@ struct Rare<M> {
     retry: Option<(M, u32)>,
     watches: Watches<M>,
     handled_before: u64,
+    busy: Duration,
 }
 
 impl<M> Default for Rare<M> {
@@ -142,6 +145,7 @@ impl<M> Default for Rare<M> {
             retry: None,
             watches: Watches::default(),
             handled_before: 0,
+            busy: Duration::ZERO,
         }
     }
 }
@@ -362,6 +366,7 @@ impl<M> Shared<M> {
     /// A message that nobody will handle.
     pub(crate) fn bury(&self, item: Item<M>, cause: DeadLetter) {
         self.world.dead.fetch_add(1, Ordering::Relaxed);
+        observe::buried(cause);
         let hook = self.options.as_ref().and_then(|options| options.dead_letters.as_ref());
         let Item { message, call } = item;
         if let Some(call) = &call {
@@ -610,6 +615,19 @@ impl<M> Shared<M> {
         let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
         let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
         (normal, urgent, system, taken + others)
+    }
+
+    pub(crate) fn is_timed(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.timed)
+    }
+
+    pub(crate) fn was_busy(&self, time: Duration) {
+        self.state().rare().busy += time;
+    }
+
+    /// How long its polls have taken, in all incarnations; `None` unless that is measured.
+    pub(crate) fn busy_time(&self) -> Option<Duration> {
+        self.is_timed().then(|| self.state().rare.as_ref().map_or(Duration::ZERO, |rare| rare.busy))
     }
 
     // ---- news ---------------------------------------------------------------------------------------------------
@@ -907,6 +925,9 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// Waits for the next message that `wanted` says yes to; the others stay, in their order. Erlang's selective receive.
+    ///
+    /// What it passes over has left its place in the queue, so that what is wanted has room to come; what waits in all is
+    /// then bounded by nothing but this.
     ///
     /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
     pub fn receive_where(&mut self, mut wanted: impl FnMut(&M) -> bool) -> impl Future<Output = Option<M>> {

@@ -74,6 +74,7 @@ pub struct Options<M> {
     pub(crate) queue: QueueOnRestart,
     pub(crate) retry: Option<(u32, Copying<M>)>,
     pub(crate) dead_letters: Option<Bury<M>>,
+    pub(crate) timed: bool,
 }
 
 impl<M> Default for Options<M> {
@@ -90,6 +91,7 @@ impl<M> Clone for Options<M> {
             queue: self.queue,
             retry: self.retry,
             dead_letters: self.dead_letters.clone(),
+            timed: self.timed,
         }
     }
 }
@@ -103,6 +105,7 @@ impl<M> Options<M> {
             queue: QueueOnRestart::Keep,
             retry: None,
             dead_letters: None,
+            timed: false,
         }
     }
 
@@ -161,9 +164,36 @@ impl<M> Options<M> {
         self
     }
 
+    /// Measures how long the actor is busy: the time that its polls take on the runtime's clock, which is read twice a poll.
+    /// [`Load::busy`](crate::Load::busy) says it. Without this no clock is read.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Mailbox, Options, Reply, System};
+    ///
+    /// let system = System::new(Smol::global());
+    /// let timed = system.spawn_with(Options::new().timed(), |mut mailbox: Mailbox<Reply<()>>| async move {
+    ///     while let Some(reply) = mailbox.receive().await {
+    ///         reply.send(());
+    ///     }
+    /// });
+    /// assert_eq!(smol::block_on(timed.ask(|reply| reply)), Ok(()));
+    /// assert!(timed.load().busy.is_some());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn timed(mut self) -> Options<M> {
+        self.timed = true;
+        self
+    }
+
     /// Whether there is something to remember.
     pub(crate) fn is_special(&self) -> bool {
-        self.queue != QueueOnRestart::Keep || self.retry.is_some() || self.dead_letters.is_some()
+        self.queue != QueueOnRestart::Keep
+            || self.retry.is_some()
+            || self.dead_letters.is_some()
+            || self.timed
     }
 }
 
@@ -175,6 +205,7 @@ impl<M> fmt::Debug for Options<M> {
             .field("queue", &self.queue)
             .field("retry", &self.retry.map(|(times, _)| times))
             .field("dead_letters", &self.dead_letters.is_some())
+            .field("timed", &self.timed)
             .finish()
     }
 }

@@ -16,6 +16,7 @@ use pin_project_lite::pin_project;
 use crate::{
     frame::{self, Frame},
     mailbox::{Item, Shared},
+    observe::{self, Observer},
     options::DeadLetter,
     sync::Arc,
     system::Outcome,
@@ -34,6 +35,7 @@ pin_project! {
         // Until it has ended.
         device: Option<Device>,
         frame: Option<Frame>,
+        observer: Observer,
         #[pin]
         future: Option<F>,
     }
@@ -46,6 +48,7 @@ pin_project! {
             this.shared.ending(&exit);
             drop(catch(|| this.future.set(None)));
             this.shared.ended(&exit);
+            observe::ended(&this.shared.name, &exit);
             settle(this.frame, Some(&exit));
             // The device itself says whether it was condemned.
             drop(device);
@@ -67,7 +70,8 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(shared: Arc<Shared<M>>, device: Device, future: F) -> Run<M, F> {
         let node = shared.node();
         let frame = Frame { node, call: None, dropped: None, ending: false };
-        Run { shared, device: Some(device), frame: Some(frame), future: Some(future) }
+        let observer = Observer::new(&*shared);
+        Run { shared, device: Some(device), frame: Some(frame), observer, future: Some(future) }
     }
 }
 
@@ -141,7 +145,9 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
                 let Some(future) = this.future.as_mut().as_pin_mut() else {
                     panic!("polled after it had ended")
                 };
-                match frame::within(this.frame, || catch(|| future.poll(cx))) {
+                let frame = &mut *this.frame;
+                let poll = || frame::within(frame, || catch(|| future.poll(cx)));
+                match this.observer.poll(&**this.shared, poll) {
                     Ok(Poll::Pending) => {
                         settle(this.frame, None);
                         return Poll::Pending;
@@ -163,6 +169,7 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
         };
         this.shared.ending(&exit);
         this.shared.ended(&exit);
+        observe::ended(&this.shared.name, &exit);
         settle(this.frame, Some(&exit));
         if let Some(device) = this.device.take() {
             device.disconnect(exit.clone());

@@ -4,11 +4,15 @@
 
 mod groups;
 mod kills;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod observed;
 mod processes;
 mod random;
 mod registry;
 mod router;
+mod semantics;
 mod servers;
+mod soak;
 mod statem;
 mod support;
 mod timer;

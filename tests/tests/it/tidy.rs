@@ -55,6 +55,8 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("backplane", "the mesh"),
             ("backplane-supervisor", "who starts an actor again"),
             ("pin-project-lite", "pins an actor's future without unsafe code of ours"),
+            ("tracing", "a span for each poll of an actor; feature `tracing`"),
+            ("metrics", "figures for whoever records them; feature `metrics`"),
             ("loom", "explores interleavings; only under `--cfg backplane_loom`"),
         ],
     ),
