@@ -325,11 +325,12 @@ impl Round<'_> {
         let (before, again) = (resumed.totals(), resumed.again);
         let round_stop = self.group.round_stop(self.stop);
         let durable = self.pace.durable(Box::new(log), resumed.last, round_stop);
-        let Staff { threads, .. } = self.common.staff(usize::MAX, 8);
+        let Staff { threads, pool, .. } = self.common.staff(usize::MAX, 8);
         let readers = threads.clamp(2, 8).min(given.len().max(1));
         // A reader may wait for its broker, and holds up its thread.
         let staff = Staff {
             threads: threads + readers,
+            pool,
             readers,
             abreast: usize::MAX,
             desk: 16,
