@@ -340,7 +340,8 @@ impl Round<'_> {
         let mut turns = vec![200; readers + self.stages.len() + given.len()];
         turns.push(4);
         let kills = Kills::seeded(seed, kills, &turns);
-        let length = Length::Messages(partitions.iter().map(source::Partition::until).sum());
+        let ends: Option<u64> = partitions.iter().map(source::Partition::until).sum();
+        let length = ends.map_or_else(|| Length::Stream(job.lag()), Length::Messages);
         let outcome = progress::shown(self.common.is_quiet(), length, vitals, || {
             topology::run(
                 Arc::clone(&job),
