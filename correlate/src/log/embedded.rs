@@ -865,6 +865,40 @@ mod tests {
     }
 
     #[test]
+    fn segments_that_no_snapshot_needs_go_and_the_log_goes_on() {
+        let dir = Dir::new("log-retention");
+        let mut folder = Folder::open(&dir.0, &json!("test")).expect("opened");
+        let place = || About::read(&dir.0).expect("read").expect("there").source(0);
+        let mut track = Track::open(place(), End::default(), 256).expect("a track");
+        (0..20).for_each(|n| track.append(10, &[n; 100]).expect("appended"));
+        folder.filled(vec![track]).expect("filled");
+        let end = folder.about().filled.as_ref().expect("filled")[0];
+        let before = place().segments().expect("there").len();
+        let (mut log, _) = folder.log(vec![0; 2], 1, Trial::default()).expect("a log");
+        for number in 1..=13 {
+            let snapshot = (number % 4 == 0).then(|| Arc::new(vec![7; 50]));
+            log.commit(&Epoch { snapshot, ..epoch(number) }, Share::ALL).expect("committed");
+            while log.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
+                thread::yield_now();
+            }
+        }
+        drop(log);
+        // Two snapshots stay, after the epochs 8 and 12; the older one goes on at message 80.
+        let firsts = place().segments().expect("there");
+        assert!(firsts[0] > 0 && firsts[0] <= 80 && firsts[1] > 80, "{firsts:?}");
+        assert!(firsts.len() < before, "{firsts:?} of {before}");
+        let (_log, past) = opened(&dir).expect("it is sound");
+        assert_eq!(past.snapshots[0].as_ref().map(|snapshot| snapshot.after.epoch), Some(12));
+        assert_eq!(past.commits, [epoch(13).commit]);
+        let (mut frames, mut bytes, mut read) = (Frames::new(place(), end), Vec::new(), 0);
+        frames.seek(Mark { offset: firsts[0], byte: SEGMENT_HEAD as u64 });
+        while let Some((_, messages)) = frames.next(&mut bytes).expect("sound") {
+            read += u64::from(messages);
+        }
+        assert_eq!(read, 200 - firsts[0]);
+    }
+
+    #[test]
     fn whatever_happens_to_the_commits_nothing_is_silently_skipped() {
         let dir = Dir::new("log-fuzz");
         filled(&dir, 8);
