@@ -57,6 +57,9 @@ pub(crate) struct Demo {
     /// Leave out one of the guarantees, to see that its loss is noticed
     #[arg(long, value_name = "GUARANTEE", value_enum, requires = "log", hide = true)]
     pub(crate) without: Option<Without>,
+    /// End this process at once in its so many-th epoch, when the rows are on disk and the commit is not
+    #[arg(long, value_name = "N", requires = "log", hide = true)]
+    pub(crate) die_in_epoch: Option<u64>,
     /// Also measure a plain single-thread join of the same messages, without runtime, in turn with this one
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "3", require_equals = true)]
     compare: Option<u32>,

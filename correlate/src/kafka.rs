@@ -325,11 +325,12 @@ impl Round<'_> {
         let (before, again) = (resumed.totals(), resumed.again);
         let round_stop = self.group.round_stop(self.stop);
         let durable = self.pace.durable(Box::new(log), resumed.last, round_stop);
-        let Staff { threads, .. } = self.common.staff(usize::MAX, 8);
+        let Staff { threads, pool, .. } = self.common.staff(usize::MAX, 8);
         let readers = threads.clamp(2, 8).min(given.len().max(1));
         // A reader may wait for its broker, and holds up its thread.
         let staff = Staff {
             threads: threads + readers,
+            pool,
             readers,
             abreast: usize::MAX,
             desk: 16,
@@ -339,7 +340,8 @@ impl Round<'_> {
         let mut turns = vec![200; readers + self.stages.len() + given.len()];
         turns.push(4);
         let kills = Kills::seeded(seed, kills, &turns);
-        let length = Length::Messages(partitions.iter().map(source::Partition::until).sum());
+        let ends: Option<u64> = partitions.iter().map(source::Partition::until).sum();
+        let length = ends.map_or_else(|| Length::Stream(job.lag()), Length::Messages);
         let outcome = progress::shown(self.common.is_quiet(), length, vitals, || {
             topology::run(
                 Arc::clone(&job),

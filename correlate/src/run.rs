@@ -21,7 +21,7 @@ use crate::{
     kills::Kills,
     log::{
         self,
-        embedded::{About, Guarantees},
+        embedded::{About, Trial},
         segment::Frames,
     },
     output::{self, Files, Folder, MANIFEST},
@@ -210,7 +210,7 @@ impl Run {
         let log = self.log.as_deref().map(|dir| self.open_log(dir, &job, &input.sources)).transpose()?;
         let (mut durable, mut tables, mut stop) = (None, job.tables(), None);
         if let Some((folder, wish)) = log {
-            let (log, past) = folder.log(job.owners(), job.stages().len(), Guarantees { truncates: true })?;
+            let (log, past) = folder.log(job.owners(), job.stages().len(), Trial::default())?;
             let starts = log.starts();
             let again = durable::resume(&*job, &mut sources, tables, past)?;
             resumed = Some((starts, again.totals(), again.again));

@@ -19,7 +19,7 @@ use crate::{
     log::{
         Mark, Rows,
         code::{Malformed, Writer},
-        embedded::{About, Folder, Guarantees},
+        embedded::{About, Folder, Trial},
         segment::{Frames, Track},
     },
     memory::{self, Batch, InMemory, Message, Open, Row, STAGES},
@@ -222,8 +222,9 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let (took, began) = (began.elapsed(), Instant::now());
     let job = Arc::new(InLog { join });
     let mut partitions = job.partitions(folder.about());
-    let guarantees = Guarantees { truncates: demo.without != Some(Without::Truncation) };
-    let (log, past) = folder.log(owners, STAGES, guarantees)?;
+    let trial =
+        Trial { keeps_undeclared: demo.without == Some(Without::Truncation), dies_in: demo.die_in_epoch };
+    let (log, past) = folder.log(owners, STAGES, trial)?;
     let starts = log.starts();
     let resumed = durable::resume(&*job, &mut partitions, job.join.tables(), past)?;
     let (before, again, resuming) = (resumed.totals(), resumed.again, began.elapsed());

@@ -1,7 +1,7 @@
 //! The kill matrix: the main job on a log, killed again and again, and looked at by the [audit](crate::audit) at the end.
 //!
-//! Each life of the program is ended by `kill -9` at a time that chance picks, while its own plan kills some of its
-//! workers. Between two lives the log suffers what a crash or a disk may do to it: tails are torn, rubbish stands behind
+//! Each life of the program is ended by `kill -9` at a time that chance picks, or by itself where it hurts most: in an epoch
+//! that chance picks, when the rows are on disk and the commit is not. Its own plan kills some of its workers meanwhile. Between two lives the log suffers what a crash or a disk may do to it: tails are torn, rubbish stands behind
 //! what was committed, and bits flip. A flipped bit in what was committed has to be reported with file and offset, and to
 //! leave everything as it was; then it is flipped back.
 
@@ -63,6 +63,7 @@ pub(crate) struct Torture {
 #[derive(Debug, Default)]
 struct Toll {
     kills: u64,
+    before_commit: u64,
     jobs: u64,
     messages: u64,
     torn: u64,
@@ -107,10 +108,11 @@ impl Torture {
         let (mut committed, mut longest) = (0, self.life);
         loop {
             let is_last = toll.kills >= self.kills;
-            let mut child = self.start(dir, seed, random.next())?;
-            let life = (!is_last).then(|| Duration::from_micros(1 + random.below(longest * 1000)));
-            if !live(&mut child, life)? {
+            let (plan, until) = (random.next(), self.until(is_last, longest, random));
+            let mut child = self.start(dir, seed, plan, until)?;
+            if !live(&mut child, until)? {
                 toll.kills += 1;
+                toll.before_commit += u64::from(matches!(until, Until::Commit(_)));
                 let at = Seen::of(dir).map(|seen| seen.messages()).unwrap_or_default();
                 longest = if at > committed { self.life } else { longest + longest / 2 };
                 committed = at;
@@ -131,12 +133,28 @@ impl Torture {
         }
     }
 
-    fn start(&self, dir: &Path, seed: u64, plan: u64) -> Result<Child, Error> {
+    /// How the next life is to end.
+    fn until(&self, is_last: bool, longest: u64, random: &mut Random) -> Until {
+        let (is_by_itself, epoch, micros) =
+            (random.below(4) == 0, 1 + random.below(4), 1 + random.below(longest * 1000));
+        match (is_last, &self.without) {
+            (true, _) => Until::Done,
+            // The control is not to depend on chance: this is where the guarantee is needed.
+            (false, Some(_)) => Until::Commit(epoch),
+            (false, None) if is_by_itself => Until::Commit(epoch),
+            (false, None) => Until::Killed(Duration::from_micros(micros)),
+        }
+    }
+
+    fn start(&self, dir: &Path, seed: u64, plan: u64, until: Until) -> Result<Child, Error> {
         let program = std::env::current_exe().map_err(Error::file("find", "this program"))?;
         let mut command = Command::new(&program);
         command.arg("--log").arg(dir).args(["--quiet", "--epoch", "20", "--snapshot", "100"]);
         command.args(["--messages", &self.messages.to_string(), "--seed", &seed.to_string()]);
         command.args(["--kills", &(plan % 4).to_string(), "--shards", &self.shards.to_string()]);
+        if let Until::Commit(epoch) = until {
+            command.args(["--die-in-epoch", &epoch.to_string()]);
+        }
         if let Some(guarantee) = &self.without {
             command.args(["--without", guarantee]);
         }
@@ -183,8 +201,8 @@ impl Torture {
         let len = fs::metadata(&path).map_err(Error::file("read", &path))?.len();
         let (at, bit) = (random.below(len), random.below(8));
         turn(&path, at, bit)?;
-        let mut child = self.start(dir, seed, 0)?;
-        live(&mut child, None)?;
+        let mut child = self.start(dir, seed, 0, Until::Done)?;
+        live(&mut child, Until::Done)?;
         let (code, words) = said(&mut child);
         if code == Some(0) {
             // It was the last commit: as good as one that was torn, and made again.
@@ -201,19 +219,29 @@ impl Torture {
     }
 }
 
-/// Waits for the end of a life, or makes it; `false` if it was killed.
-fn live(child: &mut Child, life: Option<Duration>) -> Result<bool, Error> {
+/// How a life is to end.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// By `kill -9`, after so long.
+    Killed(Duration),
+    /// By itself, in the so many-th epoch, between its rows and its commit.
+    Commit(u64),
+    /// With its work.
+    Done,
+}
+
+/// Waits for the end of a life, or makes it; `false` if it had no end of its own.
+fn live(child: &mut Child, until: Until) -> Result<bool, Error> {
     let failed = || Error::file("wait for", "the program");
-    let Some(life) = life else {
-        child.wait().map_err(failed())?;
-        return Ok(true);
-    };
-    thread::sleep(life);
-    if child.try_wait().map_err(failed())?.is_some() {
-        return Ok(true);
+    if let Until::Killed(after) = until {
+        thread::sleep(after);
+        if child.try_wait().map_err(failed())?.is_none() {
+            child.kill().and_then(|()| child.wait()).map_err(failed())?;
+            return Ok(false);
+        }
     }
-    child.kill().and_then(|()| child.wait()).map_err(failed())?;
-    Ok(false)
+    // All other codes are what the system says of a process that aborts.
+    Ok(matches!(child.wait().map_err(failed())?.code(), Some(0..=3)))
 }
 
 /// Its exit code, and its words on standard error.
@@ -256,6 +284,7 @@ impl Toll {
         json!({
             "exact": is_exact,
             "kills": self.kills,
+            "kills_before_a_commit": self.before_commit,
             "jobs": self.jobs,
             "messages_right": self.messages,
             "torn_commits": self.torn,
@@ -268,10 +297,11 @@ impl Toll {
 
     fn words(&self, is_exact: bool, took: Duration) -> String {
         let mut words = format!(
-            "{} kills in {} jobs; {} torn commits, {} times rubbish behind the rows, {} flipped bits reported, {} in a \
+            "{} kills in {} jobs, {} of them between rows and commit; {} torn commits, {} times rubbish behind the rows, {} flipped bits reported, {} in a \
              last commit; {:.1} s\n",
             self.kills,
             self.jobs,
+            self.before_commit,
             self.torn,
             self.rubbish,
             self.flips,

@@ -758,9 +758,27 @@ fn the_short_form_of_the_kill_matrix_finds_nothing_lost_or_doubled() {
 }
 
 #[test]
+fn a_death_between_the_rows_of_an_epoch_and_its_commit_is_made_good_and_the_control_shows_that_it_has_to_be()
+{
+    for (name, more) in [("dies", ""), ("dies-control", " --without truncation")] {
+        let folder = Folder::new(name);
+        let job =
+            format!("--log log --messages 30000 --epoch 1 --epoch-messages 4000 --kills 0 --quiet{more}");
+        for epoch in [1, 3] {
+            let dead = folder.correlate(&format!("{job} --die-in-epoch {epoch}"));
+            assert!(!matches!(dead.status.code(), Some(0..=3)), "{:?}", dead.status);
+        }
+        let verdict = said(&folder.correlate(&job).stdout);
+        assert!(verdict.contains(if more.is_empty() { "exact" } else { "doubled" }), "{verdict}");
+        let verified = folder.correlate("verify --log log").status.success();
+        assert_eq!(verified, more.is_empty(), "{verdict}");
+    }
+}
+
+#[test]
 fn control_without_truncation_the_same_matrix_finds_what_is_doubled() {
     let folder = Folder::new("torture-control");
-    let torture = "torture --log log --kills 60 --messages 200000 --life 120 --without truncation";
+    let torture = "torture --log log --kills 2 --messages 60000 --without truncation";
     let output = folder.correlate(torture);
     refused(&output, 1, "WRONG");
     assert!(said(&output.stdout).contains("doubled"), "{}", said(&output.stdout));

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,6 +34,9 @@ const GAP: u64 = 4_096;
 /// A message: its offset, whether it has a key, and what it says.
 type Taken = (u64, bool, Vec<u8>);
 
+/// How often, and how long, the brokers are asked where a partition ends.
+const LAG: Duration = Duration::from_secs(1);
+
 /// How long a reader waits before it lets others have a look at the time.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -40,6 +46,8 @@ pub(crate) struct InKafka {
     cluster: Arc<Cluster>,
     shards: usize,
     until_end: bool,
+    /// Messages that are there and not read, in all partitions of this process.
+    lag: Arc<AtomicU64>,
 }
 
 /// A partition that was given.
@@ -60,6 +68,12 @@ pub(crate) struct Partition {
     /// A message that is not in a block yet: many are missing before it.
     held: Option<Taken>,
     heard: Instant,
+    /// Where it ended when the brokers were asked, and when that was.
+    high: u64,
+    asked: Instant,
+    /// Its share of the lag.
+    behind: u64,
+    lag: Arc<AtomicU64>,
 }
 
 /// The keys of rows, and where rows go.
@@ -93,12 +107,23 @@ impl Keys {
 impl InKafka {
     /// Of so many partitions.
     pub(crate) fn new(join: InFiles, cluster: &Arc<Cluster>, given: &[i32], until_end: bool) -> InKafka {
-        InKafka { join: Arc::new(join), cluster: Arc::clone(cluster), shards: given.len(), until_end }
+        InKafka {
+            join: Arc::new(join),
+            cluster: Arc::clone(cluster),
+            shards: given.len(),
+            until_end,
+            lag: Arc::default(),
+        }
     }
 
     /// What is needed to write rows.
     pub(crate) fn keys(&self) -> Keys {
         Keys { join: Arc::clone(&self.join), partitions: self.shards }
+    }
+
+    /// Messages that are there and not read.
+    pub(crate) fn lag(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lag)
     }
 
     /// A table for each.
@@ -138,14 +163,18 @@ impl InKafka {
             block: None,
             held: None,
             heard: Instant::now(),
+            high: high as u64,
+            asked: Instant::now(),
+            behind: 0,
+            lag: self.lag(),
         })
     }
 }
 
 impl Partition {
     /// Where it ends for this run, if it does.
-    pub(crate) fn until(&self) -> u64 {
-        self.until.unwrap_or(0)
+    pub(crate) fn until(&self) -> Option<u64> {
+        self.until
     }
 
     fn assign(&mut self) -> Result<(), Error> {
@@ -169,6 +198,21 @@ impl Partition {
             position.as_ref().and_then(|list| list.find_partition(&self.cluster.topics.source, self.number));
         let at = of_ours.and_then(|of_ours| of_ours.offset().to_raw());
         at.and_then(|at| u64::try_from(at).ok()).unwrap_or(self.next)
+    }
+
+    /// For people: how far behind it is.
+    fn tell_lag(&mut self) {
+        if self.asked.elapsed() >= LAG {
+            let high = self.consumer.as_ref().and_then(|consumer| {
+                consumer.fetch_watermarks(&self.cluster.topics.source, self.number, LAG).ok()
+            });
+            self.high = high.and_then(|(_, high)| u64::try_from(high).ok()).unwrap_or(self.high);
+            self.asked = Instant::now();
+        }
+        let behind = self.high.saturating_sub(self.next);
+        // Others may read this sum, and nothing is decided by it.
+        self.lag.fetch_add(behind.wrapping_sub(self.behind), Relaxed);
+        self.behind = behind;
     }
 
     /// Reads a block: up to where one ended before, or as much as there is.
@@ -314,6 +358,7 @@ impl Job for InKafka {
     }
 
     fn pass(&self, partition: &mut Partition) {
+        partition.tell_lag();
         partition.block = None;
     }
 

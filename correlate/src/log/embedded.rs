@@ -210,7 +210,7 @@ impl Folder {
         self,
         owners: Vec<usize>,
         stages: usize,
-        guarantees: Guarantees,
+        trial: Trial,
     ) -> Result<(Embedded, Past), Error> {
         let about = self.about.clone();
         let shards = owners.iter().max().map_or(1, |most| most + 1);
@@ -266,7 +266,7 @@ impl Folder {
             .enumerate()
             .map(|(file, end)| {
                 let place = about.sink(file);
-                let end = if guarantees.truncates { *end } else { physical_end(&place, *end)? };
+                let end = if trial.keeps_undeclared { physical_end(&place, *end)? } else { *end };
                 Track::open(place, end, SEGMENT)
             })
             .collect::<Result<Vec<Track>, Error>>()?;
@@ -279,17 +279,30 @@ impl Folder {
         commits.sync()?;
         // They may be many, and nobody needs them any more.
         entries.list.clear();
-        let log =
-            Embedded { owners, stages, starts, tracks, ends, commits, kept, keeper: None, folder: self };
+        let log = Embedded {
+            owners,
+            stages,
+            starts,
+            tracks,
+            ends,
+            commits,
+            kept,
+            keeper: None,
+            folder: self,
+            trial,
+            epochs: 0,
+        };
         Ok((log, past))
     }
 }
 
-/// What a log guarantees; one that guarantees less is there to show that its loss is seen.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Guarantees {
-    /// Rows that no commit declares are cut off.
-    pub(crate) truncates: bool,
+/// What a log is put through, to see what comes of it; by default nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trial {
+    /// Rows that no commit declares are not cut off: a guarantee less, and its loss has to be seen.
+    pub(crate) keeps_undeclared: bool,
+    /// The process ends in this epoch, or the first one after it that has rows: they are on disk, and their commit is not.
+    pub(crate) dies_in: Option<u64>,
 }
 
 /// Keeps a second process off, until this one ends, however that is.
@@ -618,6 +631,9 @@ pub(crate) struct Embedded {
     kept: Vec<(u32, u64, Vec<Mark>)>,
     /// Writes a snapshot, as that may take longer than an epoch.
     keeper: Option<JoinHandle<Result<Commit, Error>>>,
+    trial: Trial,
+    /// Epochs in this life.
+    epochs: u64,
 }
 
 impl Embedded {
@@ -728,6 +744,11 @@ impl Log for Embedded {
             others.fold(synced, Result::and)
         })?;
         self.tracks.iter_mut().try_for_each(Track::sync)?;
+        self.epochs += 1;
+        if self.trial.dies_in.is_some_and(|dies_in| dies_in <= self.epochs) && !epoch.rows.is_empty() {
+            // As with `kill -9`, nothing is dropped and nothing flushed.
+            std::process::abort();
+        }
         let shard = epoch.commit.shard as usize;
         let own = self.owners.iter().enumerate().filter(|(_, owner)| **owner == shard);
         let ends = own.map(|(file, _)| (file as u32, self.tracks[file].end())).collect();
@@ -804,17 +825,17 @@ mod tests {
         Epoch { commit, rows, snapshot: None }
     }
 
-    const ALL: Guarantees = Guarantees { truncates: true };
-
     fn filled(dir: &Dir, epochs: u64) {
-        let (mut log, past) =
-            Folder::open(&dir.0, &json!("test")).expect("opened").log(vec![0; 2], 1, ALL).expect("a log");
+        let (mut log, past) = Folder::open(&dir.0, &json!("test"))
+            .expect("opened")
+            .log(vec![0; 2], 1, Trial::default())
+            .expect("a log");
         assert_eq!(past.commits, []);
         (1..=epochs).for_each(|number| log.commit(&epoch(number), Share::ALL).expect("committed"));
     }
 
     fn opened(dir: &Dir) -> Result<(Embedded, Past), Error> {
-        Folder::open(&dir.0, &json!("test"))?.log(vec![0; 2], 1, ALL)
+        Folder::open(&dir.0, &json!("test"))?.log(vec![0; 2], 1, Trial::default())
     }
 
     #[test]
@@ -841,6 +862,40 @@ mod tests {
             }
             assert_eq!(rows, [1, 2, 3, 4, 5, 6, 7], "file {file}");
         }
+    }
+
+    #[test]
+    fn segments_that_no_snapshot_needs_go_and_the_log_goes_on() {
+        let dir = Dir::new("log-retention");
+        let mut folder = Folder::open(&dir.0, &json!("test")).expect("opened");
+        let place = || About::read(&dir.0).expect("read").expect("there").source(0);
+        let mut track = Track::open(place(), End::default(), 256).expect("a track");
+        (0..20).for_each(|n| track.append(10, &[n; 100]).expect("appended"));
+        folder.filled(vec![track]).expect("filled");
+        let end = folder.about().filled.as_ref().expect("filled")[0];
+        let before = place().segments().expect("there").len();
+        let (mut log, _) = folder.log(vec![0; 2], 1, Trial::default()).expect("a log");
+        for number in 1..=13 {
+            let snapshot = (number % 4 == 0).then(|| Arc::new(vec![7; 50]));
+            log.commit(&Epoch { snapshot, ..epoch(number) }, Share::ALL).expect("committed");
+            while log.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
+                thread::yield_now();
+            }
+        }
+        drop(log);
+        // Two snapshots stay, after the epochs 8 and 12; the older one goes on at message 80.
+        let firsts = place().segments().expect("there");
+        assert!(firsts[0] > 0 && firsts[0] <= 80 && firsts[1] > 80, "{firsts:?}");
+        assert!(firsts.len() < before, "{firsts:?} of {before}");
+        let (_log, past) = opened(&dir).expect("it is sound");
+        assert_eq!(past.snapshots[0].as_ref().map(|snapshot| snapshot.after.epoch), Some(12));
+        assert_eq!(past.commits, [epoch(13).commit]);
+        let (mut frames, mut bytes, mut read) = (Frames::new(place(), end), Vec::new(), 0);
+        frames.seek(Mark { offset: firsts[0], byte: SEGMENT_HEAD as u64 });
+        while let Some((_, messages)) = frames.next(&mut bytes).expect("sound") {
+            read += u64::from(messages);
+        }
+        assert_eq!(read, 200 - firsts[0]);
     }
 
     #[test]
