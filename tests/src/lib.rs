@@ -2,7 +2,7 @@
 
 pub mod gate;
 pub mod plan;
-pub mod seeded;
+pub use backplane_actor::testing as seeded;
 pub mod threads;
 pub mod workspace;
 
