@@ -709,10 +709,16 @@ impl Folder {
 
     /// Waits until the log says that so many epochs are committed.
     fn committed(&self, epochs: u64) {
+        self.committed_by(0, epochs);
+    }
+
+    /// As [`Folder::committed`], after so many restarts: what was committed before is no sign of a start.
+    fn committed_by(&self, restarts: u64, epochs: u64) {
         loop {
             let status = self.correlate("status --log log --report json");
             let said: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-            if said["epochs"].as_u64().is_some_and(|epoch| epoch >= epochs) {
+            let at_least = |field: &str, least| said[field].as_u64().is_some_and(|so_many| so_many >= least);
+            if at_least("restarts", restarts) && at_least("epochs", epochs) {
                 break;
             }
             std::thread::yield_now();
@@ -730,9 +736,9 @@ impl Folder {
 fn a_job_that_is_killed_goes_on_and_every_message_is_joined_once() {
     let folder = Folder::new("log-kill");
     let job = "--log log --messages 60000 --epoch 1 --epoch-messages 3000 --snapshot 20 --kills 6 --shards 2";
-    for epochs in [1, 8, 14] {
+    for (restarts, epochs) in [(0, 1), (1, 8), (2, 14)] {
         let mut child = folder.begin(job);
-        folder.committed(epochs);
+        folder.committed_by(restarts, epochs);
         child.kill().and_then(|()| child.wait()).expect("it dies");
     }
     let report = report(&folder.correlate(&format!("{job} --report json --chart chart.svg")));
@@ -895,9 +901,9 @@ fn a_join_of_files_that_is_killed_goes_on_whatever_their_form() {
     assert!(made.status.success(), "{}", said(&made.stderr));
     let run =
         "run --input in --output out --log log --stages A,B,C --epoch 1 --epoch-messages 2000 --snapshot 10";
-    for epochs in [1, 5, 11] {
+    for (restarts, epochs) in [(0, 1), (1, 5), (2, 11)] {
         let mut child = folder.begin(&format!("{run} --kills 4"));
-        folder.committed(epochs);
+        folder.committed_by(restarts, epochs);
         child.kill().and_then(|()| child.wait()).expect("it dies");
     }
     let report = report(&folder.correlate(&format!("{run} --kills 5 --shards 1 --report json --verify")));
