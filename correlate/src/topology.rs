@@ -413,8 +413,12 @@ impl Growing {
 
     fn take_in<B>(&mut self, parcel: &Parcel<B>, stage: usize, stages: usize, messages: usize) {
         let Parcel { partition, until, past, rejected, .. } = parcel;
-        self.commit.cut[*partition as usize * stages + stage] = *until;
-        self.commit.merges.push(Merge { partition: *partition, stage: stage as u32, until: *until });
+        let cut = &mut self.commit.cut[*partition as usize * stages + stage];
+        // A block with nothing in it, from a source that waits, is no merge: nobody could make it again.
+        if *cut != *until {
+            *cut = *until;
+            self.commit.merges.push(Merge { partition: *partition, stage: stage as u32, until: *until });
+        }
         self.commit.totals.messages += messages as u64;
         self.commit.totals.rejected += rejected;
         self.messages += messages as u64;
@@ -965,6 +969,18 @@ mod tests {
         log::code::Malformed,
         memory::{self, InMemory, STAGES},
     };
+
+    #[test]
+    fn a_block_with_nothing_in_it_is_no_merge() {
+        let mut epoch = Growing::new(Commit { cut: vec![Mark::default(); 2], ..Commit::default() });
+        for offset in [5, 5, 5, 9, 9] {
+            let until = Mark { offset, byte: 0 };
+            let parcel = Parcel { batch: (), partition: 1, until, past: Vec::new(), rejected: 0 };
+            epoch.take_in(&parcel, 0, 1, 0);
+        }
+        let merged: Vec<u64> = epoch.commit.merges.iter().map(|merge| merge.until.offset).collect();
+        assert_eq!((merged, epoch.commit.cut[1].offset), (vec![5, 9], 9));
+    }
 
     thread_local! {
         /// The control: a floor, on this thread, on which what the dead had taken is not given back.

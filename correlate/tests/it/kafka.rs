@@ -224,7 +224,7 @@ fn kafka_a_broker_that_is_killed_and_comes_back_loses_nothing() {
 
 /// A measurement, in release: `cargo test --release -p correlate --features kafka kafka_rate -- --ignored --nocapture`.
 #[test]
-#[ignore = "measures, and compares nothing"]
+#[ignore = "measures, and compares nothing; correlate/README.md has its command"]
 fn kafka_rate_end_to_end() {
     let Some(broker) = Broker::there() else { return };
     let (topic, keys) = ("rate", 1_000_000);
