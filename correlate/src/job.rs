@@ -76,6 +76,70 @@ pub(crate) trait Job: Send + Sync + 'static {
     fn rewind(&self, output: &mut Self::Output) -> Result<(), Error>;
 }
 
+/// What a job on a log leaves to the `join` it holds: all but where messages come from. Rows go into the log, with the epoch, and
+/// there is no other output.
+macro_rules! as_its_join {
+    () => {
+        type Output = ();
+
+        fn stage(&self, batch: &Self::Batch) -> usize {
+            self.join.stage(batch)
+        }
+
+        fn shard(&self, batch: &Self::Batch) -> usize {
+            self.join.shard(batch)
+        }
+
+        fn len(&self, batch: &Self::Batch) -> usize {
+            self.join.len(batch)
+        }
+
+        fn merge(&self, table: &mut Self::Table, batch: &Self::Batch, done: &mut usize, until: usize) {
+            self.join.merge(table, batch, done, until);
+        }
+
+        fn pages(&self, table: &mut Self::Table, all: bool) -> Vec<$crate::job::Sheet<Self::Page>> {
+            self.join.pages(table, all)
+        }
+
+        fn gauge(&self, table: &Self::Table) -> $crate::job::Gauge {
+            self.join.gauge(table)
+        }
+
+        fn save(&self, table: &Self::Table) -> Vec<u8> {
+            self.join.save(table)
+        }
+
+        fn load(&self, saved: &[u8]) -> Result<Self::Table, $crate::log::code::Malformed> {
+            self.join.load(saved)
+        }
+
+        fn own(&self, table: &mut Self::Table, shard: usize) {
+            self.join.own(table, shard);
+        }
+
+        fn rows(&self, sheet: &$crate::job::Sheet<Self::Page>) -> $crate::log::Rows {
+            self.join.rows(sheet)
+        }
+
+        fn write(
+            &self,
+            (): &mut (),
+            _: &$crate::job::Sheet<Self::Page>,
+            _: $crate::job::Share,
+        ) -> Result<(), $crate::error::Error> {
+            Ok(())
+        }
+
+        fn keep(&self, (): &mut ()) {}
+
+        fn rewind(&self, (): &mut ()) -> Result<(), $crate::error::Error> {
+            Ok(())
+        }
+    };
+}
+pub(crate) use as_its_join;
+
 /// A page, and the number of the file it belongs to.
 #[derive(Debug)]
 pub(crate) struct Sheet<P> {

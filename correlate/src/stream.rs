@@ -15,10 +15,10 @@ use crate::{
     demo::{DESK, Demo, Without},
     durable::{self, on_signal},
     error::Error,
-    job::{Gauge, Job, Routed, Share, Sheet},
+    job::{Gauge, Job, Routed, as_its_join},
     log::{
-        Mark, Rows,
-        code::{Malformed, Writer},
+        Mark,
+        code::Writer,
         embedded::{About, Folder, Trial},
         segment::{Frames, Track},
     },
@@ -85,7 +85,6 @@ fn message(bytes: &[u8]) -> Message {
 
 impl Job for InLog {
     type Batch = Batch;
-    type Output = ();
     type Page = Vec<Row>;
     type Partition = Partition;
     type Table = Open;
@@ -137,51 +136,7 @@ impl Job for InLog {
         (partition.is_filled, partition.end) = (false, mark);
     }
 
-    fn stage(&self, batch: &Batch) -> usize {
-        self.join.stage(batch)
-    }
-
-    fn shard(&self, batch: &Batch) -> usize {
-        self.join.shard(batch)
-    }
-
-    fn len(&self, batch: &Batch) -> usize {
-        self.join.len(batch)
-    }
-
-    fn merge(&self, table: &mut Open, batch: &Batch, done: &mut usize, until: usize) {
-        self.join.merge(table, batch, done, until);
-    }
-
-    fn pages(&self, table: &mut Open, all: bool) -> Vec<Sheet<Vec<Row>>> {
-        self.join.pages(table, all)
-    }
-
-    fn gauge(&self, table: &Open) -> Gauge {
-        self.join.gauge(table)
-    }
-
-    fn save(&self, table: &Open) -> Vec<u8> {
-        self.join.save(table)
-    }
-
-    fn load(&self, saved: &[u8]) -> Result<Open, Malformed> {
-        self.join.load(saved)
-    }
-
-    fn rows(&self, sheet: &Sheet<Vec<Row>>) -> Rows {
-        self.join.rows(sheet)
-    }
-
-    fn write(&self, (): &mut (), _: &Sheet<Vec<Row>>, _: Share) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn keep(&self, (): &mut ()) {}
-
-    fn rewind(&self, (): &mut ()) -> Result<(), Error> {
-        Ok(())
-    }
+    as_its_join!();
 }
 
 /// What a log of the main job is of.

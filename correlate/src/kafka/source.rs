@@ -17,9 +17,9 @@ use rdkafka::{
 
 use crate::{
     error::Error,
-    job::{Gauge, Job, Routed, Share, Sheet},
+    job::{Job, Routed, as_its_join},
     kafka::{Cluster, PATIENCE, Topics, commits::Told, failed},
-    log::{Commit, Mark, Rows, code::Malformed},
+    log::{Commit, Mark},
     read::{Block, Broken, Text},
     text::{Batch, InFiles, Open},
 };
@@ -323,7 +323,6 @@ fn is_final(error: &KafkaError) -> bool {
 
 impl Job for InKafka {
     type Batch = Batch;
-    type Output = ();
     type Page = Vec<u8>;
     type Partition = Partition;
     type Table = Open;
@@ -372,53 +371,5 @@ impl Job for InKafka {
         partition.consumer = None;
     }
 
-    fn stage(&self, batch: &Batch) -> usize {
-        self.join.stage(batch)
-    }
-
-    fn shard(&self, batch: &Batch) -> usize {
-        self.join.shard(batch)
-    }
-
-    fn len(&self, batch: &Batch) -> usize {
-        self.join.len(batch)
-    }
-
-    fn merge(&self, table: &mut Open, batch: &Batch, done: &mut usize, until: usize) {
-        self.join.merge(table, batch, done, until);
-    }
-
-    fn pages(&self, table: &mut Open, all: bool) -> Vec<Sheet<Vec<u8>>> {
-        self.join.pages(table, all)
-    }
-
-    fn gauge(&self, table: &Open) -> Gauge {
-        self.join.gauge(table)
-    }
-
-    fn save(&self, table: &Open) -> Vec<u8> {
-        self.join.save(table)
-    }
-
-    fn load(&self, saved: &[u8]) -> Result<Open, Malformed> {
-        self.join.load(saved)
-    }
-
-    fn own(&self, table: &mut Open, shard: usize) {
-        self.join.own(table, shard);
-    }
-
-    fn rows(&self, sheet: &Sheet<Vec<u8>>) -> Rows {
-        self.join.rows(sheet)
-    }
-
-    fn write(&self, (): &mut (), _: &Sheet<Vec<u8>>, _: Share) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn keep(&self, (): &mut ()) {}
-
-    fn rewind(&self, (): &mut ()) -> Result<(), Error> {
-        Ok(())
-    }
+    as_its_join!();
 }
