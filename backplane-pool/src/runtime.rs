@@ -15,53 +15,36 @@ use crate::{
     task::Task,
 };
 
-impl Runtime for Handle {
-    type Task = Task<()>;
-    type Sleep = Sleep;
+/// A pool is the handle that it lends.
+macro_rules! runtime {
+    ($($on:ty),+) => {$(
+        impl Runtime for $on {
+            type Task = Task<()>;
+            type Sleep = Sleep;
 
-    fn spawn<F>(&self, future: F) -> Task<()>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        Handle::spawn(self, future)
-    }
+            fn spawn<F>(&self, future: F) -> Task<()>
+            where
+                F: Future<Output = ()> + Send + 'static,
+            {
+                Handle::spawn(self, future)
+            }
 
-    fn detach(&self, task: Task<()>) {
-        task.detach();
-    }
+            fn detach(&self, task: Task<()>) {
+                task.detach();
+            }
 
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Sleep(Timer::at(deadline))
-    }
+            fn sleep_until(&self, deadline: Instant) -> Sleep {
+                Sleep(Timer::at(deadline))
+            }
 
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
+            fn now(&self) -> Instant {
+                Instant::now()
+            }
+        }
+    )+};
 }
 
-impl Runtime for Pool {
-    type Task = Task<()>;
-    type Sleep = Sleep;
-
-    fn spawn<F>(&self, future: F) -> Task<()>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        Handle::spawn(self, future)
-    }
-
-    fn detach(&self, task: Task<()>) {
-        task.detach();
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Sleep(Timer::at(deadline))
-    }
-
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-}
+runtime!(Handle, Pool);
 
 /// Waits for a moment, by a timer of async-io.
 #[derive(Debug)]
