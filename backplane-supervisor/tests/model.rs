@@ -651,15 +651,14 @@ impl World {
         Value::Array(rows.into_iter().map(|(_, row)| row).collect())
     }
 
+    fn running(&mut self, sup: ProcId) -> Vec<ProcId> {
+        let children = self.sup(sup).tree.iter().filter(|(_, child)| child.state == State::Running);
+        children.filter_map(|(_, child)| child.body.proc).collect()
+    }
+
     fn counts(&mut self, sup: ProcId) -> Value {
         let simple = is_simple(&self.sup(sup).spec);
-        let running: Vec<ProcId> = self
-            .sup(sup)
-            .tree
-            .iter()
-            .filter(|(_, child)| child.state == State::Running)
-            .filter_map(|(_, child)| child.body.proc)
-            .collect();
+        let running = self.running(sup);
         let active = running.into_iter().filter(|proc| self.book.procs[*proc].alive).count();
         let tally = self.sup(sup).tree.tally();
         json!({
@@ -670,14 +669,7 @@ impl World {
 
     fn tree(&mut self, sup: ProcId) -> Value {
         let mut rows = self.rows(sup);
-        let live: Vec<ProcId> = self
-            .sup(sup)
-            .tree
-            .iter()
-            .filter(|(_, child)| child.state == State::Running)
-            .filter_map(|(_, child)| child.body.proc)
-            .collect();
-        for proc in live {
+        for proc in self.running(sup) {
             if self.sups.contains_key(&proc) && self.book.procs[proc].alive {
                 let (reference, sub) = (self.reference(Some(proc)), self.tree(proc));
                 let row = rows.as_array_mut().unwrap().iter_mut().find(|row| row["child"] == reference);
