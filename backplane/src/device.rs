@@ -741,20 +741,24 @@ impl sealed::End for Device {
 }
 
 impl Device {
+    /// Changes the table, if nothing waits to be looked at before.
+    #[inline]
+    fn at_once(&self, make: impl FnOnce(&mut Table<Backlog>) -> bool) -> bool {
+        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
+        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
+        nothing_waits && make(&mut own.table)
+    }
+
     /// Makes a change, if that is a matter of a moment.
     #[inline]
     fn put(&self, change: Entry) -> bool {
-        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
-        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
-        nothing_waits && own.table.put(change)
+        self.at_once(|table| table.put(change))
     }
 
     /// As [`put`](Device::put), for a change that sets nothing.
     #[inline(never)]
     fn cut(&self, change: Entry) -> bool {
-        let Ok(mut own) = self.own.try_borrow_mut() else { return false };
-        let nothing_waits = self.slot.word() & (slot::NEWS | slot::CHANGES) == 0;
-        nothing_waits && own.table.cut(change)
+        self.at_once(|table| table.cut(change))
     }
 
     #[inline(never)]
@@ -763,21 +767,16 @@ impl Device {
         loop {
             self.sync(&mut own);
             let entry = own.table.entry(link.peer(), spent(self.slot, true));
-            // Said three times: said once, behind a flag, it costs every link 13 instructions.
-            if !entry.bits.has(Bits::WATCH) {
-                entry.apply(&link);
-                return Watching::Now(0);
-            }
-            if !link.peer().has_told() {
-                entry.apply(&link);
-                return Watching::Before;
-            }
-            if self.slot.word() & slot::NEWS == 0 {
+            let mut before = entry.bits.has(Bits::WATCH);
+            if before && link.peer().has_told() {
+                if self.slot.word() & slot::NEWS != 0 {
+                    continue;
+                }
                 // Left over from a link that was undone elsewhere: no news of it can come (invariant 6).
-                entry.bits = Bits::NONE;
-                entry.apply(&link);
-                return Watching::Now(0);
+                (entry.bits, before) = (Bits::NONE, false);
             }
+            entry.apply(&link);
+            return if before { Watching::Before } else { Watching::Now(0) };
         }
     }
 
