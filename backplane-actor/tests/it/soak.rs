@@ -321,7 +321,7 @@ async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let late = Instant::now() + Duration::from_secs(30);
     while !is().await {
         assert!(Instant::now() < late, "{what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
 }
 
