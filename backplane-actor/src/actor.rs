@@ -182,7 +182,8 @@ impl<A: Actor> Context<A> {
 
     /// Until when the caller of the message that is being handled waits, if it is a call with a limit.
     pub fn call_deadline(&self) -> Option<Instant> {
-        frame::with(|frame| frame.call.as_ref().and_then(|call| call.deadline())).flatten()
+        let call = frame::with(|frame| frame.call.clone()).flatten()?;
+        call.deadline(&mut || self.now())
     }
 
     pub(crate) fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {

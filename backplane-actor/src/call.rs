@@ -14,11 +14,10 @@ use backplane::Exit;
 
 use crate::{
     address::Address,
-    clock::Deadline,
+    clock::{Clock, later_than},
     frame::{self, CallState, Node},
     mailbox::{Item, Priority, Refusal, WhenFull},
     name::ActorName,
-    options::later,
     sync::{Arc, AtomicBool, Mutex, Ordering, lock},
 };
 
@@ -36,7 +35,15 @@ struct Slot<T> {
 
 struct Inside<T> {
     stage: Stage<T>,
-    deadline: Option<Instant>,
+    until: Until,
+}
+
+/// Until when the caller waits.
+enum Until {
+    Forever,
+    /// [`DEFAULT_CALL_TIME`] from when it called, and nobody has asked when that was.
+    Default(Arc<Clock>),
+    Then(Instant),
 }
 
 enum Stage<T> {
@@ -106,8 +113,21 @@ impl<T: Send> CallState for Slot<T> {
         self.over.load(Ordering::Acquire)
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        lock(&self.inside).deadline
+    fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant> {
+        match &lock(&self.inside).until {
+            Until::Forever => return None,
+            Until::Then(at) => return Some(*at),
+            Until::Default(_) => {}
+        }
+        let at = later_than(now(), DEFAULT_CALL_TIME);
+        let mut inside = lock(&self.inside);
+        if let Until::Then(at) = inside.until {
+            return Some(at);
+        }
+        let before = mem::replace(&mut inside.until, Until::Then(at));
+        drop(inside);
+        drop(before);
+        Some(at)
     }
 
     fn settle(&self, exit: Option<&Exit>) {
@@ -148,9 +168,16 @@ impl<T: Send + 'static> Reply<T> {
         self.slot.as_ref().is_none_or(|slot| slot.is_over())
     }
 
-    /// Until when the caller waits, if there is a limit.
+    /// Until when the caller waits, if there is a limit. Of [five seconds](DEFAULT_CALL_TIME) that it has not set itself it
+    /// is known only from the first time that somebody asks, and counts from there.
     pub fn deadline(&self) -> Option<Instant> {
-        self.slot.as_ref().and_then(|slot| slot.deadline())
+        let slot = self.slot.as_ref()?;
+        let clock = match &lock(&slot.inside).until {
+            Until::Forever => return None,
+            Until::Then(at) => return Some(*at),
+            Until::Default(clock) => Arc::clone(clock),
+        };
+        slot.deadline(&mut || clock.now())
     }
 }
 
@@ -246,7 +273,8 @@ pub struct Call<'a, M: Send + 'static, T: Send + 'static> {
     priority: Priority,
     system: bool,
     limit: Limit,
-    deadline: Option<Deadline>,
+    /// The name of what wakes us when the time is up.
+    alarm: Option<u32>,
     /// Who calls, and the number of its call.
     edge: Option<(Arc<dyn Node>, u64)>,
 }
@@ -257,7 +285,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     pub(crate) fn new(address: &'a Address<M>, make: impl FnOnce(Reply<T>) -> M) -> Call<'a, M, T> {
         let slot = Arc::new(Slot {
             over: AtomicBool::new(false),
-            inside: Mutex::new(Inside { stage: Stage::Waiting(None), deadline: None }),
+            inside: Mutex::new(Inside { stage: Stage::Waiting(None), until: Until::Forever }),
             callee: Arc::as_ptr(address.shared()).cast::<()>().addr(),
         });
         let message = make(Reply { slot: Some(Arc::clone(&slot)) });
@@ -269,7 +297,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             priority: Priority::Normal,
             system: false,
             limit: Limit::Default,
-            deadline: None,
+            alarm: None,
             edge: None,
         }
     }
@@ -313,12 +341,14 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     fn start(&mut self, cx: &Context<'_>) -> Result<(), CallError> {
-        let caller = frame::with(|frame| {
-            (Arc::clone(&frame.node), frame.call.as_ref().and_then(|call| call.deadline()))
-        });
+        let clock = &self.address.shared().world.clock;
+        // It takes long, and not all need it.
+        let mut read = None;
+        let mut now = || *read.get_or_insert_with(|| clock.now());
+        let caller = frame::with(|frame| (Arc::clone(&frame.node), frame.call.clone()));
         let inherited = match caller {
             None => None,
-            Some((caller, inherited)) => {
+            Some((caller, call)) => {
                 let callee = self.address.shared().node();
                 // First the edge, then the search: of two who close a cycle together one sees it.
                 let mut waits = lock(caller.waits());
@@ -329,30 +359,37 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 if let Some(way) = frame::cycle(&caller, &callee) {
                     return Err(CallError::Cycle(way));
                 }
-                inherited
+                call.and_then(|call| call.deadline(&mut now))
             }
         };
-        let clock = &self.address.shared().world.clock;
-        let own = match self.limit {
-            Limit::Default => Some(later(clock, DEFAULT_CALL_TIME)),
-            Limit::Within(time) => Some(later(clock, time)),
-            Limit::Until(deadline) => Some(deadline),
-            Limit::Never => None,
+        let own = match (&self.limit, inherited) {
+            (Limit::Default, None) => None,
+            (Limit::Default, Some(_)) => Some(later_than(now(), DEFAULT_CALL_TIME)),
+            (Limit::Within(time), _) => Some(later_than(now(), *time)),
+            (Limit::Until(deadline), _) => Some(*deadline),
+            (Limit::Never, _) => None,
         };
         let deadline = match (own, inherited) {
             (Some(own), Some(inherited)) => Some(own.min(inherited)),
             (own, inherited) => own.or(inherited),
         };
+        let until = match (deadline, &self.limit) {
+            (Some(at), _) => Until::Then(at),
+            (None, Limit::Default) => Until::Default(Arc::clone(clock)),
+            (None, _) => Until::Forever,
+        };
+        self.alarm = match &until {
+            Until::Forever => None,
+            Until::Default(clock) => Some(clock.set_default(cx.waker().clone())),
+            Until::Then(at) => Some(clock.set(*at, cx.waker().clone())),
+        };
         let waker = cx.waker().clone();
         let mut inside = lock(&self.slot.inside);
-        inside.deadline = deadline;
+        inside.until = until;
         if let Stage::Waiting(place @ None) = &mut inside.stage {
             *place = Some(waker);
         }
         drop(inside);
-        if let Some(at) = deadline {
-            self.deadline = Some(Deadline::new(Arc::clone(clock), at));
-        }
         let Some(message) = self.message.take() else { return Ok(()) };
         if self.system {
             self.step = Step::Sent;
@@ -390,9 +427,6 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 return Poll::Ready(Err(error));
             }
             // Whatever comes from here on wakes us.
-            if let Some(deadline) = &mut self.deadline {
-                return deadline.poll(cx).map(|()| Err(CallError::TimedOut));
-            }
             return Poll::Pending;
         }
         if let Step::Waits(ticket) = self.step {
@@ -413,16 +447,16 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 return Poll::Ready(Err(match exit {
                     Some(exit) => CallError::Ended(exit),
                     // It may have given up because the time was up, which it inherits.
-                    None if self.deadline.as_ref().is_some_and(Deadline::is_past) => CallError::TimedOut,
+                    None if self.is_late() => CallError::TimedOut,
                     None => CallError::NoReply,
                 }));
             }
             Poll::Ready(Stage::Waiting(_) | Stage::Over) => return Poll::Ready(Err(CallError::NoReply)),
             Poll::Pending => {}
         }
-        let Some(deadline) = &mut self.deadline else { return Poll::Pending };
-        if deadline.poll(cx).is_pending() {
-            return Poll::Pending;
+        match self.alarm {
+            Some(alarm) if self.clock().look(alarm, cx) => {}
+            _ => return Poll::Pending,
         }
         if let Step::Waits(ticket) = self.step
             && let Some(item) = self.address.shared().take_back(self.priority, ticket)
@@ -436,6 +470,19 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         })
     }
 
+    fn clock(&self) -> &Clock {
+        &self.address.shared().world.clock
+    }
+
+    /// Whether whoever has inherited the time saw it run out.
+    fn is_late(&self) -> bool {
+        let until = match &lock(&self.slot.inside).until {
+            Until::Then(at) => *at,
+            Until::Forever | Until::Default(_) => return false,
+        };
+        until <= self.clock().now()
+    }
+
     fn leave(&mut self) {
         if let Some((caller, number)) = self.edge.take() {
             let mut waits = lock(caller.waits());
@@ -444,7 +491,9 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             drop(waits);
             drop(gone);
         }
-        self.deadline = None;
+        if let Some(alarm) = self.alarm.take() {
+            self.clock().cancel(alarm);
+        }
         self.step = Step::Over;
     }
 }

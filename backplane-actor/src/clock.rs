@@ -1,17 +1,26 @@
 //! Deadlines: a heap of moments on the runtime's clock, and one task that looks after all of them.
+//!
+//! A call's default time is counted without reading the clock, which takes as long as half a call: who waits so long stands
+//! in `fresh`, and the task counts from when it looks there. It looks at once if it was not about to, and again after each
+//! [`TICK`] in which somebody came. So such a deadline is never early, and late by a tick at most, and by what the executor
+//! is late itself.
 
 use std::{
     fmt,
     future::{Future, poll_fn},
+    mem,
     pin::Pin,
     sync::Weak,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use backplane::{Runtime, catch};
 
-use crate::sync::{Arc, Mutex, lock};
+use crate::{
+    call::DEFAULT_CALL_TIME,
+    sync::{Arc, Mutex, lock},
+};
 
 /// The clock of a system. Its task is started with the first deadline, and again if its executor dropped it.
 pub(crate) struct Clock {
@@ -25,6 +34,12 @@ struct Deadlines {
     heap: Vec<(Instant, u32)>,
     places: Vec<Place>,
     free: Vec<u32>,
+    /// Places of those that wait for [`DEFAULT_CALL_TIME`] from when the task next looks.
+    fresh: Vec<u32>,
+    /// Somebody has come there since the task last looked.
+    came: bool,
+    /// The task looks there again within a tick, by itself or because it has been woken.
+    ticks: bool,
     driven: bool,
     /// The moment that the task waits for; it may be earlier than the first in the heap.
     armed: Option<Instant>,
@@ -32,12 +47,16 @@ struct Deadlines {
 }
 
 struct Place {
-    /// Where in the heap, or `OUT`.
+    /// Where in the heap; or where in `fresh`, with `FRESH`; or `OUT`.
     at: u32,
     waker: Option<Waker>,
 }
 
 const OUT: u32 = u32::MAX;
+const FRESH: u32 = 1 << 31;
+
+/// By so much a default deadline may be late.
+const TICK: Duration = Duration::from_millis(1);
 
 impl Deadlines {
     fn put(&mut self, index: usize, entry: (Instant, u32)) {
@@ -77,8 +96,35 @@ impl Deadlines {
         self.put(index, entry);
     }
 
+    fn new_place(&mut self, place: Place) -> u32 {
+        match self.free.pop() {
+            Some(name) => {
+                self.places[name as usize] = place;
+                name
+            }
+            None => {
+                self.places.push(place);
+                self.places.len() as u32 - 1
+            }
+        }
+    }
+
+    fn insert(&mut self, at: Instant, name: u32) {
+        self.heap.push((at, name));
+        self.up(self.heap.len() - 1);
+    }
+
     fn remove(&mut self, place: u32) {
-        let index = std::mem::replace(&mut self.places[place as usize].at, OUT) as usize;
+        let at = mem::replace(&mut self.places[place as usize].at, OUT);
+        if at & FRESH != 0 {
+            let index = (at & !FRESH) as usize;
+            self.fresh.swap_remove(index);
+            if let Some(moved) = self.fresh.get(index) {
+                self.places[*moved as usize].at = at;
+            }
+            return;
+        }
+        let index = at as usize;
         let Some(last) = self.heap.pop() else { return };
         if index < self.heap.len() {
             self.put(index, last);
@@ -105,37 +151,45 @@ impl Clock {
         (self.now)()
     }
 
-    fn set(self: &Arc<Clock>, at: Instant, waker: Waker) -> u32 {
+    pub(crate) fn set(self: &Arc<Clock>, at: Instant, waker: Waker) -> u32 {
         let mut deadlines = lock(&self.deadlines);
-        let place = Place { at: deadlines.heap.len() as u32, waker: Some(waker) };
-        let name = match deadlines.free.pop() {
-            Some(name) => {
-                deadlines.places[name as usize] = place;
-                name
-            }
-            None => {
-                deadlines.places.push(place);
-                deadlines.places.len() as u32 - 1
-            }
-        };
-        deadlines.heap.push((at, name));
-        let last = deadlines.heap.len() - 1;
-        deadlines.up(last);
-        let start = !std::mem::replace(&mut deadlines.driven, true);
+        let name = deadlines.new_place(Place { at: OUT, waker: Some(waker) });
+        deadlines.insert(at, name);
+        let start = !mem::replace(&mut deadlines.driven, true);
         let sooner = deadlines.armed.is_none_or(|armed| at < armed);
         let driver = if sooner { deadlines.driver.take() } else { None };
         drop(deadlines);
+        self.see_to_it(start, driver);
+        name
+    }
+
+    /// For so long as a call waits unless told otherwise, from now on, about.
+    pub(crate) fn set_default(self: &Arc<Clock>, waker: Waker) -> u32 {
+        let mut deadlines = lock(&self.deadlines);
+        let at = FRESH | deadlines.fresh.len() as u32;
+        let name = deadlines.new_place(Place { at, waker: Some(waker) });
+        deadlines.fresh.push(name);
+        deadlines.came = true;
+        let start = !mem::replace(&mut deadlines.driven, true);
+        let ticks = mem::replace(&mut deadlines.ticks, true);
+        let driver = if ticks { None } else { deadlines.driver.take() };
+        drop(deadlines);
+        self.see_to_it(start, driver);
+        name
+    }
+
+    #[inline]
+    fn see_to_it(self: &Arc<Clock>, start: bool, driver: Option<Waker>) {
         if start {
             (self.start)(Arc::downgrade(self));
         }
         if let Some(driver) = driver {
             driver.wake();
         }
-        name
     }
 
     /// Whether it has fired; else the waker is told.
-    fn look(&self, name: u32, cx: &Context<'_>) -> bool {
+    pub(crate) fn look(&self, name: u32, cx: &Context<'_>) -> bool {
         let mut new = None;
         loop {
             let mut deadlines = lock(&self.deadlines);
@@ -157,7 +211,7 @@ impl Clock {
         }
     }
 
-    fn cancel(&self, name: u32) {
+    pub(crate) fn cancel(&self, name: u32) {
         let mut deadlines = lock(&self.deadlines);
         let place = &mut deadlines.places[name as usize];
         let waker = place.waker.take();
@@ -174,13 +228,24 @@ impl Clock {
         let (now, driver) = (self.now(), cx.waker().clone());
         let mut due = Vec::new();
         let mut deadlines = lock(&self.deadlines);
+        let mut fresh = mem::take(&mut deadlines.fresh);
+        for name in fresh.drain(..) {
+            deadlines.insert(later_than(now, DEFAULT_CALL_TIME), name);
+        }
+        deadlines.fresh = fresh;
+        deadlines.ticks = mem::take(&mut deadlines.came);
         while let Some(&(at, name)) = deadlines.heap.first()
             && at <= now
         {
             deadlines.remove(name);
             due.extend(deadlines.places[name as usize].waker.take());
         }
-        deadlines.armed = deadlines.heap.first().map(|first| first.0);
+        let first = deadlines.heap.first().map(|first| first.0);
+        let tick = deadlines.ticks.then(|| later_than(now, TICK));
+        deadlines.armed = match (first, tick) {
+            (Some(first), Some(tick)) => Some(first.min(tick)),
+            (first, tick) => first.or(tick),
+        };
         let (armed, before) = (deadlines.armed, deadlines.driver.replace(driver));
         drop(deadlines);
         drop(before);
@@ -213,7 +278,7 @@ impl Drop for Driving {
     fn drop(&mut self) {
         if let Some(clock) = self.0.upgrade() {
             let mut deadlines = lock(&clock.deadlines);
-            (deadlines.driven, deadlines.armed) = (false, None);
+            (deadlines.driven, deadlines.ticks, deadlines.armed) = (false, false, None);
             let driver = deadlines.driver.take();
             drop(deadlines);
             drop(driver);
@@ -223,7 +288,7 @@ impl Drop for Driving {
 
 async fn drive<R: Runtime>(runtime: Arc<R>, clock: Weak<Clock>) {
     let driving = Driving(clock);
-    let mut sleep: Option<(Instant, Pin<Box<R::Sleep>>)> = None;
+    let mut sleep: Option<(Option<Instant>, Pin<Box<R::Sleep>>)> = None;
     poll_fn(|cx| {
         loop {
             let Some(clock) = driving.0.upgrade() else { return Poll::Ready(()) };
@@ -233,17 +298,24 @@ async fn drive<R: Runtime>(runtime: Arc<R>, clock: Weak<Clock>) {
                 sleep = None;
                 return Poll::Pending;
             };
-            if sleep.as_ref().map(|(armed, _)| *armed) != Some(at) {
-                sleep = Some((at, Box::pin(runtime.sleep_until(at))));
+            let (armed, timer) = sleep.get_or_insert_with(|| (Some(at), Box::pin(runtime.sleep_until(at))));
+            if *armed != Some(at) {
+                timer.set(runtime.sleep_until(at));
+                *armed = Some(at);
             }
-            let Some((_, timer)) = &mut sleep else { return Poll::Pending };
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            sleep = None;
+            // It has been; it is not to be polled again.
+            *armed = None;
         }
     })
     .await;
+}
+
+/// So much later; a hundred years, if that is more than the clock can show.
+pub(crate) fn later_than(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400))
 }
 
 /// A moment that somebody waits for.
@@ -256,10 +328,6 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn new(clock: Arc<Clock>, at: Instant) -> Deadline {
         Deadline { clock, at, name: None }
-    }
-
-    pub(crate) fn is_past(&self) -> bool {
-        self.at <= self.clock.now()
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {

@@ -20,7 +20,8 @@ pub(crate) trait Node: Send + Sync {
 pub(crate) trait CallState: Send + Sync {
     /// Nobody waits for it any more.
     fn is_over(&self) -> bool;
-    fn deadline(&self) -> Option<Instant>;
+    /// Until when its caller waits, if there is a limit; from here on that is certain. `now` is asked only where it has to be.
+    fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant>;
     /// There will be no answer; with `exit`, because the actor has ended.
     fn settle(&self, exit: Option<&Exit>);
 }

@@ -129,6 +129,7 @@ mod duplicates;
 mod frame;
 mod groups;
 mod keyed;
+mod lane;
 mod lists;
 mod mailbox;
 mod name;

@@ -22,6 +22,7 @@ use crate::{
     address::{Address, WeakAddress},
     clock::Clock,
     frame::{self, CallState, Node},
+    lane::{FIRST, Hand, Lane},
     name::ActorName,
     observe,
     options::{DeadLetter, Options, Overdue, QueueOnRestart},
@@ -101,9 +102,7 @@ struct State<M> {
     exact: bool,
     /// Somebody may make another incarnation.
     reopens: bool,
-    normal: VecDeque<Item<M>>,
-    /// How many normal messages have gone into the receiver's hand.
-    handed: u64,
+    normal: Lane<M>,
     waker: Option<Waker>,
     line: Option<Line>,
     rare: Option<Box<Rare<M>>>,
@@ -115,6 +114,8 @@ struct Rare<M> {
     system: VecDeque<(Option<u64>, M)>,
     waiting: [VecDeque<Waiter<M>>; 2],
     tickets: u64,
+    /// So many normal messages were dropped for newer ones since the receiver last came.
+    skipped: u64,
     /// Who waits for the end of this incarnation.
     ends: Vec<Waker>,
     /// How the last incarnation ended, as soon as that is known.
@@ -137,6 +138,7 @@ impl<M> Default for Rare<M> {
             system: VecDeque::new(),
             waiting: [VecDeque::new(), VecDeque::new()],
             tickets: 0,
+            skipped: 0,
             ends: Vec::new(),
             exit: None,
             stop: None,
@@ -176,11 +178,41 @@ impl<M> State<M> {
         self.rare.get_or_insert_default()
     }
 
-    fn lane(&mut self, priority: Priority) -> &mut VecDeque<Item<M>> {
+    #[inline]
+    fn put(&mut self, priority: Priority, item: Item<M>) {
         match priority {
-            Priority::Normal => &mut self.normal,
-            Priority::Urgent => &mut self.rare().urgent,
+            Priority::Normal => self.normal.push_back(item),
+            Priority::Urgent => self.rare().urgent.push_back(item),
         }
+    }
+
+    #[cold]
+    fn take_oldest(&mut self, priority: Priority) -> Option<Item<M>> {
+        match priority {
+            Priority::Normal => {
+                let oldest = self.normal.pop_front();
+                self.rare().skipped += u64::from(oldest.is_some());
+                oldest
+            }
+            Priority::Urgent => self.rare().urgent.pop_front(),
+        }
+    }
+
+    /// The numbers of those that were dropped have been passed; they were not handled.
+    fn pass_skipped(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.handled_before = rare.handled_before.wrapping_sub(mem::take(&mut rare.skipped));
+        }
+    }
+
+    fn skipped(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.skipped)
+    }
+
+    /// How many normal ones wait, here or in the hand.
+    #[inline]
+    fn waiting(&self, taken: u64) -> usize {
+        (self.normal.end() - taken - self.skipped()) as usize
     }
 
     fn waits_for_room(&self, priority: Priority) -> bool {
@@ -196,9 +228,10 @@ impl<M> Shared<M> {
     fn has_room(&self, state: &State<M>, priority: Priority) -> bool {
         let waiting = match priority {
             Priority::Normal => {
-                // Most of the time there is room even if all that was ever handed out is still in hand.
-                let in_hand = state.handed - self.first.taken.load(Ordering::Acquire);
-                state.normal.len() + in_hand as usize
+                if self.capacity == usize::MAX {
+                    return true;
+                }
+                state.waiting(self.first.taken.load(Ordering::Acquire))
             }
             Priority::Urgent => state.rare.as_ref().map_or(0, |rare| rare.urgent.len()),
         };
@@ -232,7 +265,7 @@ impl<M> Shared<M> {
                 }
                 WhenFull::DropOldest => {
                     state.exact = true;
-                    gone = state.lane(priority).pop_front();
+                    gone = state.take_oldest(priority);
                     if gone.is_none() {
                         // All there is, is in hand: only without any capacity.
                         drop(state);
@@ -245,7 +278,7 @@ impl<M> Shared<M> {
         if priority == Priority::Urgent {
             self.first.flags.fetch_or(URGENT, Ordering::Release);
         }
-        state.lane(priority).push_back(item);
+        state.put(priority, item);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -336,7 +369,7 @@ impl<M> Shared<M> {
                 if priority == Priority::Urgent {
                     self.first.flags.fetch_or(URGENT, Ordering::Release);
                 }
-                state.lane(priority).push_back(waiter.item);
+                state.put(priority, waiter.item);
                 wakers.push(waiter.waker);
             }
             left |= state.waits_for_room(priority);
@@ -540,7 +573,9 @@ impl<M> Shared<M> {
         if !keep_queue {
             left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
             left.extend(rare.urgent.drain(..));
-            left.extend(state.normal.drain(..));
+            while let Some(item) = state.take_oldest(Priority::Normal) {
+                left.push(item);
+            }
             self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
         }
         if accept {
@@ -610,11 +645,11 @@ impl<M> Shared<M> {
     pub(crate) fn counts(&self) -> (usize, usize, usize, u64) {
         let state = self.state();
         let taken = self.first.taken.load(Ordering::Acquire);
-        let normal = state.normal.len() + (state.handed - taken) as usize;
+        let normal = state.waiting(taken);
         let urgent = state.rare.as_ref().map_or(0, |rare| rare.urgent.len());
         let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
         let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
-        (normal, urgent, system, taken + others)
+        (normal, urgent, system, (taken - FIRST).wrapping_add(others))
     }
 
     pub(crate) fn is_timed(&self) -> bool {
@@ -679,13 +714,12 @@ impl<M: Send + 'static> Shared<M> {
             label: options.label.clone(),
         };
         Arc::new(Shared {
-            first: First { flags: AtomicU64::new(0), taken: AtomicU64::new(0), senders: AtomicUsize::new(1) },
+            first: First { flags: AtomicU64::new(0), taken: AtomicU64::new(FIRST), senders: AtomicUsize::new(1) },
             state: Mutex::new(State {
                 phase: Phase::Open,
                 exact: false,
                 reopens,
-                normal: VecDeque::new(),
-                handed: 0,
+                normal: Lane::new(),
                 waker: None,
                 line: None,
                 rare: None,
@@ -745,29 +779,6 @@ impl<M> Default for Own<M> {
     }
 }
 
-/// What the receiver holds and has not taken yet.
-struct Hand<M> {
-    items: VecDeque<Item<M>>,
-    taken: u64,
-    /// What `taken` says to others lags behind by less than this.
-    lag: u32,
-    /// How many urgent ones have been taken in a row.
-    streak: u32,
-}
-
-impl<M> Hand<M> {
-    /// Takes the next one out; senders see the room at once, or, in a large mailbox, a few messages later.
-    #[inline]
-    fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
-        let item = self.items.pop_front()?;
-        self.taken += 1;
-        if self.items.is_empty() || self.taken.is_multiple_of(u64::from(self.lag)) {
-            taken.store(self.taken, Ordering::Release);
-        }
-        Some(item)
-    }
-}
-
 /// What there is to do.
 enum Next<M> {
     Message(Item<M>),
@@ -778,11 +789,10 @@ enum Next<M> {
 impl<M: Send + 'static> Mailbox<M> {
     pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
-        let lag = (shared.capacity / 64).clamp(1, 32) as u32;
         let plain = shared.options.is_none();
         Mailbox(Box::new(Reader {
+            hand: Hand::new(shared.capacity, taken),
             shared,
-            hand: Hand { items: VecDeque::new(), taken, lag, streak: 0 },
             turn: 0,
             plain,
             in_call: false,
@@ -1057,7 +1067,7 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
             return Next::Message(Item { message, call: None });
         }
     }
-    let normal = !hand.items.is_empty() || !state.normal.is_empty();
+    let normal = !hand.is_empty() || !state.normal.is_empty();
     if flags & URGENT != 0 && (hand.streak < STREAK || !normal) {
         let rare = state.rare();
         let item = rare.urgent.pop_front();
@@ -1071,14 +1081,13 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
         }
     }
     hand.streak = 0;
-    if hand.items.is_empty() {
+    if hand.is_empty() {
         let limit = if state.exact { 1 } else { (shared.capacity / 2).max(1) };
-        if state.normal.len() <= limit {
-            mem::swap(&mut hand.items, &mut state.normal);
-        } else {
-            hand.items.extend(state.normal.drain(..limit));
+        state.normal.hand_over(hand, limit);
+        if state.skipped() > 0 {
+            state.pass_skipped();
+            shared.first.taken.store(hand.taken, Ordering::Release);
         }
-        state.handed += hand.items.len() as u64;
     }
     match hand.take(&shared.first.taken) {
         Some(item) => Next::Message(item),
@@ -1089,19 +1098,16 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
 
 impl<M> Drop for Mailbox<M> {
     fn drop(&mut self) {
-        let mut hand = mem::take(&mut self.0.hand.items);
-        let in_hand = hand.len() as u64;
-        let mut state = self.0.shared.state();
+        let Reader { shared, hand, own, .. } = &mut *self.0;
+        let mut own = own.take();
+        let mut state = shared.state();
         let waker = state.waker.take();
-        state.handed -= in_hand;
-        self.0.shared.first.taken.store(self.0.hand.taken, Ordering::Release);
-        while let Some(item) = hand.pop_back() {
-            state.normal.push_front(item);
+        state.normal.take_back(hand);
+        if let Some(own) = &mut own {
+            state.normal.put_in_front(mem::take(&mut own.saved));
         }
-        let mut own = self.0.own.take();
-        while let Some(item) = own.as_mut().and_then(|own| own.saved.pop_back()) {
-            state.normal.push_front(item);
-        }
+        state.pass_skipped();
+        shared.first.taken.store(state.normal.first(), Ordering::Release);
         drop(state);
         drop((waker, own));
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    clock::{Clock, Deadline},
+    clock::{Clock, Deadline, later_than},
     sync::Arc,
 };
 
@@ -223,8 +223,7 @@ impl Overdue {
     }
 }
 
-/// So much later than now; a hundred years, if that is more than the clock can show.
+/// So much later than now.
 pub(crate) fn later(clock: &Clock, after: Duration) -> std::time::Instant {
-    let now = clock.now();
-    now.checked_add(after).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400))
+    later_than(clock.now(), after)
 }

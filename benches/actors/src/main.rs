@@ -129,13 +129,20 @@ fn main() {
     let mut arguments = env::args().skip(1);
     let rounds: usize = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(9);
     let only: Option<String> = arguments.next();
+    let sides: Option<String> = arguments.next();
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_time()
         .build()
         .expect("a runtime");
-    for row in rows() {
-        if only.as_ref().is_some_and(|only| !row.name.contains(only.as_str())) {
+    for mut row in rows() {
+        if let Some(sides) = &sides {
+            row.sides.retain(|side| sides.split(',').any(|some| side.name.starts_with(some)));
+        }
+        if row.sides.is_empty() {
+            continue;
+        }
+        if only.as_ref().is_some_and(|only| !row.name.starts_with(only.as_str())) {
             continue;
         }
         let mut measured: Vec<Vec<f64>> = row.sides.iter().map(|_| Vec::new()).collect();
@@ -156,7 +163,7 @@ fn main() {
             println!("  {:<22} {mid:>9.1} ns  ({low:.1}..{high:.1})  {:>5.2}", side.name, mid / ours);
         }
     }
-    if only.is_none_or(|only| "bytes".contains(only.as_str())) {
+    if only.is_none_or(|only| "bytes".starts_with(only.as_str())) {
         println!("bytes of an idle actor");
         let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 6] = [
             ("ours, process", ours::bytes),
