@@ -119,6 +119,27 @@ impl<T: Send> CallState for Slot<T> {
 ///
 /// Dropped unused, the caller hears at once that there will be no answer: because the actor has ended, or because it
 /// does not want to give one.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// use backplane_actor::{CallError, Mailbox, Reply, System};
+///
+/// let system = System::new(Smol::global());
+/// let clerk = system.spawn(|mut mailbox: Mailbox<(bool, Reply<&str>)>| async move {
+///     let mut kept = Vec::new();
+///     while let Some((patient, reply)) = mailbox.receive().await {
+///         if patient { kept.push(reply) } else { kept.drain(..).for_each(|reply| reply.send("done")) }
+///     }
+/// });
+/// smol::block_on(async {
+///     let mut waits = clerk.ask(|reply| (true, reply));
+///     assert!(smol::future::poll_once(&mut waits).await.is_none());
+///     assert_eq!(clerk.ask(|reply| (false, reply)).await, Err(CallError::NoReply)); // dropped unused
+///     assert_eq!(waits.await, Ok("done"));
+/// });
+/// # }
+/// ```
 #[must_use = "dropped, it tells the caller that there will be no answer"]
 pub struct Reply<T: Send + 'static> {
     slot: Option<Arc<Slot<T>>>,
@@ -126,6 +147,21 @@ pub struct Reply<T: Send + 'static> {
 
 impl<T: Send + 'static> Reply<T> {
     /// Answers. If nobody waits any more the value is dropped: an answer is never late.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// let double = system.spawn(|mut mailbox: Mailbox<(u64, Reply<u64>)>| async move {
+    ///     while let Some((n, reply)) = mailbox.receive().await {
+    ///         reply.send(2 * n);
+    ///     }
+    /// });
+    /// assert_eq!(smol::block_on(double.ask(|reply| (21, reply))), Ok(42));
+    /// # }
+    /// ```
     pub fn send(self, value: T) {
         drop(self.try_send(value));
     }
@@ -135,6 +171,26 @@ impl<T: Send + 'static> Reply<T> {
     /// # Errors
     ///
     /// The value, if the caller has gone or its time is up.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # let (hand_over, handed) = std::sync::mpsc::channel();
+    /// # let slow = system.spawn(move |mut mailbox: Mailbox<Reply<u64>>| async move {
+    /// #     while let Some(reply) = mailbox.receive().await {
+    /// #         hand_over.send(reply).unwrap();
+    /// #     }
+    /// # });
+    /// let mut call = slow.ask(|reply| reply);
+    /// assert!(smol::block_on(smol::future::poll_once(&mut call)).is_none());
+    /// let reply = handed.recv().unwrap();
+    /// drop(call); // the caller goes
+    /// assert_eq!(reply.try_send(42), Err(42));
+    /// # }
+    /// ```
     pub fn try_send(mut self, value: T) -> Result<(), T> {
         let Some(slot) = self.slot.take() else { return Err(value) };
         match slot.finish(Stage::Answered(value)) {
@@ -144,11 +200,61 @@ impl<T: Send + 'static> Reply<T> {
     }
 
     /// Whether nobody waits for the answer any more.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # let (hand_over, handed) = std::sync::mpsc::channel();
+    /// # let slow = system.spawn(move |mut mailbox: Mailbox<Reply<u64>>| async move {
+    /// #     while let Some(reply) = mailbox.receive().await {
+    /// #         hand_over.send(reply).unwrap();
+    /// #     }
+    /// # });
+    /// let mut call = slow.ask(|reply| reply);
+    /// assert!(smol::block_on(smol::future::poll_once(&mut call)).is_none());
+    /// let reply = handed.recv().unwrap();
+    /// assert!(!reply.is_over());
+    /// drop(call);
+    /// assert!(reply.is_over()); // no need to go on with the work
+    /// # let _ = reply.try_send(1);
+    /// # }
+    /// ```
     pub fn is_over(&self) -> bool {
         self.slot.as_ref().is_none_or(|slot| slot.is_over())
     }
 
     /// Until when the caller waits, if there is a limit.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # let (hand_over, handed) = std::sync::mpsc::channel();
+    /// # let slow = system.spawn(move |mut mailbox: Mailbox<Reply<u64>>| async move {
+    /// #     while let Some(reply) = mailbox.receive().await {
+    /// #         hand_over.send(reply).unwrap();
+    /// #     }
+    /// # });
+    /// # use std::time::Duration;
+    /// let noon = runtime.now() + Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     let mut asked = slow.ask(|reply| reply).until(noon);
+    /// #   backplane_actor::testing::Probe::<()>::new(&system).receive_within(Duration::ZERO).await;
+    /// #   assert!(smol::future::poll_once(&mut asked).await.is_none());
+    /// #   backplane_actor::testing::Probe::<()>::new(&system).receive_within(Duration::from_secs(1)).await;
+    ///     // .. and there:
+    ///     let reply = handed.try_recv().unwrap();
+    ///     assert_eq!(reply.deadline(), Some(noon));
+    /// #   let _ = reply.try_send(1);
+    /// });
+    /// # }
+    /// ```
     pub fn deadline(&self) -> Option<Instant> {
         self.slot.as_ref().and_then(|slot| slot.deadline())
     }
@@ -181,6 +287,27 @@ fn address_of(node: &Arc<dyn Node>) -> usize {
 }
 
 /// A call that was not answered.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::{Exit, runtime::Smol};
+/// use backplane_actor::{CallError, Mailbox, Reply, System};
+///
+/// let system = System::new(Smol::global());
+/// // It answers nobody: the first reply is dropped, of the second it dies.
+/// let rude = system.spawn(|mut mailbox: Mailbox<Reply<()>>| async move {
+///     drop(mailbox.receive().await);
+///     let _reply = mailbox.receive().await;
+///     Exit::Shutdown
+/// });
+/// smol::block_on(async {
+///     assert_eq!(rude.ask(|reply| reply).await, Err(CallError::NoReply));
+///     assert_eq!(rude.ask(|reply| reply).await, Err(CallError::Ended(Exit::Shutdown)));
+///     rude.ended().await;
+///     assert_eq!(rude.ask(|reply| reply).await, Err(CallError::Gone));
+/// });
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
@@ -237,6 +364,26 @@ enum Step {
 /// A call: sent when it is first polled, answered when it is done. Made by [`Address::call`] and [`Address::ask`].
 ///
 /// Dropped, it cancels the request, if it has not been handled yet.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane::{Device, Exit};
+/// # use backplane_actor::{Options, Reply};
+/// let (address, home) = system.prepare::<Reply<u64>>(Options::new());
+/// let mut call = address.ask(|reply| reply);
+/// assert_eq!(address.load().normal, 0); // nothing is sent yet
+/// assert!(smol::block_on(smol::future::poll_once(&mut call)).is_none());
+/// assert_eq!(address.load().normal, 1);
+/// drop(call); // cancelled, so nobody handles it
+/// let exit = smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+///     assert!(mailbox.try_receive().is_none());
+/// }));
+/// assert_eq!(exit, Exit::Normal);
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Call<'a, M: Send + 'static, T: Send + 'static> {
     address: &'a Address<M>,
@@ -276,24 +423,99 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
     /// Waits so long, instead of [five seconds](DEFAULT_CALL_TIME), counted from the first poll. In an actor that is being
     /// called itself never longer than its caller waits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{CallError, Options, Reply};
+    /// # use std::time::Duration;
+    /// let (silent, _home) = system.prepare::<Reply<u64>>(Options::new());
+    /// let (before, minute) = (runtime.now(), Duration::from_secs(60));
+    /// runtime.run(async {
+    ///     assert_eq!(silent.ask(|reply| reply).within(minute).await, Err(CallError::TimedOut));
+    /// });
+    /// assert_eq!(runtime.since(before), minute);
+    /// # }
+    /// ```
     pub fn within(mut self, time: Duration) -> Call<'a, M, T> {
         self.limit = Limit::Within(time);
         self
     }
 
     /// Waits until then, on the runtime's clock.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{CallError, Options, Reply};
+    /// # use std::time::Duration;
+    /// let (silent, _home) = system.prepare::<Reply<u64>>(Options::new());
+    /// let noon = runtime.now() + Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     assert_eq!(silent.ask(|reply| reply).until(noon).await, Err(CallError::TimedOut));
+    /// });
+    /// assert_eq!(runtime.now(), noon);
+    /// # }
+    /// ```
     pub fn until(mut self, deadline: Instant) -> Call<'a, M, T> {
         self.limit = Limit::Until(deadline);
         self
     }
 
     /// Waits for as long as it takes.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # use std::time::Duration;
+    /// let (clock, day) = (runtime.clone(), Duration::from_secs(86_400));
+    /// let slow = system.spawn(move |mut mailbox: Mailbox<Reply<&str>>| async move {
+    ///     while let Some(reply) = mailbox.receive().await {
+    ///         clock.sleep_until(clock.now() + day).await;
+    ///         reply.send("at last");
+    ///     }
+    /// });
+    /// assert_eq!(runtime.run(async { slow.ask(|reply| reply).forever().await }), Ok("at last"));
+    /// # }
+    /// ```
     pub fn forever(mut self) -> Call<'a, M, T> {
         self.limit = Limit::Never;
         self
     }
 
     /// Passes requests and messages that are not urgent.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::{Options, Reply};
+    /// let (address, home) = system.prepare::<(&str, Reply<()>)>(Options::new());
+    /// let mut later = address.ask(|reply| ("later", reply));
+    /// let mut first = address.ask(|reply| ("first", reply)).urgent();
+    /// # smol::block_on(async {
+    /// # use smol::future::poll_once;
+    /// assert!(poll_once(&mut later).await.is_none() && poll_once(&mut first).await.is_none());
+    /// # });
+    /// let exit = smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.receive().await.unwrap().0, "first");
+    ///     assert_eq!(mailbox.receive().await.unwrap().0, "later");
+    /// }));
+    /// assert_eq!(exit, Exit::Normal);
+    /// # }
+    /// ```
     pub fn urgent(mut self) -> Call<'a, M, T> {
         self.priority = Priority::Urgent;
         self
@@ -305,6 +527,32 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     /// The message, if it was never accepted.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane_actor::{CallError, Options};
+    /// let (counter, home) = system.prepare::<Count>(Options::new());
+    /// drop(home);
+    /// let mut call = counter.ask(Count::Get);
+    /// assert_eq!(smol::block_on(&mut call), Err(CallError::Gone));
+    /// assert!(matches!(call.take_refused(), Some(Count::Get(_))));
+    /// # let _ = (Count::Add(1), count);
+    /// # }
+    /// ```
     pub fn take_refused(&mut self) -> Option<M> {
         match self.step {
             Step::Over | Step::Start => self.message.take(),

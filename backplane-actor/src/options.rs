@@ -285,18 +285,20 @@ impl<M> Options<M> {
     /// # use backplane::runtime::Smol;
     /// # use backplane_actor::System;
     /// # let system = System::new(Smol::global());
-    /// # use backplane::Device;
+    /// # use backplane::{Device, Exit};
     /// # use backplane_actor::Options;
     /// let even = |n: &u32| (*n % 2 == 0).then_some(*n);
-    /// for (n, lost) in [(7, 1), (8, 1)] {
+    /// for (n, again) in [(7, None), (8, Some(8))] {
     ///     let (address, home) = system.prepare(Options::new().retry_where(1, even));
     ///     address.try_cast(n).unwrap();
-    ///     let exit = smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+    ///     smol::block_on(home.run(Device::new(), |mut mailbox| async move {
     ///         mailbox.receive().await;
     ///         Err::<(), _>("broken")
     ///     }));
-    ///     assert!(exit.is_fault());
-    ///     assert_eq!(system.dead_letters(), lost);
+    ///     let successor = home.run(Device::new(), |mut mailbox| async move {
+    ///         assert_eq!(mailbox.try_receive(), again);
+    ///     });
+    ///     assert_eq!(smol::block_on(successor), Exit::Normal);
     /// }
     /// # }
     /// ```
