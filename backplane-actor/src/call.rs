@@ -235,24 +235,15 @@ impl<T: Send + 'static> Reply<T> {
     /// # let runtime = Seeded::new(1);
     /// # let system = System::new(runtime.clone());
     /// # use backplane_actor::{Mailbox, Reply};
-    /// # let (hand_over, handed) = std::sync::mpsc::channel();
-    /// # let slow = system.spawn(move |mut mailbox: Mailbox<Reply<u64>>| async move {
-    /// #     while let Some(reply) = mailbox.receive().await {
-    /// #         hand_over.send(reply).unwrap();
-    /// #     }
-    /// # });
     /// # use std::time::Duration;
     /// let noon = runtime.now() + Duration::from_secs(3600);
-    /// runtime.run(async {
-    ///     let mut asked = slow.ask(|reply| reply).until(noon);
-    /// #   backplane_actor::testing::Probe::<()>::new(&system).receive_within(Duration::ZERO).await;
-    /// #   assert!(smol::future::poll_once(&mut asked).await.is_none());
-    /// #   backplane_actor::testing::Probe::<()>::new(&system).receive_within(Duration::from_secs(1)).await;
-    ///     // .. and there:
-    ///     let reply = handed.try_recv().unwrap();
-    ///     assert_eq!(reply.deadline(), Some(noon));
-    /// #   let _ = reply.try_send(1);
+    /// let clerk = system.spawn(move |mut mailbox: Mailbox<Reply<bool>>| async move {
+    ///     while let Some(reply) = mailbox.receive().await {
+    ///         let until_noon = reply.deadline() == Some(noon);
+    ///         reply.send(until_noon);
+    ///     }
     /// });
+    /// assert_eq!(runtime.run(async { clerk.ask(|reply| reply).until(noon).await }), Ok(true));
     /// # }
     /// ```
     pub fn deadline(&self) -> Option<Instant> {

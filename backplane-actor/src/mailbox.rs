@@ -30,6 +30,12 @@ use crate::{
 };
 
 /// Which messages come first.
+///
+/// ```
+/// use backplane_actor::Priority;
+///
+/// assert_eq!(Priority::default(), Priority::Normal);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Priority {
     /// In the order in which they were accepted.
@@ -718,6 +724,26 @@ impl<M: Send + 'static> Node for Shared<M> {
 /// Messages arrive in this order: news and timers of the system lane, urgent ones with a bound, normal ones; each lane in
 /// the order in which its messages were accepted. When the mailbox is dropped, what it has not received stays for the next
 /// incarnation, or goes to the dead letters.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// use backplane_actor::{Mailbox, Reply, System};
+///
+/// async fn longest(mut mailbox: Mailbox<(&'static str, Reply<&'static str>)>) {
+///     let mut longest = "";
+///     while let Some((word, reply)) = mailbox.receive().await {
+///         if word.len() > longest.len() {
+///             longest = word;
+///         }
+///         reply.send(longest);
+///     }
+/// }
+/// let longest = System::new(Smol::global()).spawn(longest);
+/// assert_eq!(smol::block_on(longest.ask(|reply| ("backplane", reply))), Ok("backplane"));
+/// assert_eq!(smol::block_on(longest.ask(|reply| ("mesh", reply))), Ok("backplane"));
+/// # }
+/// ```
 pub struct Mailbox<M>(Box<Reader<M>>);
 
 /// In a box, so that it costs a word to move it into the futures that hold it.
@@ -876,6 +902,21 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// The next message, if there is one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.try_receive(), Some(7));
+    ///     assert_eq!(mailbox.try_receive(), None);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn try_receive(&mut self) -> Option<M> {
         self.handled();
         if self.0.own.is_some()
@@ -893,11 +934,47 @@ impl<M: Send + 'static> Mailbox<M> {
     /// nobody has an address any more and all messages have been received.
     ///
     /// Cancellation-safe: a message is taken only when it is returned.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// address.drain();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.receive().await, Some(7));
+    ///     assert_eq!(mailbox.receive().await, None); // it is time to end
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn receive(&mut self) -> impl Future<Output = Option<M>> {
         poll_fn(|cx| self.poll_receive(cx))
     }
 
     /// As [`receive`](Mailbox::receive), for futures written by hand.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// use std::{future::poll_fn, task::Poll};
+    ///
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     let next = poll_fn(|cx| match mailbox.poll_receive(cx) {
+    ///         Poll::Ready(message) => Poll::Ready(message),
+    ///         Poll::Pending => Poll::Ready(None), // here, something else could be polled
+    ///     });
+    ///     assert_eq!(next.await, Some(7));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
         self.handled();
@@ -930,6 +1007,24 @@ impl<M: Send + 'static> Mailbox<M> {
     /// then bounded by nothing but this.
     ///
     /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// for n in [1, 2, 3] {
+    ///     address.try_cast(n).unwrap();
+    /// }
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.receive_where(|n| *n > 1).await, Some(2));
+    ///     assert_eq!(mailbox.receive().await, Some(1));
+    ///     assert_eq!(mailbox.receive().await, Some(3));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn receive_where(&mut self, mut wanted: impl FnMut(&M) -> bool) -> impl Future<Output = Option<M>> {
         let mut seen = 0;
         poll_fn(move |cx| {
@@ -960,37 +1055,145 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// How many messages wait.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(1).unwrap();
+    /// address.cast(2).urgent().now().unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.len(), 2);
+    ///     mailbox.receive().await;
+    ///     assert_eq!(mailbox.len(), 1);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn len(&self) -> usize {
         let (normal, urgent, system, _) = self.0.shared.counts();
         normal + urgent + system + self.0.own.as_ref().map_or(0, |own| own.saved.len())
     }
 
     /// Whether none waits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert!(!mailbox.is_empty());
+    ///     mailbox.receive().await;
+    ///     assert!(mailbox.is_empty());
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The actor's own address, which does not keep it alive.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// let run = home.run(Device::new(), |mailbox| async move {
+    ///     let me = mailbox.address();
+    ///     assert!(me.upgrade().is_some_and(|me| me.try_cast(7).is_ok()));
+    ///     assert_eq!(mailbox.len(), 1);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn address(&self) -> WeakAddress<M> {
         WeakAddress::new(Arc::clone(&self.0.shared))
     }
 
     /// The actor's own address; `None` if nobody else has one any more.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// let same = address.clone();
+    /// let run = home.run(Device::new(), |mailbox| async move {
+    ///     assert_eq!(mailbox.upgrade(), Some(same));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn upgrade(&self) -> Option<Address<M>> {
         self.address().upgrade()
     }
 
     /// What people call this actor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::Options;
+    /// let (_address, home) = system.prepare::<u32>(Options::new().label("counter"));
+    /// let run = home.run(Device::new(), |mailbox| async move {
+    ///     assert_eq!(mailbox.name().to_string(), "counter");
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn name(&self) -> &ActorName {
         &self.0.shared.name
     }
 
     /// The line of this incarnation: what others link with and monitor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// let device = Device::new();
+    /// let line = device.line();
+    /// let run = home.run(device, |mailbox| async move {
+    ///     assert_eq!(mailbox.line(), Some(line));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn line(&self) -> Option<Line> {
         self.0.shared.line()
     }
 
     /// Asks this actor to stop after the message it is handling; [`receive`](Mailbox::receive) returns `None` from here on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.stop(Exit::Shutdown);
+    ///     assert_eq!(mailbox.receive().await, None);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Shutdown);
+    /// assert_eq!(system.dead_letters(), 1);
+    /// # }
+    /// ```
     pub fn stop(&mut self, exit: Exit) {
         self.0.shared.stop(exit);
     }
