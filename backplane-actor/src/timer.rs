@@ -108,6 +108,21 @@ enum Job {
 
 /// One timer of a service of timers. Good for [`cancel`](Timers::cancel) and [`time_left`](Timers::time_left) there, and
 /// nowhere else.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// use backplane_actor::Timers;
+/// use std::time::Duration;
+///
+/// let timers = Timers::new(Smol::global());
+/// let tea = timers.after(Duration::from_secs(180), || ());
+/// let eggs = timers.after(Duration::from_secs(300), || ());
+/// assert_ne!(tea, eggs);
+/// timers.cancel(tea);
+/// assert!(timers.time_left(tea).is_none() && timers.time_left(eggs).is_some());
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerId {
     slot: u32,
@@ -115,6 +130,26 @@ pub struct TimerId {
 }
 
 /// What an interval is told each time.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{Timers, testing::Seeded};
+/// # use std::{ops::ControlFlow, time::Duration};
+/// # const SECOND: Duration = Duration::from_secs(1);
+/// # let runtime = Seeded::new(1);
+/// # let timers = Timers::new(runtime.clone());
+/// let running = timers.run();
+/// let began = runtime.now();
+/// timers.every(SECOND, move |tick| {
+///     assert_eq!((tick.due, tick.missed), (began + SECOND, 0));
+///     ControlFlow::Break(())
+/// });
+/// # drop(timers);
+/// runtime.run(running);
+/// assert_eq!(runtime.since(began), SECOND);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
@@ -132,6 +167,15 @@ impl<R> Clone for Timers<R> {
 
 impl<R: Runtime> Timers<R> {
     /// A service with no timers yet.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::Timers;
+    ///
+    /// assert!(Timers::new(Smol::global()).is_empty());
+    /// # }
+    /// ```
     pub fn new(runtime: R) -> Timers<R> {
         let state = State {
             heap: Vec::new(),
@@ -149,12 +193,46 @@ impl<R: Runtime> Timers<R> {
 
     /// Does something once, when `delay` is over; when there is a [`run`](Timers::run) to do it. A delay that is too long
     /// for the clock is over in 584 years.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (began, clock) = (runtime.now(), runtime.clone());
+    /// timers.after(60 * SECOND, move || assert_eq!(clock.since(began), 60 * SECOND));
+    /// drop(timers); // so that it runs until the last has fired
+    /// runtime.run(running);
+    /// assert_eq!(runtime.since(began), 60 * SECOND);
+    /// # }
+    /// ```
     pub fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) -> TimerId {
         let at = self.shared().here().saturating_add(nanos(delay));
         self.shared().set(at, Job::Once(Box::new(job)))
     }
 
     /// Does something once, at a moment on the runtime's clock; at once if it is past.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (noon, clock) = (runtime.now() + 3600 * SECOND, runtime.clone());
+    /// timers.at(noon, move || assert_eq!(clock.now(), noon));
+    /// # drop(timers);
+    /// runtime.run(running);
+    /// assert_eq!(runtime.now(), noon);
+    /// # }
+    /// ```
     pub fn at(&self, deadline: Instant, job: impl FnOnce() + Send + 'static) -> TimerId {
         self.shared().set(self.shared().moment(deadline), Job::Once(Box::new(job)))
     }
@@ -167,6 +245,26 @@ impl<R: Runtime> Timers<R> {
     /// # Panics
     ///
     /// If the period is zero.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (began, mut ticks) = (runtime.now(), 0);
+    /// timers.every(10 * SECOND, move |_| {
+    ///     ticks += 1;
+    ///     if ticks < 6 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    /// });
+    /// # drop(timers);
+    /// runtime.run(running);
+    /// assert_eq!(runtime.since(began), 60 * SECOND);
+    /// # }
+    /// ```
     #[track_caller]
     pub fn every(
         &self,
@@ -211,6 +309,31 @@ impl<R: Runtime> Timers<R> {
     /// # Panics
     ///
     /// If the period is zero.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Mailbox, System};
+    /// # let system = System::new(runtime.clone());
+    /// let clock = system.spawn(|mut ticks: Mailbox<u64>| async move {
+    ///     assert_eq!(ticks.receive().await, Some(0)); // none was missed
+    ///     assert_eq!(ticks.receive().await, Some(0));
+    /// });
+    /// timers.send_interval(&clock, SECOND, |tick| tick.missed);
+    /// runtime.run(async {
+    ///     let running = runtime.spawn(running);
+    ///     assert_eq!(clock.ended().await, Some(Exit::Normal));
+    /// #   drop(running);
+    /// });
+    /// # }
+    /// ```
     #[track_caller]
     pub fn send_interval<M, X, I>(
         &self,
@@ -255,6 +378,24 @@ impl<R: Runtime> Timers<R> {
     }
 
     /// How much time is left, of an interval until its next tick; `None` if it has fired, is firing, or was cancelled.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let tea = timers.after(180 * SECOND, || ());
+    /// runtime.run(runtime.sleep_until(runtime.now() + 60 * SECOND));
+    /// assert_eq!(timers.time_left(tea), Some(120 * SECOND));
+    /// timers.cancel(tea);
+    /// assert_eq!(timers.time_left(tea), None);
+    /// # drop(running);
+    /// # }
+    /// ```
     pub fn time_left(&self, timer: TimerId) -> Option<Duration> {
         let here = self.shared().here();
         let at = lock(&self.shared().state).due(timer)?;
@@ -262,11 +403,37 @@ impl<R: Runtime> Timers<R> {
     }
 
     /// How many timers wait.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::Timers;
+    /// # use std::time::Duration;
+    /// let timers = Timers::new(Smol::global());
+    /// let tea = timers.after(Duration::from_secs(180), || ());
+    /// timers.after(Duration::from_secs(300), || ());
+    /// assert_eq!(timers.len(), 2);
+    /// timers.cancel(tea); // leaves nothing behind
+    /// assert_eq!(timers.len(), 1);
+    /// # }
+    /// ```
     pub fn len(&self) -> usize {
         lock(&self.shared().state).heap.len()
     }
 
     /// Whether no timer waits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::Timers;
+    /// # use std::time::Duration;
+    /// let timers = Timers::new(Smol::global());
+    /// assert!(timers.is_empty());
+    /// timers.after(Duration::from_secs(180), || ());
+    /// assert!(!timers.is_empty());
+    /// # }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -280,6 +447,25 @@ impl<R: Runtime> Timers<R> {
     /// # Panics
     ///
     /// As what a timer does. That timer is gone then; the others fire when this is run again.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (began, later) = (runtime.now(), timers.clone());
+    /// timers.after(SECOND, move || {
+    ///     later.after(SECOND, || ());
+    /// });
+    /// drop(timers);
+    /// runtime.run(running); // ends with the last of them
+    /// assert_eq!(runtime.since(began), 2 * SECOND);
+    /// # }
+    /// ```
     pub fn run(&self) -> impl Future<Output = ()> + Send + use<R> {
         let mut driver = Driver { shared: Arc::clone(self.shared()), number: None, sleep: None };
         future::poll_fn(move |cx| driver.poll(cx))
