@@ -93,6 +93,31 @@
 //! - **A cast allocates nothing** and a call once, in the steady state.
 //! - Time and tasks come from the [`Runtime`](backplane::Runtime) alone, so that a virtual clock drives all of it.
 //!
+//! # State that cannot be sent
+//!
+//! What only one thread may touch is held by a process whose future a local executor runs; its address is as any other:
+//!
+//! ```
+//! # #[cfg(feature = "smol")] {
+//! use backplane::{Device, runtime::Smol};
+//! use backplane_actor::{Mailbox, Options, Reply, System};
+//! use std::{cell::RefCell, rc::Rc};
+//!
+//! let (counter, home) = System::new(Smol::global()).prepare(Options::new());
+//! let total = Rc::new(RefCell::new(0));
+//! let process = home.run(Device::new(), |mut mailbox: Mailbox<(u64, Reply<u64>)>| async move {
+//!     while let Some((n, reply)) = mailbox.receive().await {
+//!         *total.borrow_mut() += n;
+//!         reply.send(*total.borrow());
+//!     }
+//! });
+//! let local = smol::LocalExecutor::new();
+//! local.spawn(process).detach();
+//! let answer = smol::block_on(local.run(counter.ask(|reply| (2, reply))));
+//! assert_eq!(answer, Ok(2));
+//! # }
+//! ```
+//!
 //! # How OTP's words are said here
 //!
 //! | OTP | here |
@@ -154,7 +179,7 @@ pub use call::{Call, CallError, DEFAULT_CALL_TIME, Reply};
 pub use duplicates::DuplicateRegistry;
 pub use groups::{AllMembers, Change, Changes, Distributor, Groups};
 pub use lists::{Member, Members, OwnerEnded};
-pub use mailbox::{Mailbox, Priority};
+pub use mailbox::{Mailbox, Priority, TooManySetAside};
 pub use name::ActorName;
 pub use options::{DEFAULT_CAPACITY, DeadLetter, Options, QueueOnRestart};
 pub use pending::{NoQuorum, Pending};
