@@ -118,6 +118,43 @@
 //! # }
 //! ```
 //!
+//! An [`Actor`] is `Send`, and what it holds need not be: a wrapper that keeps it to one thread, such as that of the crate
+//! `send_wrapper`, makes the actor one that [`Home::run_actor`] and a local executor run.
+//!
+//! ```
+//! # #[cfg(feature = "smol")] {
+//! use backplane::{Device, runtime::Smol};
+//! use backplane_actor::{Actor, Context, Envelope, Handle, Options, System};
+//! use send_wrapper::SendWrapper;
+//! use std::{cell::RefCell, convert::Infallible, rc::Rc};
+//!
+//! struct Counter(SendWrapper<Rc<RefCell<u64>>>);
+//! struct Add(u64);
+//!
+//! impl Actor for Counter {
+//!     type Messages = (Add,);
+//!     type Error = Infallible;
+//! }
+//!
+//! impl Handle<Add> for Counter {
+//!     type Reply = u64;
+//!
+//!     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+//!         *self.0.borrow_mut() += n;
+//!         Ok(*self.0.borrow())
+//!     }
+//! }
+//!
+//! let total = Rc::new(RefCell::new(0));
+//! let counter = Counter(SendWrapper::new(Rc::clone(&total)));
+//! let (address, home) = System::new(Smol::global()).prepare::<Envelope<Counter>>(Options::new());
+//! let local = smol::LocalExecutor::new();
+//! local.spawn(home.run_actor(Device::new(), counter)).detach();
+//! assert_eq!(smol::block_on(local.run(address.call(Add(2)))), Ok(2));
+//! assert_eq!(*total.borrow(), 2);
+//! # }
+//! ```
+//!
 //! # How OTP's words are said here
 //!
 //! | OTP | here |

@@ -1,8 +1,10 @@
 //! Actors that are started, asked, killed, renamed and put into groups at random, while every single message is counted.
 //!
-//! `BACKPLANE_SOAK_SECONDS=600 cargo test --release -p backplane-actor --test it soak -- --test-threads 1` does it for ten
+//! `BACKPLANE_SOAK_SECONDS=600 cargo test --release -p backplane-tests --test it soak -- --test-threads 1` does it for ten
 //! minutes on each runtime. Then memory must not grow after the first tenth, either; a run of a second, with other tests
 //! beside it, cannot tell.
+
+#![allow(clippy::unwrap_used)]
 
 use std::{
     pin::pin,
