@@ -71,12 +71,66 @@ pub trait Actor: Sized + Send + 'static {
     ///
     /// An error is the end of it, and of a start that waits for it. [`Context::next`] goes on with the work when whoever
     /// waits for the start has been told: OTP's `continue`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Options};
+    /// # struct Server { port: u16 }
+    /// # impl Actor for Server {
+    /// #     type Messages = ();
+    /// #     type Error = String;
+    /// async fn init(&mut self, _: &mut Context<Self>) -> Result<(), String> {
+    ///     if self.port < 1024 { Err(format!("port {} is not for us", self.port)) } else { Ok(()) }
+    /// }
+    /// # }
+    /// smol::block_on(async {
+    ///     assert!(system.start_and_wait(Options::new(), Server { port: 8080 }).await.is_ok());
+    ///     let refused = system.start_and_wait(Options::new(), Server { port: 80 }).await;
+    ///     assert_eq!(refused.unwrap_err().to_string(), "failed: port 80 is not for us");
+    /// });
+    /// # }
+    /// ```
     fn init(&mut self, cx: &mut Context<Self>) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = cx;
         ready(Ok(()))
     }
 
     /// Nothing has come for as long as [`Context::idle_after`] said: it stops, unless this is written.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Actor, Context};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # struct Session { reminders: u32 }
+    /// # impl Actor for Session {
+    /// #     type Messages = ();
+    /// #     type Error = Infallible;
+    /// #     async fn init(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         cx.idle_after(Duration::from_secs(600));
+    /// #         Ok(())
+    /// #     }
+    /// async fn idle(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///     self.reminders += 1;
+    ///     if self.reminders > 2 {
+    ///         cx.stop(Exit::Normal);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// // Its `init` has said `cx.idle_after(Duration::from_secs(600))`.
+    /// let (session, before) = (system.start(Session { reminders: 0 }), runtime.now());
+    /// assert_eq!(runtime.run(session.ended()), Some(Exit::Normal));
+    /// assert_eq!(runtime.since(before), Duration::from_secs(1800));
+    /// # }
+    /// ```
     fn idle(&mut self, cx: &mut Context<Self>) -> impl Future<Output = Result<(), Self::Error>> + Send {
         cx.stop(Exit::Normal);
         ready(Ok(()))
@@ -84,6 +138,29 @@ pub trait Actor: Sized + Send + 'static {
 
     /// Before the end, whatever led to it, but for a kill and the fault of a linked actor: after those nothing of it runs any
     /// more but its destructors. After a panic, its state is as the panic left it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Actor, Context};
+    /// # use std::{convert::Infallible, sync::mpsc};
+    /// # struct Server { tell: mpsc::Sender<Exit> }
+    /// # impl Actor for Server {
+    /// #     type Messages = ();
+    /// #     type Error = Infallible;
+    /// async fn terminate(&mut self, exit: &Exit, _: &mut Context<Self>) {
+    ///     self.tell.send(exit.clone()).unwrap();
+    /// }
+    /// # }
+    /// # let (tell, told) = mpsc::channel();
+    /// let server = system.start(Server { tell });
+    /// server.stop(Exit::Shutdown);
+    /// assert_eq!(told.recv(), Ok(Exit::Shutdown));
+    /// # }
+    /// ```
     fn terminate(&mut self, exit: &Exit, cx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
         let _ = (exit, cx);
         ready(())

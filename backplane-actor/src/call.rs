@@ -23,6 +23,22 @@ use crate::{
 };
 
 /// So long a call waits, unless said otherwise: OTP's five seconds.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{System, testing::Seeded};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # use backplane_actor::{CallError, Options, Reply};
+/// use backplane_actor::DEFAULT_CALL_TIME;
+///
+/// let (silent, _home) = system.prepare::<Reply<u64>>(Options::new());
+/// let before = runtime.now();
+/// assert_eq!(runtime.run(async { silent.ask(|reply| reply).await }), Err(CallError::TimedOut));
+/// assert_eq!(runtime.since(before), DEFAULT_CALL_TIME);
+/// # }
+/// ```
 pub const DEFAULT_CALL_TIME: Duration = Duration::from_secs(5);
 
 /// A call, between the two who know of it.

@@ -112,14 +112,15 @@ struct Feed<K, V> {
 /// let (_, mut changes) = groups.monitor("choir");
 /// groups.join("choir", &ann.line(), "ann").unwrap();
 /// ann.disconnect(Exit::Normal);
+/// let mut said = Vec::new();
 /// while let Some(change) = changes.try_receive() {
 ///     match change {
-///         Change::Joined { member, .. } => println!("welcome, {}", member.value),
-///         Change::Left { member, .. } => println!("farewell, {}", member.value),
+///         Change::Joined { member, .. } => said.push(format!("welcome, {}", member.value)),
+///         Change::Left { member, .. } => said.push(format!("farewell, {}", member.value)),
 ///         _ => {}
 ///     }
 /// }
-/// # assert!(groups.members("choir").is_empty());
+/// assert_eq!(said, ["welcome, ann", "farewell, ann"]);
 /// ```
 #[non_exhaustive]
 pub enum Change<K, V> {

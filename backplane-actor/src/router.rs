@@ -34,6 +34,33 @@ use crate::{
 };
 
 /// So many messages wait in a router, unless said otherwise.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{System, testing::Seeded};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # use backplane_actor::{Mailbox, Overload, Router};
+/// # use std::time::Duration;
+/// # const SECOND: Duration = Duration::from_secs(1);
+/// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+/// #     jobs.receive().await;
+/// #     std::future::pending::<()>().await;
+/// # });
+/// # let stats = router.stats();
+/// use backplane_actor::DEFAULT_QUEUE;
+///
+/// let crew = router.start(&system);
+/// runtime.run(async {
+///     for n in 0..3 * DEFAULT_QUEUE as u32 {
+///         if crew.cast(n).within(SECOND).await.is_err() { break }
+///     }
+///     // And one more waits at the worker's door.
+///     assert_eq!(stats.queued(), DEFAULT_QUEUE + 1);
+/// });
+/// # }
+/// ```
 pub const DEFAULT_QUEUE: usize = 1024;
 
 /// Who gets a message.

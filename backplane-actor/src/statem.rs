@@ -148,6 +148,50 @@ pub trait StateMachine: Sized + Send + 'static {
 
     /// Before the end, whatever led to it, but for a kill and the fault of a linked actor. After a panic, the machine is as
     /// the panic left it, and the state is the one in which it happened.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// async fn terminate(&mut self, exit: &Exit, state: &State) {
+    ///     if *exit == Exit::Shutdown && *state == State::On {
+    ///         self.seen.try_cast("switched off").unwrap();
+    ///     }
+    /// }
+    /// #   async fn handle(&mut self, _: &State, _: Event<Self>, _: &mut Turn<'_, Self>) -> Result<Next<State>, Infallible> {
+    /// #       Ok(Next::To(State::On))
+    /// #   }
+    /// # }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// let lamp = system.spawn(|mailbox| run_machine(lamp, State::On, mailbox));
+    /// # let _ = (Message::Press, State::Off);
+    /// lamp.stop(Exit::Shutdown);
+    /// assert_eq!(runtime.run(probe.expect(Duration::from_secs(1))), "switched off");
+    /// # }
+    /// ```
     fn terminate(&mut self, exit: &Exit, state: &Self::State) -> impl Future<Output = ()> + Send {
         let _ = (exit, state);
         ready(())
