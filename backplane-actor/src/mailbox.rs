@@ -24,7 +24,7 @@ use crate::{
     frame::{self, CallState, Node},
     name::ActorName,
     observe,
-    options::{DeadLetter, Options, Overdue, QueueOnRestart},
+    options::{DEFAULT_CAPACITY, DeadLetter, Options, Overdue, QueueOnRestart},
     sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
     watch::Watches,
 };
@@ -720,6 +720,22 @@ impl<M: Send + 'static> Node for Shared<M> {
 /// incarnation, or goes to the dead letters.
 pub struct Mailbox<M>(Box<Reader<M>>);
 
+/// Why a [selective receive](Mailbox::receive_where) gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TooManySetAside {
+    /// So many messages are set aside, none of which was wanted.
+    pub messages: usize,
+}
+
+impl fmt::Display for TooManySetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages are set aside, and none of them was waited for", self.messages)
+    }
+}
+
+impl std::error::Error for TooManySetAside {}
+
 /// In a box, so that it costs a word to move it into the futures that hold it.
 struct Reader<M> {
     shared: Arc<Shared<M>>,
@@ -926,11 +942,37 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// Waits for the next message that `wanted` says yes to; the others stay, in their order. Erlang's selective receive.
     ///
-    /// What it passes over has left its place in the queue, so that what is wanted has room to come; what waits in all is
-    /// then bounded by nothing but this.
+    /// What it passes over has left its place in the queue, so that what is wanted has room to come. It is set aside, as many
+    /// messages as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); without a bound only
+    /// where the mailbox has none.
     ///
     /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
-    pub fn receive_where(&mut self, mut wanted: impl FnMut(&M) -> bool) -> impl Future<Output = Option<M>> {
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Mailbox, System, TooManySetAside};
+    ///
+    /// let process = System::new(Smol::global()).spawn(|mut mailbox: Mailbox<u32>| async move {
+    ///     let even = mailbox.receive_where(|n| n % 2 == 0).await?;
+    ///     assert_eq!((even, mailbox.receive().await), (Some(2), Some(1)));
+    ///     Ok::<(), TooManySetAside>(())
+    /// });
+    /// process.try_cast(1).unwrap();
+    /// process.try_cast(2).unwrap();
+    /// assert_eq!(smol::block_on(process.ended()), Some(backplane::Exit::Normal));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// So many are set aside, and none of them is wanted. They stay where they are: [`receive`](Mailbox::receive) gives the
+    /// oldest. In Erlang the mailbox would grow until the memory is full.
+    pub fn receive_where(
+        &mut self,
+        mut wanted: impl FnMut(&M) -> bool,
+    ) -> impl Future<Output = Result<Option<M>, TooManySetAside>> {
+        let most = self.most_set_aside();
         let mut seen = 0;
         poll_fn(move |cx| {
             self.handled();
@@ -938,25 +980,31 @@ impl<M: Send + 'static> Mailbox<M> {
                 if wanted(&item.message)
                     && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
-                    return Poll::Ready(Some(self.deliver(item)));
+                    return Poll::Ready(Ok(Some(self.deliver(item))));
                 }
                 seen += 1;
             }
-            loop {
+            while seen < most {
                 match self.next(Some(cx.waker())) {
                     Next::Message(item) if wanted(&item.message) => {
-                        return Poll::Ready(Some(self.deliver(item)));
+                        return Poll::Ready(Ok(Some(self.deliver(item))));
                     }
                     Next::Message(item) => {
                         let saved = &mut self.0.own.get_or_insert_default().saved;
                         saved.push_back(item);
                         seen = saved.len();
                     }
-                    Next::End => return Poll::Ready(None),
+                    Next::End => return Poll::Ready(Ok(None)),
                     Next::Nothing => return Poll::Pending,
                 }
             }
+            Poll::Ready(Err(TooManySetAside { messages: seen }))
         })
+    }
+
+    /// So many messages may have left the queue without being handled.
+    pub(crate) fn most_set_aside(&self) -> usize {
+        self.0.shared.capacity.max(DEFAULT_CAPACITY)
     }
 
     /// How many messages wait.

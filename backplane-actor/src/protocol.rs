@@ -20,6 +20,8 @@ pub trait Accepts<X, I>: Sized {
     fn wrap(x: X) -> Self;
     /// And out again, if it is one.
     fn unwrap(self) -> Option<X>;
+    /// A look at it, if it is one.
+    fn peek(&self) -> Option<&X>;
 }
 
 /// A mailbox of this type answers messages of type `X`, each with its type of reply.
@@ -48,6 +50,10 @@ impl<M> Accepts<M, Itself> for M {
     }
 
     fn unwrap(self) -> Option<M> {
+        Some(self)
+    }
+
+    fn peek(&self) -> Option<&M> {
         Some(self)
     }
 }
@@ -79,6 +85,46 @@ impl<A: Actor> fmt::Debug for Envelope<A> {
     }
 }
 
+impl<A: Actor> Envelope<A> {
+    /// The message, if it is one of type `X`: for a [key](crate::Routing::by_key), or for
+    /// [dead letters](crate::Options::dead_letters).
+    ///
+    /// ```
+    /// use backplane_actor::{Actor, Context, Envelope, Handle};
+    /// use std::convert::Infallible;
+    ///
+    /// struct Accounts;
+    /// struct Pay(u32);
+    /// struct Close;
+    ///
+    /// impl Actor for Accounts {
+    ///     type Messages = (Pay, Close);
+    ///     type Error = Infallible;
+    /// }
+    /// # impl Handle<Pay> for Accounts {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Pay, _: &mut Context<Self>) -> Result<(), Infallible> { Ok(()) }
+    /// # }
+    /// # impl Handle<Close> for Accounts {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Close, _: &mut Context<Self>) -> Result<(), Infallible> { Ok(()) }
+    /// # }
+    ///
+    /// fn customer(message: &Envelope<Accounts>) -> Option<u32> {
+    ///     message.get::<Pay, _>().map(|Pay(customer)| *customer)
+    /// }
+    /// # use backplane_actor::Accepts;
+    /// # assert_eq!(customer(&Envelope::wrap(Pay(7))), Some(7));
+    /// # assert_eq!(customer(&Envelope::wrap(Close)), None);
+    /// ```
+    pub fn get<X, I>(&self) -> Option<&X>
+    where
+        Envelope<A>: Accepts<X, I>,
+    {
+        Accepts::peek(self)
+    }
+}
+
 /// A list of message types that an actor handles: a tuple of up to sixteen.
 ///
 /// Not for implementing: the tuples are all there is.
@@ -104,6 +150,8 @@ pub trait Has<A: Actor + Handle<X>, X, const PLACE: usize>: Protocol<A> {
     fn put(letter: Letter<X, A::Reply>) -> Self::Any;
     /// Out, if it is that one.
     fn take(any: Self::Any) -> Option<X>;
+    /// A look at it, if it is that one.
+    fn peek(any: &Self::Any) -> Option<&X>;
 }
 
 impl<A, X, const PLACE: usize> Accepts<X, At<PLACE>> for Envelope<A>
@@ -118,6 +166,13 @@ where
     fn unwrap(self) -> Option<X> {
         match self.0 {
             Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::take(any),
+            Inside::Look(_) => None,
+        }
+    }
+
+    fn peek(&self) -> Option<&X> {
+        match &self.0 {
+            Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::peek(any),
             Inside::Look(_) => None,
         }
     }
@@ -202,6 +257,14 @@ macro_rules! protocol {
             fn take(any: Self::Any) -> Option<$This> {
                 match any {
                     $Any::$This(letter) => Some(letter.message),
+                    _ => None,
+                }
+            }
+
+            #[allow(unreachable_patterns, reason = "where there is but one")]
+            fn peek(any: &Self::Any) -> Option<&$This> {
+                match any {
+                    $Any::$This(letter) => Some(&letter.message),
                     _ => None,
                 }
             }

@@ -22,11 +22,13 @@ use backplane_supervisor::{
 };
 
 use crate::{
+    actor::{self, Actor},
     address::Address,
     clock::{Clock, Deadline},
     frame,
     mailbox::{Item, Mailbox, Priority, Refusal, Shared, WhenFull},
     options::{DeadLetter, Options},
+    protocol::Envelope,
     sync::{Arc, AtomicU64, AtomicUsize, Ordering},
     system::{Outcome, System},
 };
@@ -365,6 +367,55 @@ impl<M: Send + 'static> Router<M> {
         system.child_process(id, self.mailbox.clone(), move |mailbox| {
             route(self.clone(), inner.clone(), mailbox)
         })
+    }
+}
+
+impl<A: Actor> Router<Envelope<A>> {
+    /// A router whose workers are actors; `make` is called for each incarnation of each. Else as [`new`](Router::new).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Actor, Context, Envelope, Handle, Router, Routing, System};
+    /// use std::{collections::HashMap, convert::Infallible};
+    ///
+    /// #[derive(Default)]
+    /// struct Accounts(HashMap<u32, u64>);
+    /// struct Pay {
+    ///     customer: u32,
+    ///     cents: u64,
+    /// }
+    ///
+    /// impl Actor for Accounts {
+    ///     type Messages = (Pay,);
+    ///     type Error = Infallible;
+    /// }
+    ///
+    /// impl Handle<Pay> for Accounts {
+    ///     type Reply = u64;
+    ///
+    ///     async fn handle(&mut self, pay: Pay, _: &mut Context<Self>) -> Result<u64, Infallible> {
+    ///         let paid = self.0.entry(pay.customer).or_default();
+    ///         *paid += pay.cents;
+    ///         Ok(*paid)
+    ///     }
+    /// }
+    ///
+    /// smol::block_on(async {
+    ///     let system = System::new(Smol::global());
+    ///     let accounts = Router::actors(Accounts::default)
+    ///         .workers(4..=4)
+    ///         .routing(Routing::by_key(|message: &Envelope<Accounts>| message.get::<Pay, _>().map(|pay| pay.customer)))
+    ///         .start(&system);
+    ///     assert_eq!(accounts.call(Pay { customer: 7, cents: 100 }).await?, 100);
+    ///     assert_eq!(accounts.call(Pay { customer: 7, cents: 50 }).await?, 150);
+    ///     Ok::<(), Box<dyn std::error::Error>>(())
+    /// })
+    /// # .unwrap();
+    /// # }
+    /// ```
+    pub fn actors(make: impl Fn() -> A + Send + Sync + 'static) -> Router<Envelope<A>> {
+        Router::new(move |mailbox| actor::serve(make(), mailbox, || {}))
     }
 }
 

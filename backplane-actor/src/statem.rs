@@ -297,6 +297,9 @@ impl<S: StateMachine> Turn<'_, S> {
     /// and the state changed at once.
     ///
     /// Who still has the event can do so, and nobody else: so what it asks cannot be answered twice.
+    ///
+    /// As many are put off as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); a machine
+    /// that puts off more ends with a fault, and they go to the dead letters. Only a mailbox without a bound sets none.
     pub fn postpone(&mut self, event: Event<S>) {
         self.postponed.push(event);
     }
@@ -537,6 +540,10 @@ impl<S: StateMachine> Machine<S> {
         }
         for event in inserted.into_iter().rev() {
             self.waiting.queue.push_front(event);
+        }
+        let postponed = self.waiting.postponed.len();
+        if postponed > self.mailbox.most_set_aside() {
+            return Ok(Some(Exit::Fault(Fault::error(format_args!("{postponed} events are postponed")))));
         }
         self.change_timeouts(changes);
         Ok(None)

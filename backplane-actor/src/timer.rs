@@ -17,7 +17,7 @@ use backplane::Runtime;
 
 use crate::{
     address::Address,
-    protocol::Accepts,
+    protocol::{Accepts, Itself},
     sync::{Arc, Mutex, MutexGuard, lock},
 };
 
@@ -102,7 +102,7 @@ enum Slot {
 }
 
 enum Job {
-    Once(Box<dyn FnOnce() + Send>),
+    Once(Box<dyn FnOnce(TimerId) + Send>),
     Every(u64, Box<dyn FnMut(Tick) -> ControlFlow<()> + Send>),
 }
 
@@ -151,12 +151,12 @@ impl<R: Runtime> Timers<R> {
     /// for the clock is over in 584 years.
     pub fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) -> TimerId {
         let at = self.shared().here().saturating_add(nanos(delay));
-        self.shared().set(at, Job::Once(Box::new(job)))
+        self.shared().set(at, Job::Once(Box::new(|_| job())))
     }
 
     /// Does something once, at a moment on the runtime's clock; at once if it is past.
     pub fn at(&self, deadline: Instant, job: impl FnOnce() + Send + 'static) -> TimerId {
-        self.shared().set(self.shared().moment(deadline), Job::Once(Box::new(job)))
+        self.shared().set(self.shared().moment(deadline), Job::Once(Box::new(|_| job())))
     }
 
     /// Does something every `period`, the first time when one is over, until it says [`ControlFlow::Break`] or is cancelled.
@@ -202,8 +202,43 @@ impl<R: Runtime> Timers<R> {
     where
         M: Accepts<X, I> + Send + 'static,
     {
-        let (to, message) = (to.downgrade(), M::wrap(message));
-        self.after(delay, move || drop(to.upgrade().map(|to| to.deliver(message))))
+        let message = M::wrap(message);
+        self.send_after_with::<M, M, Itself>(to, delay, |_| message)
+    }
+
+    /// As [`send_after`](Timers::send_after), with a message that is made when it is sent and is told which timer it comes
+    /// from: OTP's `start_timer`. So an actor that sets a timer anew can tell a message of the old one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::{Runtime, runtime::Smol};
+    /// use backplane_actor::{Mailbox, System, TimerId, Timers};
+    /// use std::time::Duration;
+    ///
+    /// let timers = Timers::new(Smol::global());
+    /// let _running = Smol::global().spawn(timers.run());
+    /// let setting = timers.clone();
+    /// let waits = System::new(Smol::global()).spawn(|mut mailbox: Mailbox<TimerId>| async move {
+    ///     let me = mailbox.upgrade().unwrap();
+    ///     let timer = setting.send_after_with(&me, Duration::from_millis(1), |timer| timer);
+    ///     assert_eq!(mailbox.receive().await, Some(timer));
+    /// });
+    /// assert_eq!(smol::block_on(waits.ended()), Some(backplane::Exit::Normal));
+    /// # }
+    /// ```
+    pub fn send_after_with<M, X, I>(
+        &self,
+        to: &Address<M>,
+        delay: Duration,
+        make: impl FnOnce(TimerId) -> X + Send + 'static,
+    ) -> TimerId
+    where
+        M: Accepts<X, I> + Send + 'static,
+    {
+        let to = to.downgrade();
+        let at = self.shared().here().saturating_add(nanos(delay));
+        let job = move |timer| drop(to.upgrade().map(|to| to.deliver(M::wrap(make(timer)))));
+        self.shared().set(at, Job::Once(Box::new(job)))
     }
 
     /// Sends an actor a message every `period`, as [`every`](Timers::every), until it has ended.
@@ -433,7 +468,7 @@ impl<R: Runtime> Shared<R> {
         // Also if the job panics.
         let mut away = Away { state: &self.state, due, again: None };
         match job {
-            Job::Once(job) => job(),
+            Job::Once(job) => job(TimerId { slot: due.slot, number: due.number }),
             Job::Every(period, mut job) => {
                 let missed = here.saturating_sub(due.at) / period;
                 let latest = self.instant(due.at.saturating_add(missed.saturating_mul(period)));
