@@ -24,6 +24,42 @@ use crate::{
 /// State behind a mailbox, as OTP's `gen_server`: `call`, `cast` and `info` are one, [`Handle`], for each type of message.
 ///
 /// Only the two types have to be written; each method says what it does if it is not.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane::Exit;
+/// # use std::{convert::Infallible, sync::mpsc};
+/// use backplane_actor::{Actor, Context, Handle};
+///
+/// struct Log {
+///     lines: Vec<&'static str>,
+///     file: mpsc::Sender<Vec<&'static str>>,
+/// }
+/// impl Actor for Log {
+///     type Messages = (&'static str,);
+///     type Error = Infallible;
+///
+///     async fn terminate(&mut self, _: &Exit, _: &mut Context<Self>) {
+///         self.file.send(std::mem::take(&mut self.lines)).unwrap();
+///     }
+/// }
+/// # impl Handle<&'static str> for Log {
+/// #     type Reply = ();
+/// #     async fn handle(&mut self, line: &'static str, _: &mut Context<Self>) -> Result<(), Infallible> {
+/// #         self.lines.push(line);
+/// #         Ok(())
+/// #     }
+/// # }
+/// # let (file, written) = mpsc::channel();
+/// let log = system.start(Log { lines: Vec::new(), file });
+/// log.try_cast("hello").unwrap();
+/// log.drain();
+/// assert_eq!(written.recv(), Ok(vec!["hello"]));
+/// # }
+/// ```
 pub trait Actor: Sized + Send + 'static {
     /// All types of messages that it handles, as a tuple: casts, calls, news ([`Down`]) and timers alike.
     type Messages: Protocol<Self>;
@@ -35,12 +71,66 @@ pub trait Actor: Sized + Send + 'static {
     ///
     /// An error is the end of it, and of a start that waits for it. [`Context::next`] goes on with the work when whoever
     /// waits for the start has been told: OTP's `continue`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Options};
+    /// # struct Server { port: u16 }
+    /// # impl Actor for Server {
+    /// #     type Messages = ();
+    /// #     type Error = String;
+    /// async fn init(&mut self, _: &mut Context<Self>) -> Result<(), String> {
+    ///     if self.port < 1024 { Err(format!("port {} is not for us", self.port)) } else { Ok(()) }
+    /// }
+    /// # }
+    /// smol::block_on(async {
+    ///     assert!(system.start_and_wait(Options::new(), Server { port: 8080 }).await.is_ok());
+    ///     let refused = system.start_and_wait(Options::new(), Server { port: 80 }).await;
+    ///     assert_eq!(refused.unwrap_err().to_string(), "failed: port 80 is not for us");
+    /// });
+    /// # }
+    /// ```
     fn init(&mut self, cx: &mut Context<Self>) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = cx;
         ready(Ok(()))
     }
 
     /// Nothing has come for as long as [`Context::idle_after`] said: it stops, unless this is written.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Actor, Context};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # struct Session { reminders: u32 }
+    /// # impl Actor for Session {
+    /// #     type Messages = ();
+    /// #     type Error = Infallible;
+    /// #     async fn init(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         cx.idle_after(Duration::from_secs(600));
+    /// #         Ok(())
+    /// #     }
+    /// async fn idle(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///     self.reminders += 1;
+    ///     if self.reminders > 2 {
+    ///         cx.stop(Exit::Normal);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// // Its `init` has said `cx.idle_after(Duration::from_secs(600))`.
+    /// let (session, before) = (system.start(Session { reminders: 0 }), runtime.now());
+    /// assert_eq!(runtime.run(session.ended()), Some(Exit::Normal));
+    /// assert_eq!(runtime.since(before), Duration::from_secs(1800));
+    /// # }
+    /// ```
     fn idle(&mut self, cx: &mut Context<Self>) -> impl Future<Output = Result<(), Self::Error>> + Send {
         cx.stop(Exit::Normal);
         ready(Ok(()))
@@ -48,6 +138,29 @@ pub trait Actor: Sized + Send + 'static {
 
     /// Before the end, whatever led to it, but for a kill and the fault of a linked actor: after those nothing of it runs any
     /// more but its destructors. After a panic, its state is as the panic left it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Actor, Context};
+    /// # use std::{convert::Infallible, sync::mpsc};
+    /// # struct Server { tell: mpsc::Sender<Exit> }
+    /// # impl Actor for Server {
+    /// #     type Messages = ();
+    /// #     type Error = Infallible;
+    /// async fn terminate(&mut self, exit: &Exit, _: &mut Context<Self>) {
+    ///     self.tell.send(exit.clone()).unwrap();
+    /// }
+    /// # }
+    /// # let (tell, told) = mpsc::channel();
+    /// let server = system.start(Server { tell });
+    /// server.stop(Exit::Shutdown);
+    /// assert_eq!(told.recv(), Ok(Exit::Shutdown));
+    /// # }
+    /// ```
     fn terminate(&mut self, exit: &Exit, cx: &mut Context<Self>) -> impl Future<Output = ()> + Send {
         let _ = (exit, cx);
         ready(())
@@ -59,6 +172,31 @@ pub trait Actor: Sized + Send + 'static {
 /// The type of the answer is the message's: who calls with an `X` gets a `Reply`, and nothing has to be matched or cast.
 /// An answer that comes later, or from elsewhere, is a message that carries its own [`Reply`]; see
 /// [`Address::ask`](crate::Address::ask).
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use std::convert::Infallible;
+/// use backplane_actor::{Actor, Context, Handle};
+///
+/// struct Stack(Vec<u64>);
+/// struct Pop;
+/// # impl Actor for Stack {
+/// #     type Messages = (Pop,);
+/// #     type Error = Infallible;
+/// # }
+/// impl Handle<Pop> for Stack {
+///     type Reply = Option<u64>;
+///     async fn handle(&mut self, _: Pop, _: &mut Context<Self>) -> Result<Option<u64>, Infallible> {
+///         Ok(self.0.pop())
+///     }
+/// }
+/// let stack = system.start(Stack(vec![7]));
+/// assert_eq!(smol::block_on(stack.call(Pop)), Ok(Some(7)));
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not handle `{X}`",
     label = "`Handle<{X}>` is not implemented"
@@ -76,6 +214,37 @@ pub trait Handle<X>: Actor {
 }
 
 /// What an actor can do about itself while it handles a message.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane::Exit;
+/// # use backplane_actor::{Actor, Context, Handle};
+/// # use std::convert::Infallible;
+/// # struct Countdown(u32);
+/// # struct Step;
+/// # impl Actor for Countdown {
+/// #     type Messages = (Step,);
+/// #     type Error = Infallible;
+/// # }
+/// impl Handle<Step> for Countdown {
+/// #   type Reply = ();
+///     async fn handle(&mut self, _: Step, cx: &mut Context<Self>) -> Result<(), Infallible> {
+///         match self.0.checked_sub(1) {
+///             Some(left) => self.0 = left,
+///             None => cx.stop(Exit::Normal),
+///         }
+///         cx.next(Step);
+///         Ok(())
+///     }
+/// }
+/// let countdown = system.start(Countdown(3));
+/// countdown.try_cast(Step).unwrap();
+/// assert_eq!(smol::block_on(countdown.ended()), Some(Exit::Normal));
+/// # }
+/// ```
 pub struct Context<A: Actor> {
     mailbox: Mailbox<Envelope<A>>,
     stop: Option<Exit>,
@@ -95,11 +264,90 @@ impl<A: Actor> fmt::Debug for Context<A> {
 
 impl<A: Actor> Context<A> {
     /// Ends the actor when this message has been handled. The answer to it is sent after [`terminate`](Actor::terminate).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = &'static str;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<&'static str, Infallible> {
+    ///     cx.stop(Exit::Shutdown);
+    ///     Ok("closed") // is answered nevertheless
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok("closed"));
+    /// assert_eq!(smol::block_on(me.ended()), Some(Exit::Shutdown));
+    /// # }
+    /// ```
     pub fn stop(&mut self, exit: Exit) {
         self.stop.get_or_insert(exit);
     }
 
     /// Handles this next, before anything that waits: OTP's `continue`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Handle, Options};
+    /// # use std::convert::Infallible;
+    /// # #[derive(Default)]
+    /// # struct Cache { words: Vec<&'static str> }
+    /// # struct Load;
+    /// # struct Get(usize);
+    /// # impl Handle<Load> for Cache {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Load, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.words.push("loaded");
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Get> for Cache {
+    /// #     type Reply = &'static str;
+    /// #     async fn handle(&mut self, get: Get, _: &mut Context<Self>) -> Result<&'static str, Infallible> {
+    /// #         Ok(self.words[get.0])
+    /// #     }
+    /// # }
+    /// impl Actor for Cache {
+    /// #   type Messages = (Load, Get);
+    /// #   type Error = Infallible;
+    ///     async fn init(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///         cx.next(Load); // whoever waits for the start does not wait for this
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let cache = smol::block_on(system.start_and_wait(Options::new(), Cache::default())).unwrap();
+    /// assert_eq!(smol::block_on(cache.call(Get(0))), Ok("loaded"));
+    /// # }
+    /// ```
     pub fn next<X, I>(&mut self, message: X)
     where
         Envelope<A>: Accepts<X, I>,
@@ -108,12 +356,69 @@ impl<A: Actor> Context<A> {
     }
 
     /// Calls [`idle`](Actor::idle) whenever nothing has come for so long; `None`: never, as at first.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Actor, Context};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # struct Session;
+    /// impl Actor for Session {
+    /// #   type Messages = ();
+    /// #   type Error = Infallible;
+    ///     async fn init(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///         cx.idle_after(Duration::from_secs(1800));
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let (session, before) = (system.start(Session), runtime.now());
+    /// assert_eq!(runtime.run(session.ended()), Some(Exit::Normal));
+    /// assert_eq!(runtime.since(before), Duration::from_secs(1800));
+    /// # }
+    /// ```
     pub fn idle_after(&mut self, time: impl Into<Option<Duration>>) {
         self.idle_after = time.into();
     }
 
     /// Watches an actor, or anything else on the mesh: its end comes as a [`Down`] with this tag, through the system lane,
     /// exactly once, also if it has ended already.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit, Line};
+    /// # use backplane_actor::{Actor, Context, Down, Handle, Options};
+    /// # use std::{convert::Infallible, sync::mpsc};
+    /// # struct Nurse { patient: Line, tell: mpsc::Sender<(&'static str, Exit)> }
+    /// impl Actor for Nurse {
+    ///     type Messages = (Down<&'static str>,);
+    /// #   type Error = Infallible;
+    ///     async fn init(&mut self, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///         cx.monitor(&self.patient, "patient");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// impl Handle<Down<&'static str>> for Nurse {
+    /// #   type Reply = ();
+    ///     async fn handle(&mut self, down: Down<&'static str>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    ///         self.tell.send((down.tag, down.news.exit)).unwrap();
+    /// #       Ok(())
+    ///     }
+    /// }
+    /// # let (patient, (tell, told)) = (Device::new(), mpsc::channel());
+    /// # let nurse = Nurse { patient: patient.line(), tell };
+    /// let nurse = smol::block_on(system.start_and_wait(Options::new(), nurse)).unwrap();
+    /// patient.disconnect(Exit::Normal);
+    /// assert_eq!(told.recv(), Ok(("patient", Exit::Normal)));
+    /// # drop(nurse);
+    /// # }
+    /// ```
     pub fn monitor<T, I>(&mut self, line: &Line, tag: T) -> Monitor
     where
         T: Send + 'static,
@@ -123,26 +428,241 @@ impl<A: Actor> Context<A> {
     }
 
     /// Undoes a monitor; see [`Mailbox::demonitor`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = (bool, bool);
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<(bool, bool), Infallible> {
+    ///     let monitor = cx.monitor(&self.friend, ());
+    ///     Ok((cx.demonitor(monitor), cx.demonitor(monitor)))
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok((true, false)));
+    /// # }
+    /// ```
     pub fn demonitor(&mut self, monitor: Monitor) -> bool {
         self.mailbox.demonitor(monitor)
     }
 
     /// Undoes a monitor, and takes its news out if it has come; see [`Mailbox::demonitor_flush`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = bool;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<bool, Infallible> {
+    ///     let monitor = cx.monitor(&self.friend, ());
+    ///     // .. and when nobody wants to know any more:
+    ///     Ok(cx.demonitor_flush(monitor))
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(true)); // it was still on
+    /// # }
+    /// ```
     pub fn demonitor_flush(&mut self, monitor: Monitor) -> bool {
         self.mailbox.demonitor_flush(monitor)
     }
 
     /// Links with an actor, or anything else on the mesh: a fault of either takes the other along.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = ();
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///     cx.link(&self.friend);
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(()));
+    /// friend.disconnect(Exit::Fault(Fault::error("broken")));
+    /// assert!(smol::block_on(me.ended()).unwrap().is_fault());
+    /// # }
+    /// ```
     pub fn link(&mut self, line: &Line) {
         self.mailbox.link(line);
     }
 
     /// Undoes a link.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = ();
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///     cx.link(&self.friend);
+    ///     cx.unlink(&self.friend);
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(()));
+    /// friend.disconnect(Exit::Fault(Fault::error("broken")));
+    /// assert_eq!(smol::block_on(me.inspect(|_| "fine")), Ok("fine"));
+    /// # }
+    /// ```
     pub fn unlink(&mut self, line: &Line) {
         self.mailbox.unlink(line);
     }
 
     /// The ends of linked actors come as messages from here on, and take nobody along: OTP's `trap_exit`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = ();
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///     cx.trap_links(); // it has a `Handle<Disconnect>`
+    ///     cx.link(&self.friend);
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(()));
+    /// friend.disconnect(Exit::Fault(Fault::error("broken")));
+    /// assert_eq!(heard.recv().unwrap().exit.to_string(), "failed: broken");
+    /// assert!(me.is_open());
+    /// # }
+    /// ```
     pub fn trap_links<I: 'static>(&mut self)
     where
         Envelope<A>: Accepts<Disconnect, I>,
@@ -151,36 +671,328 @@ impl<A: Actor> Context<A> {
     }
 
     /// A fault of a linked actor takes this one along again.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = ();
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<(), Infallible> {
+    ///     cx.trap_links();
+    ///     cx.link(&self.friend);
+    ///     cx.untrap_links();
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(()));
+    /// friend.disconnect(Exit::Fault(Fault::error("broken")));
+    /// assert!(smol::block_on(me.ended()).unwrap().is_fault());
+    /// # }
+    /// ```
     pub fn untrap_links(&mut self) {
         self.mailbox.untrap_links();
     }
 
     /// Its own address, which does not keep it alive.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = WeakAddress<Envelope<Me>>;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<WeakAddress<Envelope<Me>>, Infallible> {
+    ///     Ok(cx.address())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// let weak = smol::block_on(me.call(Ask)).unwrap();
+    /// assert_eq!(weak.upgrade(), Some(me));
+    /// # }
+    /// ```
     pub fn address(&self) -> WeakAddress<Envelope<A>> {
         self.mailbox.address()
     }
 
     /// Its own address; `None` if nobody else has one any more.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = bool;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<bool, Infallible> {
+    ///     Ok(cx.upgrade().is_some())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(true)); // for we have one
+    /// # }
+    /// ```
     pub fn upgrade(&self) -> Option<Address<Envelope<A>>> {
         self.mailbox.upgrade()
     }
 
     /// The line of this incarnation.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = Option<Line>;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<Option<Line>, Infallible> {
+    ///     Ok(cx.line())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok(me.line()));
+    /// # }
+    /// ```
     pub fn line(&self) -> Option<Line> {
         self.mailbox.line()
     }
 
     /// What people call it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = String;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<String, Infallible> {
+    ///     Ok(cx.name().to_string())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, _heard) = mpsc::channel();
+    /// let me = system.start_with(Options::new().label("me"), Me { friend: friend.line(), tell });
+    /// assert_eq!(smol::block_on(me.call(Ask)), Ok("me".to_owned()));
+    /// # }
+    /// ```
     pub fn name(&self) -> &ActorName {
         self.mailbox.name()
     }
 
     /// What the runtime's clock shows.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = Instant;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<Instant, Infallible> {
+    ///     Ok(cx.now()) // in a test, what the test's clock shows
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// assert_eq!(runtime.run(async { me.call(Ask).await }), Ok(runtime.now()));
+    /// # }
+    /// ```
     pub fn now(&self) -> Instant {
         self.mailbox.shared().world.clock.now()
     }
 
     /// Until when the caller of the message that is being handled waits, if it is a call with a limit.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane::{Device, Disconnect, Exit, Fault, Line};
+    /// # use backplane_actor::{Actor, Address, Context, Down, Envelope, Handle, Options, WeakAddress};
+    /// # use std::{convert::Infallible, sync::mpsc, time::{Duration, Instant}};
+    /// # struct Ask;
+    /// # struct Me { friend: Line, tell: mpsc::Sender<Disconnect> }
+    /// # impl Actor for Me {
+    /// #     type Messages = (Ask, Down<()>, Disconnect);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # impl Handle<Down<()>> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Down<()>, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Disconnect> for Me {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, news: Disconnect, _: &mut Context<Self>) -> Result<(), Infallible> {
+    /// #         self.tell.send(news).unwrap();
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Ask> for Me {
+    /// #   type Reply = Option<Instant>;
+    /// async fn handle(&mut self, _: Ask, cx: &mut Context<Self>) -> Result<Option<Instant>, Infallible> {
+    ///     Ok(cx.call_deadline())
+    /// }
+    /// # }
+    /// # let friend = Device::new();
+    /// # let (tell, heard) = mpsc::channel();
+    /// # let me = system.start(Me { friend: friend.line(), tell });
+    /// let noon = runtime.now() + Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     assert_eq!(me.call(Ask).until(noon).await, Ok(Some(noon)));
+    ///     assert_eq!(me.call(Ask).forever().await, Ok(None));
+    /// });
+    /// # }
+    /// ```
     pub fn call_deadline(&self) -> Option<Instant> {
         let call = frame::with(|frame| frame.call.clone()).flatten()?;
         call.deadline(&mut || self.now())

@@ -22,6 +22,22 @@ use crate::{
 };
 
 /// So long a call waits, unless said otherwise: OTP's five seconds.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{System, testing::Seeded};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # use backplane_actor::{CallError, Options, Reply};
+/// use backplane_actor::DEFAULT_CALL_TIME;
+///
+/// let (silent, _home) = system.prepare::<Reply<u64>>(Options::new());
+/// let before = runtime.now();
+/// assert_eq!(runtime.run(async { silent.ask(|reply| reply).await }), Err(CallError::TimedOut));
+/// assert_eq!(runtime.since(before), DEFAULT_CALL_TIME);
+/// # }
+/// ```
 pub const DEFAULT_CALL_TIME: Duration = Duration::from_secs(5);
 
 /// A call, between the two who know of it.
@@ -41,8 +57,8 @@ struct Inside<T> {
 /// Until when the caller waits.
 enum Until {
     Forever,
-    /// [`DEFAULT_CALL_TIME`] from when it called, and nobody has asked when that was.
-    Default(Arc<Clock>),
+    /// [`DEFAULT_CALL_TIME`] from when it called; the clock knows by this name when that is.
+    Default(Arc<Clock>, u32),
     Then(Instant),
 }
 
@@ -114,20 +130,13 @@ impl<T: Send> CallState for Slot<T> {
     }
 
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant> {
-        match &lock(&self.inside).until {
+        let (clock, name) = match &lock(&self.inside).until {
             Until::Forever => return None,
             Until::Then(at) => return Some(*at),
-            Until::Default(_) => {}
-        }
-        let at = later_than(now(), DEFAULT_CALL_TIME);
-        let mut inside = lock(&self.inside);
-        if let Until::Then(at) = inside.until {
-            return Some(at);
-        }
-        let before = mem::replace(&mut inside.until, Until::Then(at));
-        drop(inside);
-        drop(before);
-        Some(at)
+            Until::Default(clock, name) => (Arc::clone(clock), *name),
+        };
+        let known = if self.is_over() { None } else { clock.deadline_of(name) };
+        known.or_else(|| Some(later_than(now(), DEFAULT_CALL_TIME)))
     }
 
     fn settle(&self, exit: Option<&Exit>) {
@@ -139,6 +148,27 @@ impl<T: Send> CallState for Slot<T> {
 ///
 /// Dropped unused, the caller hears at once that there will be no answer: because the actor has ended, or because it
 /// does not want to give one.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// use backplane_actor::{CallError, Mailbox, Reply, System};
+///
+/// let system = System::new(Smol::global());
+/// let clerk = system.spawn(|mut mailbox: Mailbox<(bool, Reply<&str>)>| async move {
+///     let mut kept = Vec::new();
+///     while let Some((patient, reply)) = mailbox.receive().await {
+///         if patient { kept.push(reply) } else { kept.drain(..).for_each(|reply| reply.send("done")) }
+///     }
+/// });
+/// smol::block_on(async {
+///     let mut waits = clerk.ask(|reply| (true, reply));
+///     assert!(smol::future::poll_once(&mut waits).await.is_none());
+///     assert_eq!(clerk.ask(|reply| (false, reply)).await, Err(CallError::NoReply)); // dropped unused
+///     assert_eq!(waits.await, Ok("done"));
+/// });
+/// # }
+/// ```
 #[must_use = "dropped, it tells the caller that there will be no answer"]
 pub struct Reply<T: Send + 'static> {
     slot: Option<Arc<Slot<T>>>,
@@ -146,6 +176,21 @@ pub struct Reply<T: Send + 'static> {
 
 impl<T: Send + 'static> Reply<T> {
     /// Answers. If nobody waits any more the value is dropped: an answer is never late.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// let double = system.spawn(|mut mailbox: Mailbox<(u64, Reply<u64>)>| async move {
+    ///     while let Some((n, reply)) = mailbox.receive().await {
+    ///         reply.send(2 * n);
+    ///     }
+    /// });
+    /// assert_eq!(smol::block_on(double.ask(|reply| (21, reply))), Ok(42));
+    /// # }
+    /// ```
     pub fn send(self, value: T) {
         drop(self.try_send(value));
     }
@@ -155,6 +200,26 @@ impl<T: Send + 'static> Reply<T> {
     /// # Errors
     ///
     /// The value, if the caller has gone or its time is up.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # let (hand_over, handed) = std::sync::mpsc::channel();
+    /// # let slow = system.spawn(move |mut mailbox: Mailbox<Reply<u64>>| async move {
+    /// #     while let Some(reply) = mailbox.receive().await {
+    /// #         hand_over.send(reply).unwrap();
+    /// #     }
+    /// # });
+    /// let mut call = slow.ask(|reply| reply);
+    /// assert!(smol::block_on(smol::future::poll_once(&mut call)).is_none());
+    /// let reply = handed.recv().unwrap();
+    /// drop(call); // the caller goes
+    /// assert_eq!(reply.try_send(42), Err(42));
+    /// # }
+    /// ```
     pub fn try_send(mut self, value: T) -> Result<(), T> {
         let Some(slot) = self.slot.take() else { return Err(value) };
         match slot.finish(Stage::Answered(value)) {
@@ -164,18 +229,59 @@ impl<T: Send + 'static> Reply<T> {
     }
 
     /// Whether nobody waits for the answer any more.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # let (hand_over, handed) = std::sync::mpsc::channel();
+    /// # let slow = system.spawn(move |mut mailbox: Mailbox<Reply<u64>>| async move {
+    /// #     while let Some(reply) = mailbox.receive().await {
+    /// #         hand_over.send(reply).unwrap();
+    /// #     }
+    /// # });
+    /// let mut call = slow.ask(|reply| reply);
+    /// assert!(smol::block_on(smol::future::poll_once(&mut call)).is_none());
+    /// let reply = handed.recv().unwrap();
+    /// assert!(!reply.is_over());
+    /// drop(call);
+    /// assert!(reply.is_over()); // no need to go on with the work
+    /// # let _ = reply.try_send(1);
+    /// # }
+    /// ```
     pub fn is_over(&self) -> bool {
         self.slot.as_ref().is_none_or(|slot| slot.is_over())
     }
 
-    /// Until when the caller waits, if there is a limit. Of [five seconds](DEFAULT_CALL_TIME) that it has not set itself it
-    /// is known only from the first time that somebody asks, and counts from there.
+    /// Until when the caller waits, if there is a limit. Of [five seconds](DEFAULT_CALL_TIME) that it has not set itself, it
+    /// is exact to a millisecond.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # use std::time::Duration;
+    /// let noon = runtime.now() + Duration::from_secs(3600);
+    /// let clerk = system.spawn(move |mut mailbox: Mailbox<Reply<bool>>| async move {
+    ///     while let Some(reply) = mailbox.receive().await {
+    ///         let until_noon = reply.deadline() == Some(noon);
+    ///         reply.send(until_noon);
+    ///     }
+    /// });
+    /// assert_eq!(runtime.run(async { clerk.ask(|reply| reply).until(noon).await }), Ok(true));
+    /// # }
+    /// ```
     pub fn deadline(&self) -> Option<Instant> {
         let slot = self.slot.as_ref()?;
         let clock = match &lock(&slot.inside).until {
             Until::Forever => return None,
             Until::Then(at) => return Some(*at),
-            Until::Default(clock) => Arc::clone(clock),
+            Until::Default(clock, _) => Arc::clone(clock),
         };
         slot.deadline(&mut || clock.now())
     }
@@ -208,6 +314,27 @@ fn address_of(node: &Arc<dyn Node>) -> usize {
 }
 
 /// A call that was not answered.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::{Exit, runtime::Smol};
+/// use backplane_actor::{CallError, Mailbox, Reply, System};
+///
+/// let system = System::new(Smol::global());
+/// // It answers nobody: the first reply is dropped, of the second it dies.
+/// let rude = system.spawn(|mut mailbox: Mailbox<Reply<()>>| async move {
+///     drop(mailbox.receive().await);
+///     let _reply = mailbox.receive().await;
+///     Exit::Shutdown
+/// });
+/// smol::block_on(async {
+///     assert_eq!(rude.ask(|reply| reply).await, Err(CallError::NoReply));
+///     assert_eq!(rude.ask(|reply| reply).await, Err(CallError::Ended(Exit::Shutdown)));
+///     rude.ended().await;
+///     assert_eq!(rude.ask(|reply| reply).await, Err(CallError::Gone));
+/// });
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
@@ -264,6 +391,26 @@ enum Step {
 /// A call: sent when it is first polled, answered when it is done. Made by [`Address::call`] and [`Address::ask`].
 ///
 /// Dropped, it cancels the request, if it has not been handled yet.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane::{Device, Exit};
+/// # use backplane_actor::{Options, Reply};
+/// let (address, home) = system.prepare::<Reply<u64>>(Options::new());
+/// let mut call = address.ask(|reply| reply);
+/// assert_eq!(address.load().normal, 0); // nothing is sent yet
+/// assert!(smol::block_on(smol::future::poll_once(&mut call)).is_none());
+/// assert_eq!(address.load().normal, 1);
+/// drop(call); // cancelled, so nobody handles it
+/// let exit = smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+///     assert!(mailbox.try_receive().is_none());
+/// }));
+/// assert_eq!(exit, Exit::Normal);
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Call<'a, M: Send + 'static, T: Send + 'static> {
     address: &'a Address<M>,
@@ -304,24 +451,99 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
     /// Waits so long, instead of [five seconds](DEFAULT_CALL_TIME), counted from the first poll. In an actor that is being
     /// called itself never longer than its caller waits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{CallError, Options, Reply};
+    /// # use std::time::Duration;
+    /// let (silent, _home) = system.prepare::<Reply<u64>>(Options::new());
+    /// let (before, minute) = (runtime.now(), Duration::from_secs(60));
+    /// runtime.run(async {
+    ///     assert_eq!(silent.ask(|reply| reply).within(minute).await, Err(CallError::TimedOut));
+    /// });
+    /// assert_eq!(runtime.since(before), minute);
+    /// # }
+    /// ```
     pub fn within(mut self, time: Duration) -> Call<'a, M, T> {
         self.limit = Limit::Within(time);
         self
     }
 
     /// Waits until then, on the runtime's clock.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{CallError, Options, Reply};
+    /// # use std::time::Duration;
+    /// let (silent, _home) = system.prepare::<Reply<u64>>(Options::new());
+    /// let noon = runtime.now() + Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     assert_eq!(silent.ask(|reply| reply).until(noon).await, Err(CallError::TimedOut));
+    /// });
+    /// assert_eq!(runtime.now(), noon);
+    /// # }
+    /// ```
     pub fn until(mut self, deadline: Instant) -> Call<'a, M, T> {
         self.limit = Limit::Until(deadline);
         self
     }
 
     /// Waits for as long as it takes.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # use std::time::Duration;
+    /// let (clock, day) = (runtime.clone(), Duration::from_secs(86_400));
+    /// let slow = system.spawn(move |mut mailbox: Mailbox<Reply<&str>>| async move {
+    ///     while let Some(reply) = mailbox.receive().await {
+    ///         clock.sleep_until(clock.now() + day).await;
+    ///         reply.send("at last");
+    ///     }
+    /// });
+    /// assert_eq!(runtime.run(async { slow.ask(|reply| reply).forever().await }), Ok("at last"));
+    /// # }
+    /// ```
     pub fn forever(mut self) -> Call<'a, M, T> {
         self.limit = Limit::Never;
         self
     }
 
     /// Passes requests and messages that are not urgent.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::{Options, Reply};
+    /// let (address, home) = system.prepare::<(&str, Reply<()>)>(Options::new());
+    /// let mut later = address.ask(|reply| ("later", reply));
+    /// let mut first = address.ask(|reply| ("first", reply)).urgent();
+    /// # smol::block_on(async {
+    /// # use smol::future::poll_once;
+    /// assert!(poll_once(&mut later).await.is_none() && poll_once(&mut first).await.is_none());
+    /// # });
+    /// let exit = smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.receive().await.unwrap().0, "first");
+    ///     assert_eq!(mailbox.receive().await.unwrap().0, "later");
+    /// }));
+    /// assert_eq!(exit, Exit::Normal);
+    /// # }
+    /// ```
     pub fn urgent(mut self) -> Call<'a, M, T> {
         self.priority = Priority::Urgent;
         self
@@ -333,6 +555,32 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     /// The message, if it was never accepted.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane_actor::{CallError, Options};
+    /// let (counter, home) = system.prepare::<Count>(Options::new());
+    /// drop(home);
+    /// let mut call = counter.ask(Count::Get);
+    /// assert_eq!(smol::block_on(&mut call), Err(CallError::Gone));
+    /// assert!(matches!(call.take_refused(), Some(Count::Get(_))));
+    /// # let _ = (Count::Add(1), count);
+    /// # }
+    /// ```
     pub fn take_refused(&mut self) -> Option<M> {
         match self.step {
             Step::Over | Step::Start => self.message.take(),
@@ -374,14 +622,16 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             (own, inherited) => own.or(inherited),
         };
         let until = match (deadline, &self.limit) {
-            (Some(at), _) => Until::Then(at),
-            (None, Limit::Default) => Until::Default(Arc::clone(clock)),
+            (Some(at), _) => {
+                self.alarm = Some(clock.set(at, cx.waker().clone()));
+                Until::Then(at)
+            }
+            (None, Limit::Default) => {
+                let alarm = clock.set_default(cx.waker().clone());
+                self.alarm = Some(alarm);
+                Until::Default(Arc::clone(clock), alarm)
+            }
             (None, _) => Until::Forever,
-        };
-        self.alarm = match &until {
-            Until::Forever => None,
-            Until::Default(clock) => Some(clock.set_default(cx.waker().clone())),
-            Until::Then(at) => Some(clock.set(*at, cx.waker().clone())),
         };
         let waker = cx.waker().clone();
         let mut inside = lock(&self.slot.inside);
@@ -476,11 +726,8 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
     /// Whether whoever has inherited the time saw it run out.
     fn is_late(&self) -> bool {
-        let until = match &lock(&self.slot.inside).until {
-            Until::Then(at) => *at,
-            Until::Forever | Until::Default(_) => return false,
-        };
-        until <= self.clock().now()
+        let now = self.clock().now();
+        self.slot.deadline(&mut || now).is_some_and(|until| until <= now)
     }
 
     fn leave(&mut self) {

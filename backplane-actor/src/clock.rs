@@ -178,6 +178,19 @@ impl Clock {
         name
     }
 
+    /// When this one is due; now, if it has fired; `None`, if it has but just been set, and is counted from when the task
+    /// next looks.
+    pub(crate) fn deadline_of(&self, name: u32) -> Option<Instant> {
+        let deadlines = lock(&self.deadlines);
+        let at = deadlines.places.get(name as usize).map_or(OUT, |place| place.at);
+        let due = deadlines.heap.get(at as usize).map(|due| due.0);
+        drop(deadlines);
+        match at {
+            OUT => Some(self.now()),
+            _ => due,
+        }
+    }
+
     #[inline]
     fn see_to_it(self: &Arc<Clock>, start: bool, driver: Option<Waker>) {
         if start {
@@ -288,7 +301,8 @@ impl Drop for Driving {
 
 async fn drive<R: Runtime>(runtime: Arc<R>, clock: Weak<Clock>) {
     let driving = Driving(clock);
-    let mut sleep: Option<(Option<Instant>, Pin<Box<R::Sleep>>)> = None;
+    // With what it waits for, unless it has been.
+    let mut sleep: Option<(Option<Instant>, Pin<Box<_>>)> = None;
     poll_fn(|cx| {
         loop {
             let Some(clock) = driving.0.upgrade() else { return Poll::Ready(()) };

@@ -62,12 +62,30 @@ impl<K, V> Default for DuplicateRegistry<K, V> {
 
 impl<K, V> DuplicateRegistry<K, V> {
     /// A registry with no names in it.
+    ///
+    /// ```
+    /// use backplane_actor::DuplicateRegistry;
+    ///
+    /// let topics = DuplicateRegistry::<&str, u32>::new();
+    /// assert!(topics.lookup("news").is_empty());
+    /// ```
     pub fn new() -> DuplicateRegistry<K, V> {
         let state = Mutex::new(State { lists: Lists::new(), sweep_at: SWEEP_AT });
         DuplicateRegistry { shared: Arc::new(Shared { hashing: Hashing::default(), state }) }
     }
 
     /// How many entries there is memory for: those of the living, and of some who have ended since the table was last swept.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::DuplicateRegistry;
+    /// # let (topics, ann, bob) = (DuplicateRegistry::new(), Device::new(), Device::new());
+    /// # topics.register("news", &ann.line(), "ann").unwrap();
+    /// # topics.register("news", &bob.line(), "bob").unwrap();
+    /// drop(bob);
+    /// assert_eq!(topics.lookup("news").len(), 1);
+    /// assert_eq!(topics.entries(), 2); // until the table is swept
+    /// ```
     pub fn entries(&self) -> usize {
         lock(&self.shared.state).lists.len()
     }
@@ -79,6 +97,19 @@ impl<K: Hash + Eq, V> DuplicateRegistry<K, V> {
     /// # Errors
     ///
     /// If the owner has ended. Name and value come back.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// use backplane_actor::DuplicateRegistry;
+    ///
+    /// let (topics, ann) = (DuplicateRegistry::new(), Device::new());
+    /// let line = ann.line();
+    /// topics.register("news", &line, "ann").unwrap();
+    /// topics.register("news", &line, "ann, again").unwrap();
+    /// assert_eq!(topics.lookup("news").len(), 2);
+    /// drop(ann);
+    /// assert_eq!(topics.register("weather", &line, "ann").unwrap_err().into_inner(), ("weather", "ann"));
+    /// ```
     pub fn register(&self, name: K, owner: &Line, value: V) -> Result<(), OwnerEnded<K, V>> {
         let hash = self.shared.hashing.hash(&name);
         if !owner.is_alive() {
@@ -106,6 +137,18 @@ impl<K: Hash + Eq, V> DuplicateRegistry<K, V> {
     }
 
     /// Takes an owner from under a name, as often as it stands there; returns how often that was.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::DuplicateRegistry;
+    /// # let (topics, ann, bob) = (DuplicateRegistry::new(), Device::new(), Device::new());
+    /// # topics.register("news", &ann.line(), "ann").unwrap();
+    /// # topics.register("news", &bob.line(), "bob").unwrap();
+    /// topics.register("news", &ann.line(), "ann, again").unwrap();
+    /// assert_eq!(topics.unregister("news", &ann.line()), 2);
+    /// assert_eq!(topics.lookup("news").values().collect::<Vec<_>>(), [&"bob"]);
+    /// assert_eq!(topics.unregister("news", &ann.line()), 0);
+    /// ```
     pub fn unregister<Q>(&self, name: &Q, owner: &Line) -> usize
     where
         K: Borrow<Q>,
@@ -124,6 +167,18 @@ impl<K: Hash + Eq, V> DuplicateRegistry<K, V> {
     }
 
     /// Who stands under a name, in the order in which they came.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::DuplicateRegistry;
+    /// # let (topics, ann, bob) = (DuplicateRegistry::new(), Device::new(), Device::new());
+    /// # topics.register("news", &ann.line(), "ann").unwrap();
+    /// # topics.register("news", &bob.line(), "bob").unwrap();
+    /// assert_eq!(topics.lookup("news").values().collect::<Vec<_>>(), [&"ann", &"bob"]);
+    /// drop(ann);
+    /// assert_eq!(topics.lookup("news").values().collect::<Vec<_>>(), [&"bob"]);
+    /// assert!(topics.lookup("weather").is_empty());
+    /// ```
     pub fn lookup<Q>(&self, name: &Q) -> Members<V>
     where
         K: Borrow<Q>,
@@ -142,6 +197,21 @@ impl<K: Hash + Eq, V> DuplicateRegistry<K, V> {
     /// Does something for each who stands under a name, one after another, with no lock held; returns for how many.
     ///
     /// Who comes meanwhile is not among them, and who ends is left out from then on.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::DuplicateRegistry;
+    /// # let (topics, ann, bob) = (DuplicateRegistry::new(), Device::new(), Device::new());
+    /// # topics.register("news", &ann.line(), "ann").unwrap();
+    /// # topics.register("news", &bob.line(), "bob").unwrap();
+    /// let mut told = Vec::new();
+    /// let count = topics.dispatch("news", |member| {
+    ///     told.push(member.value);
+    ///     topics.unregister("news", &member.owner); // nothing is locked here
+    /// });
+    /// assert_eq!((count, told), (2, vec!["ann", "bob"]));
+    /// assert!(topics.lookup("news").is_empty());
+    /// ```
     pub fn dispatch<Q>(&self, name: &Q, mut each: impl FnMut(&Member<V>)) -> usize
     where
         K: Borrow<Q>,
@@ -151,6 +221,17 @@ impl<K: Hash + Eq, V> DuplicateRegistry<K, V> {
     }
 
     /// Under which names an owner stands, in the order in which it came there; as often as it does.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::DuplicateRegistry;
+    /// # let (topics, ann, bob) = (DuplicateRegistry::new(), Device::new(), Device::new());
+    /// # topics.register("news", &ann.line(), "ann").unwrap();
+    /// # topics.register("news", &bob.line(), "bob").unwrap();
+    /// topics.register("weather", &ann.line(), "ann").unwrap();
+    /// assert_eq!(topics.names_of(&ann.line()), ["news", "weather"]);
+    /// assert_eq!(topics.names_of(&bob.line()), ["news"]);
+    /// ```
     pub fn names_of(&self, owner: &Line) -> Vec<K>
     where
         K: Clone,

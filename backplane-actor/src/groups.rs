@@ -80,6 +80,20 @@ enum Chore {
 }
 
 /// Groups, each with its members.
+///
+/// ```
+/// use backplane_actor::AllMembers;
+///
+/// fn sizes(all: &AllMembers<&str, &str>) -> Vec<(String, usize)> {
+///     all.iter().map(|(group, members)| (group.to_string(), members.len())).collect()
+/// }
+/// # use backplane::Device;
+/// # use backplane_actor::Groups;
+/// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+/// # groups.join("choir", &ann.line(), "ann").unwrap();
+/// # groups.join("choir", &bob.line(), "bob").unwrap();
+/// assert_eq!(sizes(&groups.groups()), [("choir".to_owned(), 2)]);
+/// ```
 pub type AllMembers<K, V> = Vec<(Arc<K>, Members<V>)>;
 
 /// What somebody has not heard yet.
@@ -89,6 +103,25 @@ struct Feed<K, V> {
 }
 
 /// What happened in a group.
+///
+/// ```
+/// use backplane::{Device, Exit};
+/// use backplane_actor::{Change, Groups};
+///
+/// let (groups, ann) = (Groups::new(), Device::new());
+/// let (_, mut changes) = groups.monitor("choir");
+/// groups.join("choir", &ann.line(), "ann").unwrap();
+/// ann.disconnect(Exit::Normal);
+/// let mut said = Vec::new();
+/// while let Some(change) = changes.try_receive() {
+///     match change {
+///         Change::Joined { member, .. } => said.push(format!("welcome, {}", member.value)),
+///         Change::Left { member, .. } => said.push(format!("farewell, {}", member.value)),
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(said, ["welcome, ann", "farewell, ann"]);
+/// ```
 #[non_exhaustive]
 pub enum Change<K, V> {
     /// Somebody came.
@@ -109,6 +142,15 @@ pub enum Change<K, V> {
 
 impl<K, V> Change<K, V> {
     /// In which group it happened.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann) = (Groups::new(), Device::new());
+    /// let (_, mut changes) = groups.monitor("choir");
+    /// groups.join("choir", &ann.line(), "ann").unwrap();
+    /// assert_eq!(*changes.try_receive().unwrap().group(), "choir");
+    /// ```
     pub fn group(&self) -> &K {
         match self {
             Change::Joined { group, .. } | Change::Left { group, .. } => group,
@@ -116,6 +158,16 @@ impl<K, V> Change<K, V> {
     }
 
     /// To whom.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann) = (Groups::new(), Device::new());
+    /// let (_, mut changes) = groups.monitor("choir");
+    /// groups.join("choir", &ann.line(), "ann").unwrap();
+    /// let change = changes.try_receive().unwrap();
+    /// assert_eq!((change.member().owner, change.member().value), (ann.line(), "ann"));
+    /// ```
     pub fn member(&self) -> &Member<V> {
         match self {
             Change::Joined { member, .. } | Change::Left { member, .. } => member,
@@ -123,6 +175,17 @@ impl<K, V> Change<K, V> {
     }
 
     /// Whether somebody came.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann) = (Groups::new(), Device::new());
+    /// let (_, mut changes) = groups.monitor("choir");
+    /// groups.join("choir", &ann.line(), "ann").unwrap();
+    /// assert!(changes.try_receive().unwrap().is_join());
+    /// drop(ann);
+    /// assert!(!changes.try_receive().unwrap().is_join());
+    /// ```
     pub fn is_join(&self) -> bool {
         matches!(self, Change::Joined { .. })
     }
@@ -155,6 +218,13 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Default for Groups<K, V
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Groups<K, V> {
     /// No groups yet.
+    ///
+    /// ```
+    /// use backplane_actor::Groups;
+    ///
+    /// let groups = Groups::<&str, u32>::new();
+    /// assert!(groups.groups().is_empty());
+    /// ```
     pub fn new() -> Groups<K, V> {
         let state = State {
             lists: Lists::new(),
@@ -179,6 +249,19 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     /// # Errors
     ///
     /// If the owner has ended. Group and value come back.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// use backplane_actor::Groups;
+    ///
+    /// let (groups, ann) = (Groups::new(), Device::new());
+    /// let line = ann.line();
+    /// groups.join("choir", &line, "alto").unwrap();
+    /// groups.join("choir", &line, "alto").unwrap(); // counts twice
+    /// assert_eq!(groups.members("choir").len(), 2);
+    /// drop(ann);
+    /// assert_eq!(groups.join("choir", &line, "alto").unwrap_err().into_inner(), ("choir", "alto"));
+    /// ```
     pub fn join(&self, group: K, owner: &Line, value: V) -> Result<(), OwnerEnded<K, V>> {
         let hash = self.shared.hashing.hash(&group);
         if !owner.is_alive() {
@@ -243,6 +326,16 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     }
 
     /// Who is in a group, in the order in which they came.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// assert_eq!(groups.members("choir").values().collect::<Vec<_>>(), [&"ann", &"bob"]);
+    /// assert!(groups.members("orchestra").is_empty());
+    /// ```
     pub fn members<Q>(&self, group: &Q) -> Members<V>
     where
         K: Borrow<Q>,
@@ -252,6 +345,18 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     }
 
     /// The groups that somebody is in, each with its members, in no order.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// groups.join("band", &ann.line(), "ann").unwrap();
+    /// let mut names: Vec<_> = groups.groups().iter().map(|(group, _)| **group).collect();
+    /// names.sort();
+    /// assert_eq!(names, ["band", "choir"]);
+    /// ```
     pub fn groups(&self) -> AllMembers<K, V> {
         let mut all = lock(&self.shared.state).lists.all();
         all.retain(|(_, members)| !members.is_empty());
@@ -259,6 +364,17 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     }
 
     /// The groups that an owner is in, in the order in which it came there; as often as it is.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// groups.join("band", &ann.line(), "ann").unwrap();
+    /// let of_ann: Vec<_> = groups.groups_of(&ann.line()).iter().map(|group| **group).collect();
+    /// assert_eq!(of_ann, ["choir", "band"]);
+    /// ```
     pub fn groups_of(&self, owner: &Line) -> Vec<Arc<K>> {
         lock(&self.shared.state).lists.names_of(owner.id())
     }
@@ -306,6 +422,20 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     }
 
     /// The same for all groups, those that do not exist yet included.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let (all, mut changes) = groups.monitor_all();
+    /// assert_eq!(all.len(), 1); // the choir
+    /// groups.join("band", &ann.line(), "ann").unwrap();
+    /// assert_eq!(*changes.try_receive().unwrap().group(), "band");
+    /// drop(bob);
+    /// assert_eq!(changes.try_receive().unwrap().member().value, "bob");
+    /// ```
     pub fn monitor_all(&self) -> (AllMembers<K, V>, Changes<K, V>) {
         let mut state = lock(&self.shared.state);
         let all = state.lists.all();
@@ -343,6 +473,17 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     }
 
     /// A hand on one group that gives work to its members in turn; Bastion's `Distributor`.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let choir = groups.distributor("choir");
+    /// let mut whose_turn = || choir.one().unwrap().value;
+    /// assert_eq!((whose_turn(), whose_turn(), whose_turn()), ("ann", "bob", "ann"));
+    /// ```
     pub fn distributor(&self, group: K) -> Distributor<K, V> {
         Distributor { groups: self.clone(), group: Arc::new(group), turn: Arc::new(AtomicU64::new(FIRST)) }
     }
@@ -499,6 +640,20 @@ fn wake(wakers: Vec<Waker>) {
 /// Comings and goings, as they happen; made by [`Groups::monitor`] and [`Groups::monitor_all`]. Dropped, it hears no more.
 ///
 /// What is not taken waits, all of it.
+///
+/// ```
+/// # use backplane::Device;
+/// # use backplane_actor::Groups;
+/// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+/// # groups.join("choir", &ann.line(), "ann").unwrap();
+/// # groups.join("choir", &bob.line(), "bob").unwrap();
+/// let (members, mut changes) = groups.monitor("choir");
+/// assert_eq!(members.len(), 2);
+/// groups.leave("choir", &ann.line());
+/// groups.join("choir", &ann.line(), "ann, again").unwrap();
+/// assert_eq!(changes.try_receive().unwrap().member().value, "ann");
+/// assert_eq!(changes.try_receive().unwrap().member().value, "ann, again");
+/// ```
 pub struct Changes<K, V> {
     shared: Arc<Shared<K, V>>,
     feed: u64,
@@ -509,17 +664,59 @@ impl<K, V> Changes<K, V> {
     /// Waits for the next change.
     ///
     /// Cancellation-safe: a change is taken only when it is returned.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let (_, mut changes) = groups.monitor("choir");
+    /// let singer = std::thread::spawn(move || drop(bob)); // from wherever it comes
+    /// let change = smol::block_on(changes.receive());
+    /// assert!(!change.is_join() && change.member().value == "bob");
+    /// # singer.join().unwrap();
+    /// # }
+    /// ```
     pub fn receive(&mut self) -> impl Future<Output = Change<K, V>> {
         future::poll_fn(|cx| self.poll_receive(cx))
     }
 
     /// The next change, if there is one.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let (_, mut changes) = groups.monitor("choir");
+    /// assert!(changes.try_receive().is_none());
+    /// drop(bob);
+    /// assert_eq!(changes.try_receive().unwrap().member().value, "bob");
+    /// ```
     pub fn try_receive(&mut self) -> Option<Change<K, V>> {
         let mut state = lock(&self.shared.state);
         state.feeds.get_mut(&self.feed)?.changes.pop_front()
     }
 
     /// As [`receive`](Changes::receive), for futures written by hand. The waker of the last call is the one that is told.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// # use std::task::{Context, Poll, Waker};
+    /// let (_, mut changes) = groups.monitor("choir");
+    /// let cx = &mut Context::from_waker(Waker::noop());
+    /// assert!(changes.poll_receive(cx).is_pending());
+    /// drop(bob); // wakes
+    /// let Poll::Ready(change) = changes.poll_receive(cx) else { panic!("nobody left") };
+    /// assert_eq!(change.member().value, "bob");
+    /// ```
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Change<K, V>> {
         let mut waker = Some(cx.waker().clone());
         let mut state = lock(&self.shared.state);
@@ -579,6 +776,20 @@ pub struct Distributor<K, V> {
 
 impl<K: Hash + Eq, V> Distributor<K, V> {
     /// Whose turn it is: the members that live, one after another, round and round. `None` if there is none.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let choir = groups.distributor("choir");
+    /// assert_eq!(choir.one().unwrap().value, "ann");
+    /// drop(bob); // whose turn it would be
+    /// assert_eq!(choir.one().unwrap().value, "ann");
+    /// drop(ann);
+    /// assert!(choir.one().is_none());
+    /// ```
     pub fn one(&self) -> Option<Arc<Member<V>>> {
         self.groups.shared.with(&*self.group, |state, seen| {
             // Under the lock: two that ask at once get two.
@@ -590,6 +801,16 @@ impl<K: Hash + Eq, V> Distributor<K, V> {
     }
 
     /// All members.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let choir = groups.distributor("choir");
+    /// assert_eq!(choir.everyone().values().collect::<Vec<_>>(), [&"ann", &"bob"]);
+    /// ```
     pub fn everyone(&self) -> Members<V> {
         self.groups.members(&*self.group)
     }
@@ -637,6 +858,22 @@ impl<K: Hash + Eq, M: Send + 'static> Groups<K, Address<M>> {
     /// # Errors
     ///
     /// If none runs. Group and address come back.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Groups, Options};
+    /// let (choir, (singer, home)) = (Groups::new(), system.prepare::<&str>(Options::new()));
+    /// assert!(choir.join_actor("choir", &singer).is_err()); // none runs
+    /// let run = home.run(backplane::Device::new(), |_mailbox| async {});
+    /// choir.join_actor("choir", &singer).unwrap();
+    /// assert_eq!(choir.members("choir").values().collect::<Vec<_>>(), [&singer]);
+    /// drop(run);
+    /// assert!(choir.members("choir").is_empty());
+    /// # }
+    /// ```
     pub fn join_actor(&self, group: K, actor: &Address<M>) -> Result<(), OwnerEnded<K, Address<M>>> {
         match actor.line() {
             Some(line) => self.join(group, &line, actor.clone()),
@@ -691,6 +928,29 @@ impl<K: Hash + Eq, M: Send + 'static> Distributor<K, Address<M>> {
     /// # Errors
     ///
     /// The message, if nobody has room.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Device;
+    /// # use backplane_actor::{Groups, Options};
+    /// # let choir = Groups::new();
+    /// # let (ann, at_ann) = system.prepare::<&str>(Options::new().capacity(1));
+    /// # let (bob, at_bob) = system.prepare::<&str>(Options::new().capacity(1));
+    /// # let _ann = at_ann.run(Device::new(), |_mailbox| async {});
+    /// # let _bob = at_bob.run(Device::new(), |_mailbox| async {});
+    /// # choir.join_actor("choir", &ann).unwrap();
+    /// # choir.join_actor("choir", &bob).unwrap();
+    /// let choir = choir.distributor("choir");
+    /// for song in ["one", "two"] {
+    ///     choir.tell_one(song).unwrap();
+    /// }
+    /// assert_eq!((ann.load().normal, bob.load().normal), (1, 1));
+    /// assert_eq!(choir.tell_one("three"), Err("three")); // each has room for one
+    /// # }
+    /// ```
     pub fn tell_one<X, I>(&self, message: X) -> Result<(), X>
     where
         M: Accepts<X, I>,
@@ -701,6 +961,30 @@ impl<K: Hash + Eq, M: Send + 'static> Distributor<K, Address<M>> {
     }
 
     /// Sends one message to all members; see [`Groups::broadcast`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Device;
+    /// # use backplane_actor::{Groups, Options};
+    /// # use std::sync::Arc;
+    /// # let choir = Groups::new();
+    /// # let (ann, at_ann) = system.prepare::<Arc<str>>(Options::new().capacity(1));
+    /// # let (bob, at_bob) = system.prepare::<Arc<str>>(Options::new().capacity(1));
+    /// # let _ann = at_ann.run(Device::new(), |_mailbox| async {});
+    /// # let _bob = at_bob.run(Device::new(), |_mailbox| async {});
+    /// # choir.join_actor("choir", &ann).unwrap();
+    /// # choir.join_actor("choir", &bob).unwrap();
+    /// let choir = choir.distributor("choir");
+    /// let song: Arc<str> = "la".into();
+    /// assert_eq!(choir.tell_everyone(&song, |_, _| unreachable!("both have room")), 2);
+    /// let mut refused = 0;
+    /// assert_eq!(choir.tell_everyone(&song, |_, _| refused += 1), 0);
+    /// assert_eq!(refused, 2);
+    /// # }
+    /// ```
     pub fn tell_everyone<P, I>(
         &self,
         message: &Arc<P>,
@@ -747,6 +1031,30 @@ impl<K: Hash + Eq, M: Send + 'static> Distributor<K, Address<M>> {
     }
 
     /// Asks all members at once, and waits for all answers; in the order in which the members came.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{CallError, Groups, Mailbox, Reply};
+    /// # let choir = Groups::new();
+    /// # let mut all = Vec::new();
+    /// for note in [Some("do"), None] {
+    ///     let singer = system.spawn(move |mut asked: Mailbox<Reply<&str>>| async move {
+    ///         while let Some(reply) = asked.receive().await {
+    ///             if let Some(note) = note { reply.send(note) }
+    ///         }
+    ///     });
+    ///     choir.join_actor("choir", &singer).unwrap();
+    /// #   all.push(singer);
+    /// }
+    /// let choir = choir.distributor("choir");
+    /// smol::block_on(async {
+    ///     assert_eq!(choir.ask_everyone(|reply| reply).await, [Ok("do"), Err(CallError::NoReply)]);
+    /// });
+    /// # }
+    /// ```
     pub async fn ask_everyone<T, X, I>(
         &self,
         mut make: impl FnMut(Reply<T>) -> X,

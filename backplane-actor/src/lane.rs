@@ -118,17 +118,22 @@ impl<M> Lane<M> {
         self.len() == 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push_back(&mut self, item: Item<M>) {
         let Item { message, call } = item;
         if let Some(call) = call {
-            let number = self.end();
-            self.more.get_or_insert_default().calls.push_back((number, call));
+            self.put_call(call);
         }
         if self.tail.len() == Self::PIECE {
             self.begin_piece();
         }
         self.tail.push_back(message);
+    }
+
+    #[inline(never)]
+    fn put_call(&mut self, call: Arc<dyn CallState>) {
+        let number = self.end();
+        self.more.get_or_insert_default().calls.push_back((number, call));
     }
 
     #[cold]
@@ -269,6 +274,27 @@ impl<M> Hand<M> {
         self.head.is_empty() && self.more.as_ref().is_none_or(|more| more.len == 0)
     }
 
+    /// Takes the next one out of the head, if it is no call. As [`take`](Hand::take).
+    #[inline(always)]
+    pub(crate) fn take_message(&mut self, taken: &AtomicU64) -> Option<M> {
+        if let Some(more) = &self.more
+            && more.calls.front().is_some_and(|(number, _)| *number == self.taken)
+        {
+            return None;
+        }
+        let message = self.head.pop_front()?;
+        self.took_one(taken);
+        Some(message)
+    }
+
+    #[inline(always)]
+    fn took_one(&mut self, taken: &AtomicU64) {
+        self.taken += 1;
+        if self.head.is_empty() || self.taken & u64::from(self.lag) == 0 {
+            taken.store(self.taken, Ordering::Release);
+        }
+    }
+
     /// Takes the next one out; senders see the room at once, or, in a large mailbox, a few messages later.
     #[inline]
     pub(crate) fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
@@ -277,10 +303,7 @@ impl<M> Hand<M> {
             None => self.take_piece()?,
         };
         let call = self.more.as_mut().and_then(|more| more.call_of(self.taken));
-        self.taken += 1;
-        if self.head.is_empty() || self.taken & u64::from(self.lag) == 0 {
-            taken.store(self.taken, Ordering::Release);
-        }
+        self.took_one(taken);
         Some(Item { message, call })
     }
 

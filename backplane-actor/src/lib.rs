@@ -93,6 +93,68 @@
 //! - **A cast allocates nothing** and a call once, in the steady state.
 //! - Time and tasks come from the [`Runtime`](backplane::Runtime) alone, so that a virtual clock drives all of it.
 //!
+//! # State that cannot be sent
+//!
+//! What only one thread may touch is held by a process whose future a local executor runs; its address is as any other:
+//!
+//! ```
+//! # #[cfg(feature = "smol")] {
+//! use backplane::{Device, runtime::Smol};
+//! use backplane_actor::{Mailbox, Options, Reply, System};
+//! use std::{cell::RefCell, rc::Rc};
+//!
+//! let (counter, home) = System::new(Smol::global()).prepare(Options::new());
+//! let total = Rc::new(RefCell::new(0));
+//! let process = home.run(Device::new(), |mut mailbox: Mailbox<(u64, Reply<u64>)>| async move {
+//!     while let Some((n, reply)) = mailbox.receive().await {
+//!         *total.borrow_mut() += n;
+//!         reply.send(*total.borrow());
+//!     }
+//! });
+//! let local = smol::LocalExecutor::new();
+//! local.spawn(process).detach();
+//! let answer = smol::block_on(local.run(counter.ask(|reply| (2, reply))));
+//! assert_eq!(answer, Ok(2));
+//! # }
+//! ```
+//!
+//! An [`Actor`] is `Send`, and what it holds need not be: a wrapper that keeps it to one thread, such as that of the crate
+//! `send_wrapper`, makes the actor one that [`Home::run_actor`] and a local executor run.
+//!
+//! ```
+//! # #[cfg(feature = "smol")] {
+//! use backplane::{Device, runtime::Smol};
+//! use backplane_actor::{Actor, Context, Envelope, Handle, Options, System};
+//! use send_wrapper::SendWrapper;
+//! use std::{cell::RefCell, convert::Infallible, rc::Rc};
+//!
+//! struct Counter(SendWrapper<Rc<RefCell<u64>>>);
+//! struct Add(u64);
+//!
+//! impl Actor for Counter {
+//!     type Messages = (Add,);
+//!     type Error = Infallible;
+//! }
+//!
+//! impl Handle<Add> for Counter {
+//!     type Reply = u64;
+//!
+//!     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+//!         *self.0.borrow_mut() += n;
+//!         Ok(*self.0.borrow())
+//!     }
+//! }
+//!
+//! let total = Rc::new(RefCell::new(0));
+//! let counter = Counter(SendWrapper::new(Rc::clone(&total)));
+//! let (address, home) = System::new(Smol::global()).prepare::<Envelope<Counter>>(Options::new());
+//! let local = smol::LocalExecutor::new();
+//! local.spawn(home.run_actor(Device::new(), counter)).detach();
+//! assert_eq!(smol::block_on(local.run(address.call(Add(2)))), Ok(2));
+//! assert_eq!(*total.borrow(), 2);
+//! # }
+//! ```
+//!
 //! # How OTP's words are said here
 //!
 //! | OTP | here |
@@ -155,7 +217,7 @@ pub use call::{Call, CallError, DEFAULT_CALL_TIME, Reply};
 pub use duplicates::DuplicateRegistry;
 pub use groups::{AllMembers, Change, Changes, Distributor, Groups};
 pub use lists::{Member, Members, OwnerEnded};
-pub use mailbox::{Mailbox, Priority};
+pub use mailbox::{Mailbox, Priority, TooManySetAside};
 pub use name::ActorName;
 pub use options::{DEFAULT_CAPACITY, DeadLetter, Options, QueueOnRestart};
 pub use pending::{NoQuorum, Pending};

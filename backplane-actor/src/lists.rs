@@ -14,6 +14,18 @@ use crate::{
 };
 
 /// One of those who stand under a name.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_actor::Groups;
+///
+/// let (groups, ann) = (Groups::new(), Device::new());
+/// groups.join("choir", &ann.line(), "alto").unwrap();
+/// for member in groups.members("choir").iter() {
+///     assert_eq!((member.owner, member.value), (ann.line(), "alto"));
+/// }
+/// # assert_eq!(groups.members("choir").len(), 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member<V> {
@@ -27,6 +39,21 @@ pub struct Member<V> {
 type List<V> = BTreeMap<u64, Arc<Member<V>>>;
 
 /// Those who stood under a name at one moment, in the order in which they came. A clone costs a reference count.
+///
+/// ```
+/// # use backplane::Device;
+/// # use backplane_actor::Groups;
+/// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+/// # groups.join("choir", &ann.line(), "ann").unwrap();
+/// # groups.join("choir", &bob.line(), "bob").unwrap();
+/// let members = groups.members("choir");
+/// let carl = Device::new();
+/// groups.join("choir", &carl.line(), "carl").unwrap();
+/// drop(bob);
+/// // Who came later is not in it, and who has ended is passed over.
+/// assert_eq!(members.values().collect::<Vec<_>>(), [&"ann"]);
+/// assert_eq!(members.with_ended().count(), 2);
+/// ```
 pub struct Members<V> {
     list: Arc<List<V>>,
 }
@@ -41,26 +68,84 @@ impl<V> Members<V> {
     }
 
     /// Those who have not ended since.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let members = groups.members("choir");
+    /// drop(bob);
+    /// assert!(members.iter().all(|member| member.owner == ann.line()));
+    /// # assert_eq!(members.iter().count(), 1);
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Member<V>>> {
         self.with_ended().filter(|member| member.owner.is_alive())
     }
 
     /// All of them.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let members = groups.members("choir");
+    /// drop(bob);
+    /// let all: Vec<_> = members.with_ended().map(|member| member.value).collect();
+    /// assert_eq!(all, ["ann", "bob"]);
+    /// ```
     pub fn with_ended(&self) -> impl Iterator<Item = &Arc<Member<V>>> {
         self.list.values()
     }
 
     /// What each of those who have not ended brought.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let members = groups.members("choir");
+    /// assert_eq!(members.values().copied().collect::<Vec<_>>().join(" and "), "ann and bob");
+    /// ```
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|member| &member.value)
     }
 
     /// How many have not ended.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let members = groups.members("choir");
+    /// assert_eq!(members.len(), 2);
+    /// drop(bob);
+    /// assert_eq!(members.len(), 1);
+    /// ```
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
     /// Whether all have ended.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann, bob) = (Groups::new(), Device::new(), Device::new());
+    /// # groups.join("choir", &ann.line(), "ann").unwrap();
+    /// # groups.join("choir", &bob.line(), "bob").unwrap();
+    /// let members = groups.members("choir");
+    /// assert!(!members.is_empty());
+    /// drop((ann, bob));
+    /// assert!(members.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -79,6 +164,18 @@ impl<V: fmt::Debug> fmt::Debug for Members<V> {
 }
 
 /// Who has ended stands under no name. Name and value come back.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_actor::Groups;
+///
+/// let (groups, ann) = (Groups::new(), Device::new());
+/// let line = ann.line();
+/// drop(ann);
+/// let refused = groups.join("choir", &line, "alto").unwrap_err();
+/// assert_eq!(refused.to_string(), "not put under \"choir\", for its owner has ended");
+/// assert_eq!((refused.name, refused.value), ("choir", "alto"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct OwnerEnded<K, V> {
     /// The name.
@@ -89,6 +186,16 @@ pub struct OwnerEnded<K, V> {
 
 impl<K, V> OwnerEnded<K, V> {
     /// What was passed in.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Groups;
+    /// # let (groups, ann) = (Groups::new(), Device::new());
+    /// # let line = ann.line();
+    /// # drop(ann);
+    /// let refused = groups.join("choir", &line, "alto").unwrap_err();
+    /// assert_eq!(refused.into_inner(), ("choir", "alto"));
+    /// ```
     pub fn into_inner(self) -> (K, V) {
         (self.name, self.value)
     }

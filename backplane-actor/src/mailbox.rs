@@ -25,12 +25,18 @@ use crate::{
     lane::{FIRST, Hand, Lane},
     name::ActorName,
     observe,
-    options::{DeadLetter, Options, Overdue, QueueOnRestart},
+    options::{DEFAULT_CAPACITY, DeadLetter, Options, Overdue, QueueOnRestart},
     sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
     watch::Watches,
 };
 
 /// Which messages come first.
+///
+/// ```
+/// use backplane_actor::Priority;
+///
+/// assert_eq!(Priority::default(), Priority::Normal);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Priority {
     /// In the order in which they were accepted.
@@ -178,12 +184,17 @@ impl<M> State<M> {
         self.rare.get_or_insert_default()
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, priority: Priority, item: Item<M>) {
         match priority {
             Priority::Normal => self.normal.push_back(item),
-            Priority::Urgent => self.rare().urgent.push_back(item),
+            Priority::Urgent => self.put_urgent(item),
         }
+    }
+
+    #[cold]
+    fn put_urgent(&mut self, item: Item<M>) {
+        self.rare().urgent.push_back(item);
     }
 
     #[cold]
@@ -752,7 +763,65 @@ impl<M: Send + 'static> Node for Shared<M> {
 /// Messages arrive in this order: news and timers of the system lane, urgent ones with a bound, normal ones; each lane in
 /// the order in which its messages were accepted. When the mailbox is dropped, what it has not received stays for the next
 /// incarnation, or goes to the dead letters.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// use backplane_actor::{Mailbox, Reply, System};
+///
+/// async fn longest(mut mailbox: Mailbox<(&'static str, Reply<&'static str>)>) {
+///     let mut longest = "";
+///     while let Some((word, reply)) = mailbox.receive().await {
+///         if word.len() > longest.len() {
+///             longest = word;
+///         }
+///         reply.send(longest);
+///     }
+/// }
+/// let longest = System::new(Smol::global()).spawn(longest);
+/// assert_eq!(smol::block_on(longest.ask(|reply| ("backplane", reply))), Ok("backplane"));
+/// assert_eq!(smol::block_on(longest.ask(|reply| ("mesh", reply))), Ok("backplane"));
+/// # }
+/// ```
 pub struct Mailbox<M>(Box<Reader<M>>);
+
+/// Why a [selective receive](Mailbox::receive_where) gave up.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane::{Device, Exit};
+/// # use backplane_actor::Options;
+/// use backplane_actor::{DEFAULT_CAPACITY, TooManySetAside};
+///
+/// let (address, home) = system.prepare(Options::new());
+/// for n in 0..DEFAULT_CAPACITY {
+///     address.try_cast(n).unwrap();
+/// }
+/// let run = home.run(Device::new(), |mut mailbox| async move {
+///     let refused = mailbox.receive_where(|_| false).await;
+///     assert!(matches!(refused, Err(TooManySetAside { messages: DEFAULT_CAPACITY, .. })));
+///     assert_eq!(mailbox.receive().await, Some(0)); // nothing is lost
+/// });
+/// assert_eq!(smol::block_on(run), Exit::Normal);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TooManySetAside {
+    /// So many messages are set aside, none of which was wanted.
+    pub messages: usize,
+}
+
+impl fmt::Display for TooManySetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages are set aside, and none of them was waited for", self.messages)
+    }
+}
+
+impl std::error::Error for TooManySetAside {}
 
 /// In a box, so that it costs a word to move it into the futures that hold it.
 struct Reader<M> {
@@ -825,8 +894,19 @@ impl<M: Send + 'static> Mailbox<M> {
         }
     }
 
+    /// The next of those in hand, if there is nothing special about it or about what was before.
+    #[inline(always)]
+    fn next_of_many(&mut self) -> Option<M> {
+        let Reader { shared, hand, turn, plain, in_call, own } = &mut *self.0;
+        if *turn >= TURN || !*plain || *in_call || own.is_some() || shared.first.flags.load(Ordering::Acquire) != 0 {
+            return None;
+        }
+        let message = hand.take_message(&shared.first.taken)?;
+        *turn += 1;
+        Some(message)
+    }
+
     /// Notes what is handled from here on.
-    #[inline]
     fn deliver(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
         if call.is_some() || self.0.in_call {
@@ -886,6 +966,21 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// The next message, if there is one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.try_receive(), Some(7));
+    ///     assert_eq!(mailbox.try_receive(), None);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn try_receive(&mut self) -> Option<M> {
         self.handled();
         if self.0.own.is_some()
@@ -903,13 +998,52 @@ impl<M: Send + 'static> Mailbox<M> {
     /// nobody has an address any more and all messages have been received.
     ///
     /// Cancellation-safe: a message is taken only when it is returned.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// address.drain();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.receive().await, Some(7));
+    ///     assert_eq!(mailbox.receive().await, None); // it is time to end
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn receive(&mut self) -> impl Future<Output = Option<M>> {
         poll_fn(|cx| self.poll_receive(cx))
     }
 
     /// As [`receive`](Mailbox::receive), for futures written by hand.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// use std::{future::poll_fn, task::Poll};
+    ///
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     let next = poll_fn(|cx| match mailbox.poll_receive(cx) {
+    ///         Poll::Ready(message) => Poll::Ready(message),
+    ///         Poll::Pending => Poll::Ready(None), // here, something else could be polled
+    ///     });
+    ///     assert_eq!(next.await, Some(7));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        if let Some(message) = self.next_of_many() {
+            return Poll::Ready(Some(message));
+        }
         self.handled();
         if self.0.turn >= TURN {
             self.0.turn = 0;
@@ -936,11 +1070,37 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// Waits for the next message that `wanted` says yes to; the others stay, in their order. Erlang's selective receive.
     ///
-    /// What it passes over has left its place in the queue, so that what is wanted has room to come; what waits in all is
-    /// then bounded by nothing but this.
+    /// What it passes over has left its place in the queue, so that what is wanted has room to come. It is set aside, as many
+    /// messages as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); without a bound only
+    /// where the mailbox has none.
     ///
     /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
-    pub fn receive_where(&mut self, mut wanted: impl FnMut(&M) -> bool) -> impl Future<Output = Option<M>> {
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Mailbox, System, TooManySetAside};
+    ///
+    /// let process = System::new(Smol::global()).spawn(|mut mailbox: Mailbox<u32>| async move {
+    ///     let even = mailbox.receive_where(|n| n % 2 == 0).await?;
+    ///     assert_eq!((even, mailbox.receive().await), (Some(2), Some(1)));
+    ///     Ok::<(), TooManySetAside>(())
+    /// });
+    /// process.try_cast(1).unwrap();
+    /// process.try_cast(2).unwrap();
+    /// assert_eq!(smol::block_on(process.ended()), Some(backplane::Exit::Normal));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// So many are set aside, and none of them is wanted. They stay where they are: [`receive`](Mailbox::receive) gives the
+    /// oldest. In Erlang the mailbox would grow until the memory is full.
+    pub fn receive_where(
+        &mut self,
+        mut wanted: impl FnMut(&M) -> bool,
+    ) -> impl Future<Output = Result<Option<M>, TooManySetAside>> {
+        let most = self.most_set_aside();
         let mut seen = 0;
         poll_fn(move |cx| {
             self.handled();
@@ -948,59 +1108,173 @@ impl<M: Send + 'static> Mailbox<M> {
                 if wanted(&item.message)
                     && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
-                    return Poll::Ready(Some(self.deliver(item)));
+                    return Poll::Ready(Ok(Some(self.deliver(item))));
                 }
                 seen += 1;
             }
-            loop {
+            while seen < most {
                 match self.next(Some(cx.waker())) {
                     Next::Message(item) if wanted(&item.message) => {
-                        return Poll::Ready(Some(self.deliver(item)));
+                        return Poll::Ready(Ok(Some(self.deliver(item))));
                     }
                     Next::Message(item) => {
                         let saved = &mut self.0.own.get_or_insert_default().saved;
                         saved.push_back(item);
                         seen = saved.len();
                     }
-                    Next::End => return Poll::Ready(None),
+                    Next::End => return Poll::Ready(Ok(None)),
                     Next::Nothing => return Poll::Pending,
                 }
             }
+            Poll::Ready(Err(TooManySetAside { messages: seen }))
         })
     }
 
+    /// So many messages may have left the queue without being handled.
+    pub(crate) fn most_set_aside(&self) -> usize {
+        self.0.shared.capacity.max(DEFAULT_CAPACITY)
+    }
+
     /// How many messages wait.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(1).unwrap();
+    /// address.cast(2).urgent().now().unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.len(), 2);
+    ///     mailbox.receive().await;
+    ///     assert_eq!(mailbox.len(), 1);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn len(&self) -> usize {
         let (normal, urgent, system, _) = self.0.shared.counts();
         normal + urgent + system + self.0.own.as_ref().map_or(0, |own| own.saved.len())
     }
 
     /// Whether none waits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert!(!mailbox.is_empty());
+    ///     mailbox.receive().await;
+    ///     assert!(mailbox.is_empty());
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The actor's own address, which does not keep it alive.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// let run = home.run(Device::new(), |mailbox| async move {
+    ///     let me = mailbox.address();
+    ///     assert!(me.upgrade().is_some_and(|me| me.try_cast(7).is_ok()));
+    ///     assert_eq!(mailbox.len(), 1);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn address(&self) -> WeakAddress<M> {
         WeakAddress::new(Arc::clone(&self.0.shared))
     }
 
     /// The actor's own address; `None` if nobody else has one any more.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// let same = address.clone();
+    /// let run = home.run(Device::new(), |mailbox| async move {
+    ///     assert_eq!(mailbox.upgrade(), Some(same));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn upgrade(&self) -> Option<Address<M>> {
         self.address().upgrade()
     }
 
     /// What people call this actor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::Options;
+    /// let (_address, home) = system.prepare::<u32>(Options::new().label("counter"));
+    /// let run = home.run(Device::new(), |mailbox| async move {
+    ///     assert_eq!(mailbox.name().to_string(), "counter");
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn name(&self) -> &ActorName {
         &self.0.shared.name
     }
 
     /// The line of this incarnation: what others link with and monitor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// let device = Device::new();
+    /// let line = device.line();
+    /// let run = home.run(device, |mailbox| async move {
+    ///     assert_eq!(mailbox.line(), Some(line));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn line(&self) -> Option<Line> {
         self.0.shared.line()
     }
 
     /// Asks this actor to stop after the message it is handling; [`receive`](Mailbox::receive) returns `None` from here on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.stop(Exit::Shutdown);
+    ///     assert_eq!(mailbox.receive().await, None);
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Shutdown);
+    /// assert_eq!(system.dead_letters(), 1);
+    /// # }
+    /// ```
     pub fn stop(&mut self, exit: Exit) {
         self.0.shared.stop(exit);
     }

@@ -5,6 +5,20 @@ use std::{fmt, num::NonZeroU64, sync::Arc};
 /// An actor's name for people: a number that its system gives once, and a label if it has one.
 ///
 /// It stays the same when the actor is restarted.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// use backplane_actor::Options;
+///
+/// let (named, _home) = system.prepare::<u32>(Options::new().label("counter"));
+/// let (unnamed, _home) = system.prepare::<u32>(Options::new());
+/// assert_eq!(named.name().to_string(), "counter");
+/// assert_eq!(unnamed.name().to_string(), "actor 2");
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ActorName {
     pub(crate) number: NonZeroU64,
@@ -13,6 +27,19 @@ pub struct ActorName {
 
 impl ActorName {
     /// Its label.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::Options;
+    /// let (named, _home) = system.prepare::<u32>(Options::new().label("counter"));
+    /// let (unnamed, _home) = system.prepare::<u32>(Options::new());
+    /// assert_eq!(named.name().label(), Some("counter"));
+    /// assert_eq!(unnamed.name().label(), None);
+    /// # }
+    /// ```
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }

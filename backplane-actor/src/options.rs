@@ -15,6 +15,25 @@ use crate::{
 pub const DEFAULT_CAPACITY: usize = 1024;
 
 /// Why a message that was accepted will not be handled.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane_actor::Options;
+/// use backplane_actor::DeadLetter;
+/// use std::sync::mpsc;
+///
+/// let (tell, told) = mpsc::channel();
+/// let options = Options::new().capacity(1).dead_letters(move |n, cause| tell.send((n, cause)).unwrap());
+/// let (address, _home) = system.prepare::<u32>(options);
+/// address.cast(1).now().unwrap();
+/// address.cast(2).drop_oldest().unwrap();
+/// assert_eq!(told.recv(), Ok((1, DeadLetter::Overflow)));
+/// assert_eq!(DeadLetter::Overflow.to_string(), "the mailbox was full");
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeadLetter {
@@ -44,6 +63,25 @@ impl fmt::Display for DeadLetter {
 
 /// What becomes of the queue when an actor under a supervisor dies. (One that ends well leaves its queue to the dead
 /// letters.)
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane::Device;
+/// # use backplane_actor::Options;
+/// use backplane_actor::QueueOnRestart;
+///
+/// for (queue, left) in [(QueueOnRestart::Keep, 1), (QueueOnRestart::Drop, 0)] {
+///     let (address, home) = system.prepare::<u32>(Options::new().queue_on_restart(queue));
+///     address.try_cast(7).unwrap();
+///     let exit = smol::block_on(home.run(Device::new(), |_| async { Err::<(), _>("broken") }));
+///     assert!(exit.is_fault());
+///     assert_eq!(address.load().normal, left);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum QueueOnRestart {
     /// Its successor takes it over.
@@ -98,6 +136,22 @@ impl<M> Clone for Options<M> {
 
 impl<M> Options<M> {
     /// Room for [`DEFAULT_CAPACITY`] messages, no label, and the rest as each method says.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Options, TryCastError};
+    /// use backplane_actor::DEFAULT_CAPACITY;
+    ///
+    /// let (address, _home) = system.prepare::<usize>(Options::new());
+    /// for n in 0..DEFAULT_CAPACITY {
+    ///     address.try_cast(n).unwrap();
+    /// }
+    /// assert_eq!(address.try_cast(7), Err(TryCastError::Full(7)));
+    /// # }
+    /// ```
     pub fn new() -> Options<M> {
         Options {
             capacity: Some(DEFAULT_CAPACITY),
@@ -110,6 +164,20 @@ impl<M> Options<M> {
     }
 
     /// Room for so many messages in each lane; for one at least.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Options, TryCastError};
+    /// let (address, _home) = system.prepare::<u32>(Options::new().capacity(1));
+    /// address.try_cast(1).unwrap();
+    /// assert_eq!(address.try_cast(2), Err(TryCastError::Full(2)));
+    /// // Urgent messages have places of their own.
+    /// assert_eq!(address.cast(3).urgent().now(), Ok(()));
+    /// # }
+    /// ```
     #[must_use]
     pub fn capacity(mut self, messages: usize) -> Options<M> {
         self.capacity = Some(messages.max(1));
@@ -117,6 +185,20 @@ impl<M> Options<M> {
     }
 
     /// Room for as many messages as the memory holds. Nothing tells a sender then that it is too fast.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{DEFAULT_CAPACITY, Options};
+    /// let (address, _home) = system.prepare::<usize>(Options::new().unbounded());
+    /// for n in 0..=DEFAULT_CAPACITY {
+    ///     address.try_cast(n).unwrap();
+    /// }
+    /// assert_eq!(address.load().normal, DEFAULT_CAPACITY + 1);
+    /// # }
+    /// ```
     #[must_use]
     pub fn unbounded(mut self) -> Options<M> {
         self.capacity = None;
@@ -124,6 +206,17 @@ impl<M> Options<M> {
     }
 
     /// What people call the actor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::Options;
+    /// let (address, _home) = system.prepare::<u32>(Options::new().label("counter"));
+    /// assert_eq!(address.name().to_string(), "counter");
+    /// # }
+    /// ```
     #[must_use]
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Options<M> {
         self.label = Some(label.into());
@@ -132,6 +225,21 @@ impl<M> Options<M> {
 
     /// What becomes of the queue when the actor dies and is started again: it is [kept](QueueOnRestart::Keep), unless said
     /// otherwise.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Device;
+    /// # use backplane_actor::{Options, QueueOnRestart};
+    /// let (address, home) = system.prepare::<u32>(Options::new().queue_on_restart(QueueOnRestart::Drop));
+    /// address.try_cast(7).unwrap();
+    /// let exit = smol::block_on(home.run(Device::new(), |_| async { Err::<(), _>("broken") }));
+    /// assert!(exit.is_fault());
+    /// assert_eq!(system.dead_letters(), 1);
+    /// # }
+    /// ```
     #[must_use]
     pub fn queue_on_restart(mut self, queue: QueueOnRestart) -> Options<M> {
         self.queue = queue;
@@ -141,6 +249,27 @@ impl<M> Options<M> {
     /// The message of which the actor dies is given to its successor, so many times at most; then it goes to the dead
     /// letters. Without this it is not tried again. For that each message is cloned before it is handled; calls are not,
     /// for their callers hear of the death and decide for themselves.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Device;
+    /// # use backplane_actor::Options;
+    /// let (address, home) = system.prepare::<u32>(Options::new().retry(1));
+    /// let dies = || {
+    ///     smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+    ///         Err::<(), _>(format!("died of {:?}", mailbox.receive().await))
+    ///     }))
+    /// };
+    /// address.try_cast(7).unwrap();
+    /// assert_eq!(dies().to_string(), "failed: died of Some(7)");
+    /// assert_eq!(system.dead_letters(), 0); // for its successor is given it once more
+    /// assert_eq!(dies().to_string(), "failed: died of Some(7)");
+    /// assert_eq!(system.dead_letters(), 1);
+    /// # }
+    /// ```
     #[must_use]
     pub fn retry(self, times: u32) -> Options<M>
     where
@@ -150,6 +279,29 @@ impl<M> Options<M> {
     }
 
     /// As [`retry`](Options::retry), for those messages that `copy` makes a copy of.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::Options;
+    /// let even = |n: &u32| (*n % 2 == 0).then_some(*n);
+    /// for (n, again) in [(7, None), (8, Some(8))] {
+    ///     let (address, home) = system.prepare(Options::new().retry_where(1, even));
+    ///     address.try_cast(n).unwrap();
+    ///     smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+    ///         mailbox.receive().await;
+    ///         Err::<(), _>("broken")
+    ///     }));
+    ///     let successor = home.run(Device::new(), |mut mailbox| async move {
+    ///         assert_eq!(mailbox.try_receive(), again);
+    ///     });
+    ///     assert_eq!(smol::block_on(successor), Exit::Normal);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn retry_where(mut self, times: u32, copy: fn(&M) -> Option<M>) -> Options<M> {
         self.retry = Some((times, copy));
@@ -158,6 +310,23 @@ impl<M> Options<M> {
 
     /// Takes each message that was accepted and will not be handled. It runs on whatever thread finds out, and a panic in it
     /// is nobody's.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Device;
+    /// # use backplane_actor::{DeadLetter, Options};
+    /// # use std::sync::mpsc;
+    /// let (tell, told) = mpsc::channel();
+    /// let options = Options::new().dead_letters(move |n, cause| tell.send((n, cause)).unwrap());
+    /// let (address, home) = system.prepare::<u32>(options);
+    /// address.try_cast(7).unwrap();
+    /// smol::block_on(home.run(Device::new(), |_| async { /* it stops, and has not looked */ }));
+    /// assert_eq!(told.recv(), Ok((7, DeadLetter::Stopped)));
+    /// # }
+    /// ```
     #[must_use]
     pub fn dead_letters(mut self, bury: impl Fn(M, DeadLetter) + Send + Sync + 'static) -> Options<M> {
         self.dead_letters = Some(Arc::new(bury));

@@ -44,6 +44,21 @@ pub struct Pending<K, F> {
 }
 
 /// A quorum that cannot be reached any more.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane_actor::{CallError, Pending};
+/// use std::future::ready;
+///
+/// let mut pending = Pending::new();
+/// pending.add("ann", ready(Ok(12)));
+/// pending.add("bob", ready(Err(CallError::Gone)));
+/// let missed = smol::block_on(pending.quorum(2)).unwrap_err();
+/// assert_eq!(missed.answers, [("ann", 12)]);
+/// assert_eq!(missed.errors, [("bob", CallError::Gone)]);
+/// assert_eq!(missed.to_string(), "no quorum: 1 answered and 1 failed");
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoQuorum<K, T> {
     /// Those that answered.
@@ -74,26 +89,109 @@ impl<K, F> fmt::Debug for Pending<K, F> {
 
 impl<K, F> Pending<K, F> {
     /// No calls yet.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::{CallError, Pending};
+    /// # use std::future::Ready;
+    /// let mut pending = Pending::<&str, Ready<Result<u64, CallError>>>::new();
+    /// assert_eq!(smol::block_on(pending.next_answer()), None);
+    /// # }
+    /// ```
     pub fn new() -> Pending<K, F> {
         Pending { calls: Vec::new(), next: 0 }
     }
 
     /// Adds a call.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane_actor::Pending;
+    /// let counters = [system.spawn(count), system.spawn(count)];
+    /// let mut pending = Pending::new();
+    /// for (index, counter) in counters.iter().enumerate() {
+    ///     pending.add(index, counter.ask(Count::Get));
+    /// }
+    /// assert_eq!(smol::block_on(pending.all()).len(), 2);
+    /// # let _ = Count::Add(1);
+    /// # }
+    /// ```
     pub fn add(&mut self, key: K, call: F) {
         self.calls.push((key, call));
     }
 
     /// How many are open.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::Pending;
+    /// # use std::future::ready;
+    /// # let mut pending = Pending::new();
+    /// pending.add("ann", ready(Ok(12)));
+    /// pending.add("bob", ready(Ok(13)));
+    /// assert_eq!(pending.len(), 2);
+    /// # let answer =
+    /// smol::block_on(pending.next_answer());
+    /// # assert!(answer.is_some());
+    /// assert_eq!(pending.len(), 1);
+    /// # }
+    /// ```
     pub fn len(&self) -> usize {
         self.calls.len()
     }
 
     /// Whether none is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::Pending;
+    /// # use std::future::ready;
+    /// # let mut pending = Pending::new();
+    /// assert!(pending.is_empty());
+    /// pending.add("ann", ready(Ok(12)));
+    /// assert!(!pending.is_empty());
+    /// # smol::block_on(pending.all());
+    /// # }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
 
     /// Cancels all that are open.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::{Options, Pending, Reply};
+    /// let (address, home) = system.prepare::<Reply<u64>>(Options::new());
+    /// let mut pending = Pending::new();
+    /// pending.add((), address.ask(|reply| reply));
+    /// let answer = smol::block_on(smol::future::poll_once(pending.next_answer()));
+    /// assert!(answer.is_none() && address.load().normal == 1); // it is on its way
+    /// pending.clear();
+    /// let exit = smol::block_on(home.run(Device::new(), |mut mailbox| async move {
+    ///     assert!(mailbox.try_receive().is_none()); // and is not handled any more
+    /// }));
+    /// assert_eq!(exit, Exit::Normal);
+    /// # }
+    /// ```
     pub fn clear(&mut self) {
         self.calls.clear();
     }
@@ -106,6 +204,21 @@ where
     /// The next that is answered, or fails; `None` when none is open. Each poll looks at all that are open.
     ///
     /// Cancellation-safe: an answer is taken only when it is returned.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::{CallError, Pending};
+    /// # use std::future::ready;
+    /// # let mut pending = Pending::new();
+    /// pending.add("ann", ready(Ok(12)));
+    /// pending.add("bob", ready(Err(CallError::Gone)));
+    /// smol::block_on(async {
+    ///     assert_eq!(pending.next_answer().await, Some(("ann", Ok(12))));
+    ///     assert_eq!(pending.next_answer().await, Some(("bob", Err(CallError::Gone))));
+    ///     assert_eq!(pending.next_answer().await, None);
+    /// });
+    /// # }
+    /// ```
     pub fn next_answer(&mut self) -> impl Future<Output = Option<(K, Result<T, CallError>)>> {
         poll_fn(|cx| self.poll_next(cx))
     }
@@ -140,6 +253,20 @@ where
     /// # Errors
     ///
     /// As soon as so many have failed that `n` cannot be reached, what there is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::{CallError, Pending};
+    /// # use std::future::ready;
+    /// # let mut pending = Pending::new();
+    /// pending.add("ann", ready(Ok(12)));
+    /// pending.add("bob", ready(Err(CallError::Gone)));
+    /// pending.add("carl", ready(Ok(12)));
+    /// let mut answers = smol::block_on(pending.quorum(2)).unwrap();
+    /// answers.sort();
+    /// assert_eq!(answers, [("ann", 12), ("carl", 12)]);
+    /// # }
+    /// ```
     pub async fn quorum(mut self, n: usize) -> Result<Vec<(K, T)>, NoQuorum<K, T>> {
         let (mut answers, mut errors) = (Vec::with_capacity(n), Vec::new());
         while answers.len() < n {
@@ -160,6 +287,19 @@ where
     /// # Errors
     ///
     /// If none is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::Pending;
+    /// # use std::{future::pending as never, pin::Pin, future::Future, future::ready};
+    /// # type Boxed = Pin<Box<dyn Future<Output = Result<u64, backplane_actor::CallError>>>>;
+    /// # let (never, ready): (Boxed, Boxed) = (Box::pin(never()), Box::pin(ready(Ok(12))));
+    /// let mut pending = Pending::new();
+    /// pending.add("slow", never);
+    /// pending.add("fast", ready);
+    /// assert_eq!(smol::block_on(pending.first()), Ok(("fast", 12)));
+    /// # }
+    /// ```
     pub async fn first(self) -> Result<(K, T), NoQuorum<K, T>> {
         let mut answers = self.quorum(1).await?;
         match answers.pop() {
@@ -169,6 +309,18 @@ where
     }
 
     /// All, as they come: answers and errors.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane_actor::{CallError, Pending};
+    /// # use std::future::ready;
+    /// # let mut pending = Pending::new();
+    /// pending.add("ann", ready(Ok(12)));
+    /// pending.add("bob", ready(Err(CallError::Gone)));
+    /// let all = smol::block_on(pending.all());
+    /// assert_eq!(all, [("ann", Ok(12)), ("bob", Err(CallError::Gone))]);
+    /// # }
+    /// ```
     pub async fn all(mut self) -> Vec<(K, Result<T, CallError>)> {
         let mut all = Vec::with_capacity(self.calls.len());
         while let Some(next) = self.next_answer().await {

@@ -11,6 +11,40 @@ use crate::{
 ///
 /// Each type takes itself, and an actor's [`Envelope`] takes all that the actor lists. `I` says which it is; the compiler
 /// finds it.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane_actor::{Actor, Context, Handle};
+/// # use std::convert::Infallible;
+/// # struct Counter { total: u64 }
+/// # impl Actor for Counter {
+/// #     type Messages = (Add,);
+/// #     type Error = Infallible;
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+/// #         self.total += n;
+/// #         Ok(self.total)
+/// #     }
+/// # }
+/// use backplane_actor::{Accepts, Address};
+///
+/// /// To whoever can be told this: a process, or an actor.
+/// fn tell<M, I>(address: &Address<M>, n: u64) -> bool
+/// where
+///     M: Accepts<Add, I> + Send + 'static,
+/// {
+///     address.try_cast(Add(n)).is_ok()
+/// }
+/// assert!(tell(&system.start(Counter { total: 0 }), 2));
+/// assert!(tell(&system.prepare::<Add>(backplane_actor::Options::new()).0, 2));
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a mailbox of `{Self}` does not take `{X}`",
     note = "an actor takes what is in its list `type Messages = (..)`"
@@ -20,9 +54,44 @@ pub trait Accepts<X, I>: Sized {
     fn wrap(x: X) -> Self;
     /// And out again, if it is one.
     fn unwrap(self) -> Option<X>;
+    /// A look at it, if it is one.
+    fn peek(&self) -> Option<&X>;
 }
 
 /// A mailbox of this type answers messages of type `X`, each with its type of reply.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane_actor::{Actor, Context, Handle};
+/// # use std::convert::Infallible;
+/// # struct Counter { total: u64 }
+/// # impl Actor for Counter {
+/// #     type Messages = (Add,);
+/// #     type Error = Infallible;
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+/// #         self.total += n;
+/// #         Ok(self.total)
+/// #     }
+/// # }
+/// use backplane_actor::{Address, Answers, CallError};
+///
+/// async fn add<M, I>(to: &Address<M>, n: u64) -> Result<u64, CallError>
+/// where
+///     M: Answers<Add, I, Reply = u64> + Send + 'static,
+/// {
+///     to.call(Add(n)).await
+/// }
+/// let counter = system.start(Counter { total: 1 });
+/// assert_eq!(smol::block_on(add(&counter, 2)), Ok(3));
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a mailbox of `{Self}` does not answer `{X}`",
     note = "an actor answers what is in its list `type Messages = (..)`; a process is asked with `Address::ask`"
@@ -35,10 +104,39 @@ pub trait Answers<X, I>: Accepts<X, I> {
 }
 
 /// Says that a type takes itself; see [`Accepts`].
+///
+/// ```
+/// use backplane_actor::{Accepts, Itself};
+///
+/// let message = <u64 as Accepts<u64, Itself>>::wrap(3);
+/// assert_eq!(Accepts::<u64, Itself>::unwrap(message), Some(3));
+/// ```
 #[derive(Debug)]
 pub enum Itself {}
 
 /// Says that a type takes the message at this place of an actor's list; see [`Accepts`].
+///
+/// ```
+/// # use backplane_actor::{Actor, Context, Handle};
+/// # use std::convert::Infallible;
+/// # struct Counter { total: u64 }
+/// # impl Actor for Counter {
+/// #     type Messages = (Add,);
+/// #     type Error = Infallible;
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+/// #         self.total += n;
+/// #         Ok(self.total)
+/// #     }
+/// # }
+/// use backplane_actor::{Accepts, At, Envelope};
+///
+/// let message = <Envelope<Counter> as Accepts<Add, At<0>>>::wrap(Add(3));
+/// assert!(matches!(Accepts::<Add, At<0>>::unwrap(message), Some(Add(3))));
+/// ```
 #[derive(Debug)]
 pub enum At<const PLACE: usize> {}
 
@@ -48,6 +146,10 @@ impl<M> Accepts<M, Itself> for M {
     }
 
     fn unwrap(self) -> Option<M> {
+        Some(self)
+    }
+
+    fn peek(&self) -> Option<&M> {
         Some(self)
     }
 }
@@ -65,6 +167,42 @@ impl<X, R: Send + 'static> fmt::Debug for Letter<X, R> {
 }
 
 /// Any message of an actor: what is in its mailbox.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane_actor::{Actor, Context, Handle};
+/// # use std::convert::Infallible;
+/// # struct Counter { total: u64 }
+/// # impl Actor for Counter {
+/// #     type Messages = (Add,);
+/// #     type Error = Infallible;
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+/// #         self.total += n;
+/// #         Ok(self.total)
+/// #     }
+/// # }
+/// use backplane_actor::{Accepts, Address, Envelope, Options};
+///
+/// struct Bank {
+///     counter: Address<Envelope<Counter>>,
+/// }
+///
+/// let options = Options::new().dead_letters(|lost: Envelope<Counter>, _| {
+///     if let Some(Add(n)) = lost.unwrap() {
+///         eprintln!("{n} was not counted");
+///     }
+/// });
+/// let bank = Bank { counter: system.start_with(options, Counter { total: 0 }) };
+/// assert_eq!(smol::block_on(bank.counter.call(Add(3))), Ok(3));
+/// # }
+/// ```
 pub struct Envelope<A: Actor>(pub(crate) Inside<A>);
 
 pub(crate) enum Inside<A: Actor> {
@@ -79,9 +217,75 @@ impl<A: Actor> fmt::Debug for Envelope<A> {
     }
 }
 
+impl<A: Actor> Envelope<A> {
+    /// The message, if it is one of type `X`: for a [key](crate::Routing::by_key), or for
+    /// [dead letters](crate::Options::dead_letters).
+    ///
+    /// ```
+    /// use backplane_actor::{Actor, Context, Envelope, Handle};
+    /// use std::convert::Infallible;
+    ///
+    /// struct Accounts;
+    /// struct Pay(u32);
+    /// struct Close;
+    ///
+    /// impl Actor for Accounts {
+    ///     type Messages = (Pay, Close);
+    ///     type Error = Infallible;
+    /// }
+    /// # impl Handle<Pay> for Accounts {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Pay, _: &mut Context<Self>) -> Result<(), Infallible> { Ok(()) }
+    /// # }
+    /// # impl Handle<Close> for Accounts {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Close, _: &mut Context<Self>) -> Result<(), Infallible> { Ok(()) }
+    /// # }
+    ///
+    /// fn customer(message: &Envelope<Accounts>) -> Option<u32> {
+    ///     message.get::<Pay, _>().map(|Pay(customer)| *customer)
+    /// }
+    /// # use backplane_actor::Accepts;
+    /// # assert_eq!(customer(&Envelope::wrap(Pay(7))), Some(7));
+    /// # assert_eq!(customer(&Envelope::wrap(Close)), None);
+    /// ```
+    pub fn get<X, I>(&self) -> Option<&X>
+    where
+        Envelope<A>: Accepts<X, I>,
+    {
+        Accepts::peek(self)
+    }
+}
+
 /// A list of message types that an actor handles: a tuple of up to sixteen.
 ///
 /// Not for implementing: the tuples are all there is.
+///
+/// ```
+/// # use backplane_actor::{Actor, Context, Handle};
+/// # use std::convert::Infallible;
+/// # struct Counter { total: u64 }
+/// # impl Actor for Counter {
+/// #     type Messages = (Add,);
+/// #     type Error = Infallible;
+/// # }
+/// # struct Add(u64);
+/// # impl Handle<Add> for Counter {
+/// #     type Reply = u64;
+/// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+/// #         self.total += n;
+/// #         Ok(self.total)
+/// #     }
+/// # }
+/// use backplane_actor::{At, Envelope, Protocol};
+///
+/// /// The list of an actor, by name: what is sent to it is one of these.
+/// type MessagesOf<A> = <A as Actor>::Messages;
+///
+/// fn is_a_list_of<A: Actor, P: Protocol<A>>() {}
+/// is_a_list_of::<Counter, (Add,)>();
+/// is_a_list_of::<Counter, MessagesOf<Counter>>();
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no list of messages of `{A}`",
     note = "a list is a tuple, as `(Add, Get)`, and the actor implements `Handle` for each"
@@ -104,6 +308,8 @@ pub trait Has<A: Actor + Handle<X>, X, const PLACE: usize>: Protocol<A> {
     fn put(letter: Letter<X, A::Reply>) -> Self::Any;
     /// Out, if it is that one.
     fn take(any: Self::Any) -> Option<X>;
+    /// A look at it, if it is that one.
+    fn peek(any: &Self::Any) -> Option<&X>;
 }
 
 impl<A, X, const PLACE: usize> Accepts<X, At<PLACE>> for Envelope<A>
@@ -118,6 +324,13 @@ where
     fn unwrap(self) -> Option<X> {
         match self.0 {
             Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::take(any),
+            Inside::Look(_) => None,
+        }
+    }
+
+    fn peek(&self) -> Option<&X> {
+        match &self.0 {
+            Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::peek(any),
             Inside::Look(_) => None,
         }
     }
@@ -202,6 +415,14 @@ macro_rules! protocol {
             fn take(any: Self::Any) -> Option<$This> {
                 match any {
                     $Any::$This(letter) => Some(letter.message),
+                    _ => None,
+                }
+            }
+
+            #[allow(unreachable_patterns, reason = "where there is but one")]
+            fn peek(any: &Self::Any) -> Option<&$This> {
+                match any {
+                    $Any::$This(letter) => Some(&letter.message),
                     _ => None,
                 }
             }

@@ -80,6 +80,16 @@ struct Kept<V> {
 }
 
 /// Whose a name is.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_actor::Registry;
+///
+/// let (names, clock) = (Registry::new(), Device::new());
+/// names.register("clock", &clock.line(), 12).unwrap();
+/// let holder = names.holder("clock").unwrap();
+/// assert_eq!((holder.owner, holder.value), (clock.line(), 12));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder<V> {
@@ -116,6 +126,13 @@ impl<K, V> Default for Registry<K, V> {
 
 impl<K, V> Registry<K, V> {
     /// A registry with no names in it. An owner may have any number of them.
+    ///
+    /// ```
+    /// use backplane_actor::Registry;
+    ///
+    /// let names = Registry::<String, u32>::new();
+    /// assert_eq!(names.lookup("clock"), None);
+    /// ```
     pub fn new() -> Registry<K, V> {
         Registry::with(false)
     }
@@ -148,17 +165,46 @@ impl<K, V> Registry<K, V> {
     }
 
     /// How many names have an owner. Looks at all of them.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// assert_eq!(names.len(), 1);
+    /// drop(clock);
+    /// assert_eq!(names.len(), 0);
+    /// ```
     pub fn len(&self) -> usize {
         let state = lock(&self.shared.state);
         state.names.iter().filter(|(_, kept)| kept.owner.is_alive()).count()
     }
 
     /// Whether no name has an owner.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// assert!(!names.is_empty());
+    /// drop(clock);
+    /// assert!(names.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How many entries there is memory for: those of the living, and of some who have ended since the table was last swept.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// drop(clock);
+    /// assert_eq!((names.len(), names.entries()), (0, 1)); // until the table is swept
+    /// ```
     pub fn entries(&self) -> usize {
         lock(&self.shared.state).names.len()
     }
@@ -174,6 +220,21 @@ impl<K: Hash + Eq, V: Clone> Registry<K, V> {
     ///
     /// If the name has another owner, or the owner a name where it may have but one, or the owner has ended. Name and value
     /// come back.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// use backplane_actor::{RegisterError, Registry};
+    ///
+    /// let (names, clock, other) = (Registry::new(), Device::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// let refused = names.register("clock", &other.line(), 13).unwrap_err();
+    /// assert_eq!(refused.into_inner(), ("clock", 13));
+    /// drop(clock); // so the name is free
+    /// names.register("clock", &other.line(), 13).unwrap();
+    /// # let line = other.line();
+    /// # drop(other);
+    /// # assert!(matches!(names.register("clock", &line, 13), Err(RegisterError::Ended { .. })));
+    /// ```
     pub fn register(&self, name: K, owner: &Line, value: V) -> Result<(), RegisterError<K, V>> {
         let hash = self.shared.hashing.hash(&name);
         loop {
@@ -206,6 +267,16 @@ impl<K: Hash + Eq, V: Clone> Registry<K, V> {
     }
 
     /// What is kept under a name, if it has an owner that lives.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// assert_eq!(names.lookup("clock"), Some(12));
+    /// drop(clock);
+    /// assert_eq!(names.lookup("clock"), None);
+    /// ```
     pub fn lookup<Q>(&self, name: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -215,6 +286,15 @@ impl<K: Hash + Eq, V: Clone> Registry<K, V> {
     }
 
     /// Whose a name is, and what is kept under it.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// assert_eq!(names.holder("clock").unwrap().owner, clock.line());
+    /// assert!(names.holder("watch").is_none());
+    /// ```
     pub fn holder<Q>(&self, name: &Q) -> Option<Holder<V>>
     where
         K: Borrow<Q>,
@@ -350,6 +430,27 @@ impl<K: Hash + Eq, V: Clone> Registry<K, V> {
     /// # Errors
     ///
     /// If nobody has had the name by then; it comes back.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::testing::Seeded;
+    /// # use std::time::Duration;
+    /// use backplane_actor::NotRegistered;
+    ///
+    /// let runtime = Seeded::new(1);
+    /// let noon = runtime.now() + Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     assert_eq!(names.wait_until("clock", &runtime, noon).await, Ok(12));
+    ///     assert_eq!(names.wait_until("watch", &runtime, noon).await, Err(NotRegistered("watch")));
+    /// });
+    /// assert_eq!(runtime.now(), noon);
+    /// # }
+    /// ```
     pub async fn wait_until<R: Runtime>(
         &self,
         name: K,
@@ -391,6 +492,17 @@ impl<K: Hash + Eq, V: Clone> Registry<K, V> {
     }
 
     /// All names that have an owner, as they were at one moment, in no order.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// names.register("watch", &clock.line(), 13).unwrap();
+    /// let mut all: Vec<_> = names.all().into_iter().map(|(name, holder)| (name, holder.value)).collect();
+    /// all.sort();
+    /// assert_eq!(all, [("clock", 12), ("watch", 13)]);
+    /// ```
     pub fn all(&self) -> Vec<(K, Holder<V>)>
     where
         K: Clone,
@@ -507,6 +619,33 @@ impl<K: Hash + Eq, M> Registry<K, Address<M>> {
     /// # Errors
     ///
     /// As [`register`](Registry::register).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane_actor::Registry;
+    /// let names = Registry::new();
+    /// let counter = system.spawn(count);
+    /// names.register_actor("counter", &counter).unwrap();
+    /// drop(counter);
+    /// let counter = names.lookup("counter").unwrap(); // which the registry has kept alive
+    /// assert_eq!(smol::block_on(counter.ask(Count::Get)), Ok(0));
+    /// # let _ = Count::Add(1);
+    /// # }
+    /// ```
     pub fn register_actor(&self, name: K, actor: &Address<M>) -> Result<(), RegisterError<K, Address<M>>> {
         match actor.line() {
             Some(line) => self.register(name, &line, actor.clone()),
@@ -521,6 +660,34 @@ impl<K: Hash + Eq, M> Registry<K, WeakAddress<M>> {
     /// # Errors
     ///
     /// As [`register`](Registry::register).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane_actor::Registry;
+    /// let names = Registry::new();
+    /// let counter = system.spawn(count);
+    /// names.register_weak("counter", &counter).unwrap();
+    /// let weak = names.lookup("counter").unwrap();
+    /// assert_eq!(weak.upgrade(), Some(counter.clone()));
+    /// drop(counter);
+    /// assert!(weak.upgrade().is_none());
+    /// # let _ = (Count::Add(1), Count::Get);
+    /// # }
+    /// ```
     pub fn register_weak(&self, name: K, actor: &Address<M>) -> Result<(), RegisterError<K, WeakAddress<M>>> {
         match actor.line() {
             Some(line) => self.register(name, &line, actor.downgrade()),
@@ -584,6 +751,26 @@ impl<R: Runtime> System<R> {
 }
 
 /// The name has an owner; made by [`System::start_named`]. OTP's `already_started`.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// # use backplane_actor::System;
+/// # let system = System::new(Smol::global());
+/// # use backplane_actor::{Actor, Options, Registry};
+/// # #[derive(Debug, PartialEq)]
+/// # struct Clock(u32);
+/// # impl Actor for Clock {
+/// #     type Messages = ();
+/// #     type Error = std::convert::Infallible;
+/// # }
+/// let names = Registry::new();
+/// let first = system.start_named(&names, "clock", Options::new(), Clock(12)).unwrap();
+/// let refused = system.start_named(&names, "clock", Options::new(), Clock(13)).unwrap_err();
+/// assert_eq!((refused.name, refused.actor), ("clock", Clock(13)));
+/// assert_eq!(refused.holder.value, first); // most want this one then
+/// # }
+/// ```
 pub struct AlreadyStarted<K, A: Actor> {
     /// The name.
     pub name: K,
@@ -635,6 +822,25 @@ impl<V: Clone> Refusal<V> {
 }
 
 /// Waits for a name to have an owner; made by [`Registry::wait_for`].
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane::Device;
+/// use backplane_actor::Registry;
+///
+/// let names = Registry::new();
+/// let waiting = names.wait_for("clock");
+/// let starts = std::thread::spawn({
+///     let (names, clock) = (names.clone(), Device::new());
+///     move || {
+///         names.register("clock", &clock.line(), 12).unwrap();
+///         clock
+///     }
+/// });
+/// assert_eq!(smol::block_on(waiting), 12);
+/// # drop(starts.join());
+/// # }
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct WaitFor<K, V> {
     name: K,
@@ -698,6 +904,20 @@ impl<K, V> Drop for Place<K, V> {
 }
 
 /// Why [`Registry::register`] did not give a name. Name and value come back.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_actor::{RegisterError, Registry};
+///
+/// let (names, clock, other) = (Registry::one_name_each(), Device::new(), Device::new());
+/// names.register("clock", &clock.line(), 12).unwrap();
+/// match names.register("clock", &other.line(), 13) {
+///     Err(RegisterError::Taken { value, holder, .. }) => assert_eq!((value, holder.value), (13, 12)),
+///     other => panic!("{other:?}"),
+/// }
+/// let refused = names.register("watch", &clock.line(), 14);
+/// assert!(matches!(refused, Err(RegisterError::Named { name: "watch", value: 14 })));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError<K, V> {
@@ -728,6 +948,15 @@ pub enum RegisterError<K, V> {
 
 impl<K, V> RegisterError<K, V> {
     /// What was passed in.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// let refused = names.register("clock", &Device::new().line(), 13).unwrap_err();
+    /// assert_eq!(refused.into_inner(), ("clock", 13));
+    /// ```
     pub fn into_inner(self) -> (K, V) {
         match self {
             RegisterError::Taken { name, value, .. }
@@ -746,6 +975,16 @@ impl<K, V> RegisterError<K, V> {
     }
 
     /// Whose the name is, if that is why.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// let other = Device::new();
+    /// let refused = names.register("clock", &other.line(), 13).unwrap_err();
+    /// assert_eq!(refused.holder().map(|holder| holder.value), Some(12));
+    /// ```
     pub fn holder(&self) -> Option<&Holder<V>> {
         match self {
             RegisterError::Taken { holder, .. } => Some(holder),
@@ -775,6 +1014,20 @@ impl<K: fmt::Debug, V> fmt::Debug for RegisterError<K, V> {
 impl<K: fmt::Debug, V> Error for RegisterError<K, V> {}
 
 /// Why [`Registry::transfer`] left a name where it was. The new value comes back.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_actor::{Registry, TransferError};
+///
+/// let (names, old, new) = (Registry::new(), Device::new(), Device::new());
+/// let refused = names.transfer("clock", &old.line(), &new.line(), 13);
+/// assert_eq!(refused, Err(TransferError::Free { value: 13 }));
+/// names.register("clock", &new.line(), 12).unwrap();
+/// match names.transfer("clock", &old.line(), &new.line(), 13) {
+///     Err(TransferError::Taken { value, holder }) => assert_eq!((value, holder.owner), (13, new.line())),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransferError<V> {
@@ -804,6 +1057,16 @@ pub enum TransferError<V> {
 
 impl<V> TransferError<V> {
     /// What was passed in.
+    ///
+    /// ```
+    /// # use backplane::Device;
+    /// # use backplane_actor::Registry;
+    /// # let (names, clock) = (Registry::new(), Device::new());
+    /// names.register("clock", &clock.line(), 12).unwrap();
+    /// let (other, third) = (Device::new(), Device::new());
+    /// let refused = names.transfer("clock", &other.line(), &third.line(), 13).unwrap_err();
+    /// assert_eq!(refused.into_inner(), 13);
+    /// ```
     pub fn into_inner(self) -> V {
         match self {
             TransferError::Taken { value, .. }
@@ -834,6 +1097,19 @@ impl<V> fmt::Debug for TransferError<V> {
 impl<V> Error for TransferError<V> {}
 
 /// Why [`Registry::unregister_from`] took no name.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_actor::{Registry, UnregisterError};
+///
+/// let (names, clock, other) = (Registry::new(), Device::new(), Device::new());
+/// assert_eq!(names.unregister_from("clock", &other.line()), Err(UnregisterError::Free));
+/// names.register("clock", &clock.line(), 12).unwrap();
+/// match names.unregister_from("clock", &other.line()) {
+///     Err(UnregisterError::Taken(holder)) => assert_eq!(holder.owner, clock.line()),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnregisterError<V> {
@@ -861,6 +1137,19 @@ impl<V> fmt::Debug for UnregisterError<V> {
 impl<V> Error for UnregisterError<V> {}
 
 /// Nobody had the name in time; made by [`Registry::wait_until`].
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use backplane::Runtime;
+/// use backplane_actor::{NotRegistered, Registry, testing::Seeded};
+///
+/// let (runtime, names) = (Seeded::new(1), Registry::<&str, u32>::new());
+/// let refused = runtime.run(names.wait_until("clock", &runtime, runtime.now())).unwrap_err();
+/// assert_eq!(refused.to_string(), "nobody was named \"clock\" in time");
+/// let NotRegistered(name) = refused;
+/// assert_eq!(name, "clock");
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotRegistered<K>(
     /// The name.

@@ -22,19 +22,62 @@ use backplane_supervisor::{
 };
 
 use crate::{
+    actor::{self, Actor},
     address::Address,
     clock::{Clock, Deadline},
     frame,
     mailbox::{Item, Mailbox, Priority, Refusal, Shared, WhenFull},
     options::{DeadLetter, Options},
+    protocol::Envelope,
     sync::{Arc, AtomicU64, AtomicUsize, Ordering},
     system::{Outcome, System},
 };
 
 /// So many messages wait in a router, unless said otherwise.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{System, testing::Seeded};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # use backplane_actor::{Mailbox, Overload, Router};
+/// # use std::time::Duration;
+/// # const SECOND: Duration = Duration::from_secs(1);
+/// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+/// #     jobs.receive().await;
+/// #     std::future::pending::<()>().await;
+/// # });
+/// # let stats = router.stats();
+/// use backplane_actor::DEFAULT_QUEUE;
+///
+/// let crew = router.start(&system);
+/// runtime.run(async {
+///     for n in 0..3 * DEFAULT_QUEUE as u32 {
+///         if crew.cast(n).within(SECOND).await.is_err() { break }
+///     }
+///     // And one more waits at the worker's door.
+///     assert_eq!(stats.queued(), DEFAULT_QUEUE + 1);
+/// });
+/// # }
+/// ```
 pub const DEFAULT_QUEUE: usize = 1024;
 
 /// Who gets a message.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane_actor::{Mailbox, Router, Routing};
+///
+/// type Order = (&'static str, u32);
+/// let router = Router::new(|mut orders: Mailbox<Order>| async move {
+///     while let Some((_customer, _amount)) = orders.receive().await {}
+/// });
+/// // Each customer has a worker, and each worker some customers.
+/// let router = router.workers(4..=4).routing(Routing::by_key(|(customer, _): &Order| *customer));
+/// # assert!(format!("{router:?}").contains("Key"));
+/// # }
+/// ```
 pub struct Routing<M>(Kind<M>);
 
 enum Kind<M> {
@@ -57,11 +100,79 @@ impl<M> Clone for Routing<M> {
 
 impl<M> Routing<M> {
     /// The workers take turns; one that has no room is passed over.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Pending, Reply, Router, Routing};
+    /// # use std::{sync::{Arc, atomic::{AtomicU64, Ordering}}, time::Duration};
+    /// # struct Job { key: u32, reply: Reply<u64> }
+    /// # impl Job {
+    /// #     fn who(key: u32) -> impl FnOnce(Reply<u64>) -> Job {
+    /// #         move |reply| Job { key, reply }
+    /// #     }
+    /// # }
+    /// # let (hired, clock) = (AtomicU64::new(0), runtime.clone());
+    /// # let router = Router::new(move |mut jobs: Mailbox<Job>| {
+    /// #     let (me, clock) = (hired.fetch_add(1, Ordering::Relaxed), clock.clone());
+    /// #     async move {
+    /// #         while let Some(job) = jobs.receive().await {
+    /// #             clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
+    /// #             job.reply.send(me);
+    /// #         }
+    /// #     }
+    /// # });
+    /// let router = router.workers(2..=2).routing(Routing::round_robin());
+    /// let crew = router.start(&system);
+    /// let answers = runtime.run(async {
+    ///     [crew.ask(Job::who(7)).await, crew.ask(Job::who(7)).await, crew.ask(Job::who(7)).await]
+    /// });
+    /// assert!(answers[0] != answers[1] && answers[0] == answers[2]);
+    /// # }
+    /// ```
     pub fn round_robin() -> Routing<M> {
         Routing(Kind::RoundRobin)
     }
 
     /// The worker that has least to do; of several, the one whose turn it is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Pending, Reply, Router, Routing};
+    /// # use std::{sync::{Arc, atomic::{AtomicU64, Ordering}}, time::Duration};
+    /// # struct Job { key: u32, reply: Reply<u64> }
+    /// # impl Job {
+    /// #     fn who(key: u32) -> impl FnOnce(Reply<u64>) -> Job {
+    /// #         move |reply| Job { key, reply }
+    /// #     }
+    /// # }
+    /// # let (hired, clock) = (AtomicU64::new(0), runtime.clone());
+    /// # let router = Router::new(move |mut jobs: Mailbox<Job>| {
+    /// #     let (me, clock) = (hired.fetch_add(1, Ordering::Relaxed), clock.clone());
+    /// #     async move {
+    /// #         while let Some(job) = jobs.receive().await {
+    /// #             clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
+    /// #             job.reply.send(me);
+    /// #         }
+    /// #     }
+    /// # });
+    /// let crew = router.workers(2..=2).routing(Routing::least_loaded()).start(&system);
+    /// let answers = runtime.run(async {
+    ///     let mut asked = Pending::new();
+    ///     asked.add("first", crew.ask(Job::who(7)));
+    ///     asked.add("second", crew.ask(Job::who(7)));
+    ///     asked.all().await
+    /// });
+    /// assert_ne!(answers[0].1, answers[1].1); // while one was busy, the other was not
+    /// # }
+    /// ```
     pub fn least_loaded() -> Routing<M> {
         Routing(Kind::LeastLoaded)
     }
@@ -71,6 +182,40 @@ impl<M> Routing<M> {
     /// A worker that is started again keeps its keys. When workers come or go, only the keys that go to the new ones, or
     /// came from the old ones, move (rendezvous hashing); of those, a message may be handled by the new worker while the
     /// old one is still at one that came before.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Pending, Reply, Router, Routing};
+    /// # use std::{sync::{Arc, atomic::{AtomicU64, Ordering}}, time::Duration};
+    /// # struct Job { key: u32, reply: Reply<u64> }
+    /// # impl Job {
+    /// #     fn who(key: u32) -> impl FnOnce(Reply<u64>) -> Job {
+    /// #         move |reply| Job { key, reply }
+    /// #     }
+    /// # }
+    /// # let (hired, clock) = (AtomicU64::new(0), runtime.clone());
+    /// # let router = Router::new(move |mut jobs: Mailbox<Job>| {
+    /// #     let (me, clock) = (hired.fetch_add(1, Ordering::Relaxed), clock.clone());
+    /// #     async move {
+    /// #         while let Some(job) = jobs.receive().await {
+    /// #             clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
+    /// #             job.reply.send(me);
+    /// #         }
+    /// #     }
+    /// # });
+    /// let crew = router.workers(4..=4).routing(Routing::by_key(|job: &Job| job.key)).start(&system);
+    /// runtime.run(async {
+    ///     let always = crew.ask(Job::who(7)).await;
+    ///     for _ in 0..9 {
+    ///         assert_eq!(crew.ask(Job::who(7)).await, always);
+    ///     }
+    /// });
+    /// # }
+    /// ```
     pub fn by_key<K: Hash>(key: impl Fn(&M) -> K + Send + Sync + 'static) -> Routing<M> {
         Routing(Kind::Key(Arc::new(move |message| {
             let mut hasher = DefaultHasher::new();
@@ -81,6 +226,26 @@ impl<M> Routing<M> {
 
     /// Each worker gets each message: a clone of it, which for what is shared is an `Arc`. What carries a
     /// [`Reply`](crate::Reply) cannot be cloned, and so not be broadcast.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Router};
+    /// # use std::sync::mpsc;
+    /// use backplane_actor::Routing;
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let router = Router::new(move |mut notes: Mailbox<&'static str>| {
+    ///     let tell = tell.clone();
+    ///     async move { while let Some(note) = notes.receive().await { tell.send(note).unwrap() } }
+    /// });
+    /// let choir = router.workers(2..=2).routing(Routing::broadcast()).start(&system);
+    /// choir.try_cast("la").unwrap();
+    /// assert_eq!((told.recv(), told.recv()), (Ok("la"), Ok("la")));
+    /// # }
+    /// ```
     pub fn broadcast() -> Routing<M>
     where
         M: Clone + 'static,
@@ -101,6 +266,12 @@ impl<M> fmt::Debug for Routing<M> {
 }
 
 /// What a router does when its queue is full.
+///
+/// ```
+/// use backplane_actor::Overload;
+///
+/// assert_eq!(Overload::default(), Overload::Wait);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Overload {
     /// It takes nothing from its mailbox; so that fills up too, and senders wait, or are refused.
@@ -116,6 +287,16 @@ pub enum Overload {
 ///
 /// Two thresholds and two times, so that it does not swing: what is to be done about a worker is what waits, in the queue and
 /// with the workers, together with what they are at, a share for each worker.
+///
+/// ```
+/// use backplane_actor::Scaling;
+/// use std::time::Duration;
+///
+/// // Quick to come, slow to go.
+/// let scaling = Scaling { up_after: Duration::from_millis(100), ..Scaling::default() };
+/// assert_eq!((scaling.up_above, scaling.down_below), (4, 1));
+/// assert_eq!(scaling.down_after, Duration::from_secs(10));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaling {
     /// One more, when each has more than this to do ..
@@ -141,6 +322,28 @@ impl Default for Scaling {
 }
 
 /// What a router looks like from outside, as it was a moment ago.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{System, testing::Seeded};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # use backplane_actor::{Mailbox, Reply, Router};
+/// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+/// #     while let Some((n, reply)) = jobs.receive().await {
+/// #         reply.send(n * n);
+/// #     }
+/// # });
+/// let stats = router.stats();
+/// let squares = router.workers(2..=2).start(&system);
+/// runtime.run(async {
+///     assert_eq!(squares.ask(|reply| (12, reply)).await, Ok(144));
+///     assert_eq!((stats.workers(), stats.routed()), (2, 1));
+///     assert_eq!((stats.queued(), stats.shed(), stats.expired()), (0, 0, 0));
+/// });
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct RouterStats {
     workers: AtomicUsize,
@@ -153,31 +356,178 @@ pub struct RouterStats {
 
 impl RouterStats {
     /// How many workers there are to get messages.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply, Router};
+    /// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    /// #     while let Some((n, reply)) = jobs.receive().await {
+    /// #         reply.send(n * n);
+    /// #     }
+    /// # });
+    /// let stats = router.stats();
+    /// assert_eq!(stats.workers(), 0); // not started
+    /// let squares = router.workers(2..=2).start(&system);
+    /// runtime.run(async {
+    ///     assert_eq!(squares.ask(|reply| (12, reply)).await, Ok(144));
+    ///     assert_eq!(stats.workers(), 2);
+    /// });
+    /// # }
+    /// ```
     pub fn workers(&self) -> usize {
         self.workers.load(Ordering::Relaxed)
     }
 
     /// How many workers finish what they have, and then go.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.workers(1..=1).start(&system);
+    /// runtime.run(async {
+    ///     crew.cast(1).await.unwrap();
+    ///     runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     crew.drain();
+    ///     runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     assert_eq!((stats.workers(), stats.draining()), (0, 1)); // it is still at it
+    /// });
+    /// # }
+    /// ```
     pub fn draining(&self) -> usize {
         self.draining.load(Ordering::Relaxed)
     }
 
     /// How many messages wait in the router.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..5 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     // The worker is at one and has one in its mailbox.
+    ///     assert_eq!((crew.load().normal, stats.queued()), (0, 3));
+    /// });
+    /// # }
+    /// ```
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
     /// How many messages workers have got.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply, Router};
+    /// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    /// #     while let Some((n, reply)) = jobs.receive().await {
+    /// #         reply.send(n * n);
+    /// #     }
+    /// # });
+    /// let stats = router.stats();
+    /// let squares = router.start(&system);
+    /// runtime.run(async {
+    ///     for n in 1..=3 {
+    ///         assert_eq!(squares.ask(|reply| (n, reply)).await, Ok(n * n));
+    ///         assert_eq!(stats.routed(), n);
+    ///     }
+    /// });
+    /// # }
+    /// ```
     pub fn routed(&self) -> u64 {
         self.routed.load(Ordering::Relaxed)
     }
 
     /// How many were dropped because there was no room.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.queue(1).overload(Overload::DropNewest).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..9 {
+    ///         crew.cast(n).await.unwrap();
+    ///         runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     }
+    ///     // One in work, one in the worker's mailbox, one at its door, one in the queue.
+    ///     assert_eq!((stats.shed(), system.dead_letters()), (5, 5));
+    /// });
+    /// # }
+    /// ```
     pub fn shed(&self) -> u64 {
         self.shed.load(Ordering::Relaxed)
     }
 
     /// How many were dropped because they had waited for too long.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.time_to_live(SECOND).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..5 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + 2 * SECOND).await;
+    ///     assert_eq!((stats.queued(), stats.expired()), (0, 3));
+    /// });
+    /// # }
+    /// ```
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
     }
@@ -258,6 +608,24 @@ impl<M> fmt::Debug for Router<M> {
 
 impl<M: Send + 'static> Router<M> {
     /// A router with one worker, and the rest as each method says. `work` is called for each incarnation of each worker.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// use backplane_actor::Router;
+    ///
+    /// let squares = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    ///     while let Some((n, reply)) = jobs.receive().await {
+    ///         reply.send(n * n);
+    ///     }
+    /// });
+    /// let squares = squares.start(&system);
+    /// assert_eq!(smol::block_on(squares.ask(|reply| (12, reply))), Ok(144));
+    /// # }
+    /// ```
     pub fn new<F>(work: impl Fn(Mailbox<M>) -> F + Send + Sync + 'static) -> Router<M>
     where
         F: Future<Output: Outcome> + Send + 'static,
@@ -281,6 +649,37 @@ impl<M: Send + 'static> Router<M> {
     }
 
     /// Who gets a message: [in turns](Routing::round_robin), unless said otherwise.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Pending, Reply, Router, Routing};
+    /// # use std::{sync::{Arc, atomic::{AtomicU64, Ordering}}, time::Duration};
+    /// # struct Job { key: u32, reply: Reply<u64> }
+    /// # impl Job {
+    /// #     fn who(key: u32) -> impl FnOnce(Reply<u64>) -> Job {
+    /// #         move |reply| Job { key, reply }
+    /// #     }
+    /// # }
+    /// # let (hired, clock) = (AtomicU64::new(0), runtime.clone());
+    /// # let router = Router::new(move |mut jobs: Mailbox<Job>| {
+    /// #     let (me, clock) = (hired.fetch_add(1, Ordering::Relaxed), clock.clone());
+    /// #     async move {
+    /// #         while let Some(job) = jobs.receive().await {
+    /// #             clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
+    /// #             job.reply.send(me);
+    /// #         }
+    /// #     }
+    /// # });
+    /// let crew = router.workers(4..=4).routing(Routing::by_key(|job: &Job| job.key)).start(&system);
+    /// runtime.run(async {
+    ///     assert_eq!(crew.ask(Job::who(7)).await, crew.ask(Job::who(7)).await);
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn routing(mut self, routing: Routing<M>) -> Router<M> {
         self.routing = routing;
@@ -288,6 +687,31 @@ impl<M: Send + 'static> Router<M> {
     }
 
     /// So many workers at least, and at most; one at least.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.workers(1..=3).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..100 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + 10 * SECOND).await;
+    ///     assert_eq!(stats.workers(), 3); // there was much to do
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn workers(mut self, workers: RangeInclusive<usize>) -> Router<M> {
         let least = (*workers.start()).max(1);
@@ -296,6 +720,35 @@ impl<M: Send + 'static> Router<M> {
     }
 
     /// When the number of workers changes, between the least and the most.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// # use backplane_actor::Scaling;
+    /// let patient = Scaling { up_after: 3600 * SECOND, ..Scaling::default() };
+    /// let crew = router.workers(1..=2).scaling(patient).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..100 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + 3500 * SECOND).await;
+    ///     assert_eq!(stats.workers(), 1);
+    ///     runtime.sleep_until(runtime.now() + 200 * SECOND).await;
+    ///     assert_eq!(stats.workers(), 2);
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn scaling(mut self, scaling: Scaling) -> Router<M> {
         self.scaling = scaling;
@@ -304,6 +757,32 @@ impl<M: Send + 'static> Router<M> {
 
     /// So many messages wait in the router at most, besides those in its mailbox and with the workers:
     /// [`DEFAULT_QUEUE`], unless said otherwise.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.queue(2).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..9 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     // One in work, one in the worker's mailbox, one at its door, two in the queue: the others wait outside.
+    ///     assert_eq!(stats.queued(), 3);
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn queue(mut self, messages: usize) -> Router<M> {
         self.queue = messages.max(1);
@@ -312,6 +791,33 @@ impl<M: Send + 'static> Router<M> {
 
     /// A message that has waited in the router's queue for so long goes to the dead letters. It counts from when the router
     /// took it out of its mailbox, until it is in a worker's.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.time_to_live(60 * SECOND).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..5 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + 59 * SECOND).await;
+    ///     assert_eq!(stats.expired(), 0);
+    ///     runtime.sleep_until(runtime.now() + 2 * SECOND).await;
+    ///     assert_eq!((stats.expired(), system.dead_letters()), (3, 3));
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn time_to_live(mut self, time: Duration) -> Router<M> {
         self.time_to_live = Some(time);
@@ -319,6 +825,31 @@ impl<M: Send + 'static> Router<M> {
     }
 
     /// What happens when the queue is full.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// let crew = router.queue(1).overload(Overload::DropOldest).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..9 {
+    ///         crew.cast(n).await.unwrap(); // never waits for long
+    ///         runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     }
+    ///     assert_eq!((stats.shed(), crew.load().normal), (5, 0));
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn overload(mut self, overload: Overload) -> Router<M> {
         self.overload = overload;
@@ -327,6 +858,25 @@ impl<M: Send + 'static> Router<M> {
 
     /// How often workers may be started again, all together; ten times in five seconds, unless said otherwise. When it is too
     /// much, the router ends with a fault.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Router};
+    /// # use std::time::Duration;
+    /// use backplane_supervisor::Intensity;
+    ///
+    /// let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    ///     Err::<(), _>(format!("broken by {:?}", jobs.receive().await))
+    /// });
+    /// let never = Intensity { restarts: 0, period: Duration::from_secs(5) };
+    /// let crew = router.intensity(never).start(&system);
+    /// crew.try_cast(7).unwrap();
+    /// assert!(smol::block_on(crew.ended()).unwrap().is_fault());
+    /// # }
+    /// ```
     #[must_use]
     pub fn intensity(mut self, intensity: Intensity) -> Router<M> {
         self.intensity = intensity;
@@ -334,6 +884,23 @@ impl<M: Send + 'static> Router<M> {
     }
 
     /// How the router's own mailbox is made. Its dead letters are those of the queue, too.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply, Router};
+    /// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    /// #     while let Some((n, reply)) = jobs.receive().await {
+    /// #         reply.send(n * n);
+    /// #     }
+    /// # });
+    /// # use backplane_actor::{Options, TryCastError};
+    /// let squares = router.mailbox(Options::new().capacity(16).label("squares")).start(&system);
+    /// assert_eq!(squares.name().label(), Some("squares"));
+    /// # }
+    /// ```
     #[must_use]
     pub fn mailbox(mut self, options: Options<M>) -> Router<M> {
         self.mailbox = options;
@@ -342,6 +909,32 @@ impl<M: Send + 'static> Router<M> {
 
     /// How a worker's mailbox is made; it holds one message, unless said otherwise. The more it holds, the less can be
     /// taken back from a worker that is slow.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Overload, Router};
+    /// # use std::time::Duration;
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let router = Router::new(|mut jobs: Mailbox<u32>| async move {
+    /// #     jobs.receive().await;
+    /// #     std::future::pending::<()>().await;
+    /// # });
+    /// # let stats = router.stats();
+    /// # use backplane_actor::Options;
+    /// let crew = router.worker_mailbox(Options::new().capacity(3)).start(&system);
+    /// runtime.run(async {
+    ///     for n in 0..5 {
+    ///         crew.cast(n).await.unwrap();
+    ///     }
+    ///     runtime.sleep_until(runtime.now() + SECOND).await;
+    ///     assert_eq!(stats.queued(), 1); // the worker is at one, and has three
+    /// });
+    /// # }
+    /// ```
     #[must_use]
     pub fn worker_mailbox(mut self, options: Options<M>) -> Router<M> {
         self.worker = options;
@@ -349,22 +942,131 @@ impl<M: Send + 'static> Router<M> {
     }
 
     /// What can be seen of it from outside.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{System, testing::Seeded};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # use backplane_actor::{Mailbox, Reply, Router};
+    /// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    /// #     while let Some((n, reply)) = jobs.receive().await {
+    /// #         reply.send(n * n);
+    /// #     }
+    /// # });
+    /// let stats = router.stats(); // before it is started, for that takes it
+    /// let squares = router.start(&system);
+    /// assert_eq!(runtime.run(async { squares.ask(|reply| (12, reply)).await }), Ok(144));
+    /// assert_eq!(stats.routed(), 1);
+    /// # }
+    /// ```
     pub fn stats(&self) -> Arc<RouterStats> {
         Arc::clone(&self.stats)
     }
 
     /// Starts it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply, Router};
+    /// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    /// #     while let Some((n, reply)) = jobs.receive().await {
+    /// #         reply.send(n * n);
+    /// #     }
+    /// # });
+    /// let squares = router.workers(4..=4).start(&system);
+    /// assert_eq!(smol::block_on(squares.ask(|reply| (12, reply))), Ok(144));
+    /// squares.drain();
+    /// assert_eq!(smol::block_on(squares.ended()), Some(backplane::Exit::Normal));
+    /// # }
+    /// ```
     pub fn start<R: Runtime>(self, system: &System<R>) -> Address<M> {
         let inner = system.clone();
         system.spawn_with(self.mailbox.clone(), move |mailbox| route(self, inner, mailbox))
     }
 
     /// A child for a supervisor. What waits in its queue when it dies goes to the dead letters; what is in its mailbox stays.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply, Router};
+    /// # let router = Router::new(|mut jobs: Mailbox<(u64, Reply<u64>)>| async move {
+    /// #     while let Some((n, reply)) = jobs.receive().await {
+    /// #         reply.send(n * n);
+    /// #     }
+    /// # });
+    /// # use backplane::Exit;
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    ///
+    /// let (squares, spec) = router.workers(4..=4).child("squares", &system);
+    /// smol::block_on(async {
+    ///     let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec).start(Smol::global()).await.unwrap();
+    ///     assert_eq!(squares.ask(|reply| (12, reply)).await, Ok(144));
+    ///     tree.stop(Exit::Shutdown).await.unwrap();
+    /// });
+    /// # }
+    /// ```
     pub fn child<R: Runtime>(self, id: impl Into<ChildId>, system: &System<R>) -> (Address<M>, ChildSpec) {
         let inner = system.clone();
         system.child_process(id, self.mailbox.clone(), move |mailbox| {
             route(self.clone(), inner.clone(), mailbox)
         })
+    }
+}
+
+impl<A: Actor> Router<Envelope<A>> {
+    /// A router whose workers are actors; `make` is called for each incarnation of each. Else as [`new`](Router::new).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::{Actor, Context, Envelope, Handle, Router, Routing, System};
+    /// use std::{collections::HashMap, convert::Infallible};
+    ///
+    /// #[derive(Default)]
+    /// struct Accounts(HashMap<u32, u64>);
+    /// struct Pay {
+    ///     customer: u32,
+    ///     cents: u64,
+    /// }
+    ///
+    /// impl Actor for Accounts {
+    ///     type Messages = (Pay,);
+    ///     type Error = Infallible;
+    /// }
+    ///
+    /// impl Handle<Pay> for Accounts {
+    ///     type Reply = u64;
+    ///
+    ///     async fn handle(&mut self, pay: Pay, _: &mut Context<Self>) -> Result<u64, Infallible> {
+    ///         let paid = self.0.entry(pay.customer).or_default();
+    ///         *paid += pay.cents;
+    ///         Ok(*paid)
+    ///     }
+    /// }
+    ///
+    /// smol::block_on(async {
+    ///     let system = System::new(Smol::global());
+    ///     let accounts = Router::actors(Accounts::default)
+    ///         .workers(4..=4)
+    ///         .routing(Routing::by_key(|message: &Envelope<Accounts>| message.get::<Pay, _>().map(|pay| pay.customer)))
+    ///         .start(&system);
+    ///     assert_eq!(accounts.call(Pay { customer: 7, cents: 100 }).await?, 100);
+    ///     assert_eq!(accounts.call(Pay { customer: 7, cents: 50 }).await?, 150);
+    ///     Ok::<(), Box<dyn std::error::Error>>(())
+    /// })
+    /// # .unwrap();
+    /// # }
+    /// ```
+    pub fn actors(make: impl Fn() -> A + Send + Sync + 'static) -> Router<Envelope<A>> {
+        Router::new(move |mailbox| actor::serve(make(), mailbox, || {}))
     }
 }
 

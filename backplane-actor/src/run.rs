@@ -29,6 +29,24 @@ pin_project! {
     /// An actor's future: what an executor runs. Made by [`Home`](crate::Home) and [`System`](crate::System).
     ///
     /// Dropped half-way it is a kill: all that the actor held is dropped, and those who call or watch it hear of it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Fault, FaultKind, LinkMode, Message};
+    /// # use backplane_actor::Options;
+    /// let (_address, home) = system.prepare::<u32>(Options::new());
+    /// let (actor, mut watcher) = (Device::new(), Device::new());
+    /// watcher.link(&actor.line(), LinkMode::Monitor);
+    ///
+    /// let run = home.run(actor, |mut mailbox| async move { mailbox.receive().await; });
+    /// drop(run); // half-way
+    /// let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!("nobody says so") };
+    /// assert!(news.exit.is_fault());
+    /// # }
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<M, F> where M: Send, M: 'static {
         shared: Arc<Shared<M>>,

@@ -148,6 +148,50 @@ pub trait StateMachine: Sized + Send + 'static {
 
     /// Before the end, whatever led to it, but for a kill and the fault of a linked actor. After a panic, the machine is as
     /// the panic left it, and the state is the one in which it happened.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// async fn terminate(&mut self, exit: &Exit, state: &State) {
+    ///     if *exit == Exit::Shutdown && *state == State::On {
+    ///         self.seen.try_cast("switched off").unwrap();
+    ///     }
+    /// }
+    /// #   async fn handle(&mut self, _: &State, _: Event<Self>, _: &mut Turn<'_, Self>) -> Result<Next<State>, Infallible> {
+    /// #       Ok(Next::To(State::On))
+    /// #   }
+    /// # }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// let lamp = system.spawn(|mailbox| run_machine(lamp, State::On, mailbox));
+    /// # let _ = (Message::Press, State::Off);
+    /// lamp.stop(Exit::Shutdown);
+    /// assert_eq!(runtime.run(probe.expect(Duration::from_secs(1))), "switched off");
+    /// # }
+    /// ```
     fn terminate(&mut self, exit: &Exit, state: &Self::State) -> impl Future<Output = ()> + Send {
         let _ = (exit, state);
         ready(())
@@ -155,6 +199,61 @@ pub trait StateMachine: Sized + Send + 'static {
 }
 
 /// What a machine handles.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::{Exit, Runtime};
+/// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+/// # use backplane_actor::testing::{Probe, Seeded};
+/// # use std::{convert::Infallible, time::Duration};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # #[derive(PartialEq)]
+/// # enum State { Off, On }
+/// # enum Message { Press }
+/// # struct Lamp { seen: Address<&'static str> }
+/// # impl Lamp {
+/// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+/// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+/// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+/// #         self.seen.try_cast(what).unwrap();
+/// #         Ok(Next::Keep)
+/// #     }
+/// # }
+/// # impl StateMachine for Lamp {
+/// #   type State = State;
+/// #   type Message = Message;
+/// #   type Content = &'static str;
+/// #   type Name = &'static str;
+/// #   type Error = Infallible;
+/// async fn handle(
+///     &mut self,
+///     _: &State,
+///     event: Event<Self>,
+///     turn: &mut Turn<'_, Self>,
+/// ) -> Result<Next<State>, Infallible> {
+///     Ok(match event {
+///         Event::Message(Message::Press) => {
+///             turn.state_timeout(Duration::from_secs(10), "off");
+///             Next::To(State::On)
+///         }
+///         Event::StateTimeout(what) => {
+///             turn.insert(Event::Internal(what));
+///             Next::To(State::Off)
+///         }
+///         event => return self.note(event), // the internal one
+///     })
+/// }
+/// # }
+/// # let mut probe = Probe::<&str>::new(&system);
+/// # let lamp = Lamp { seen: probe.address().clone() };
+/// let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+/// runtime.run(async {
+///     lamp.cast(Message::Press).await.unwrap();
+///     assert_eq!(probe.expect(Duration::from_secs(11)).await, "off");
+/// });
+/// # }
+/// ```
 #[expect(clippy::enum_variant_names, reason = "an event timeout is what OTP calls it")]
 #[non_exhaustive]
 pub enum Event<S: StateMachine> {
@@ -183,6 +282,56 @@ impl<S: StateMachine> fmt::Debug for Event<S> {
 }
 
 /// What comes next.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::{Exit, Runtime};
+/// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+/// # use backplane_actor::testing::{Probe, Seeded};
+/// # use std::{convert::Infallible, time::Duration};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # #[derive(PartialEq)]
+/// # enum State { Off, On }
+/// # enum Message { Press }
+/// # struct Lamp { seen: Address<&'static str> }
+/// # impl Lamp {
+/// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+/// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+/// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+/// #         self.seen.try_cast(what).unwrap();
+/// #         Ok(Next::Keep)
+/// #     }
+/// # }
+/// # impl StateMachine for Lamp {
+/// #   type State = State;
+/// #   type Message = Message;
+/// #   type Content = &'static str;
+/// #   type Name = &'static str;
+/// #   type Error = Infallible;
+/// async fn handle(
+///     &mut self,
+///     state: &State,
+///     event: Event<Self>,
+///     _: &mut Turn<'_, Self>,
+/// ) -> Result<Next<State>, Infallible> {
+///     Ok(match (state, event) {
+///         (State::Off, Event::Message(Message::Press)) => Next::To(State::On),
+///         (State::On, Event::Message(Message::Press)) => Next::Stop(Exit::Shutdown),
+///         _ => Next::Keep,
+///     })
+/// }
+/// # }
+/// # let probe = Probe::<&str>::new(&system);
+/// # let lamp = Lamp { seen: probe.address().clone() };
+/// let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+/// runtime.run(async {
+///     lamp.cast(Message::Press).await.unwrap();
+///     lamp.cast(Message::Press).await.unwrap();
+///     assert_eq!(lamp.ended().await, Some(Exit::Shutdown));
+/// });
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next<S> {
     /// It stays where it is.
@@ -197,6 +346,16 @@ pub enum Next<S> {
 }
 
 /// When a timeout is over.
+///
+/// ```
+/// use backplane_actor::When;
+/// use std::time::{Duration, Instant};
+///
+/// // What takes a `When` takes either of them.
+/// let (time, moment) = (Duration::from_secs(10), Instant::now());
+/// assert_eq!(When::from(time), When::After(time));
+/// assert_eq!(When::from(moment), When::At(moment));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// After so long. After no time at all: as soon as nothing is queued, before anything is received.
@@ -232,12 +391,125 @@ enum Change<C> {
 }
 
 /// What a machine can say while it enters a state. In OTP's words: the actions of a state enter call.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::{Exit, Runtime};
+/// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+/// # use backplane_actor::testing::{Probe, Seeded};
+/// # use std::{convert::Infallible, time::Duration};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # #[derive(PartialEq)]
+/// # enum State { Off, On }
+/// # enum Message { Press }
+/// # struct Lamp { seen: Address<&'static str> }
+/// # impl Lamp {
+/// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+/// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+/// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+/// #         self.seen.try_cast(what).unwrap();
+/// #         Ok(Next::Keep)
+/// #     }
+/// # }
+/// # impl StateMachine for Lamp {
+/// #   type State = State;
+/// #   type Message = Message;
+/// #   type Content = &'static str;
+/// #   type Name = &'static str;
+/// #   type Error = Infallible;
+/// async fn enter(
+///     &mut self,
+///     _: Option<&State>,
+///     state: &State,
+///     entering: &mut Entering<'_, Self>,
+/// ) -> Result<(), Infallible> {
+///     if *state == State::On {
+///         entering.state_timeout(Duration::from_secs(10), "off"); // however it came here
+///     }
+///     Ok(())
+/// }
+/// #   async fn handle(&mut self, _: &State, event: Event<Self>, _: &mut Turn<'_, Self>) -> Result<Next<State>, Infallible> {
+/// #       Ok(match event {
+/// #           Event::Message(Message::Press) => Next::To(State::On),
+/// #           Event::StateTimeout("off") => Next::Stop(Exit::Normal),
+/// #           _ => panic!("not so"),
+/// #       })
+/// #   }
+/// # }
+/// # let probe = Probe::<&str>::new(&system);
+/// # let lamp = Lamp { seen: probe.address().clone() };
+/// let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+/// let before = runtime.now();
+/// runtime.run(async {
+///     lamp.cast(Message::Press).await.unwrap();
+///     assert_eq!(lamp.ended().await, Some(Exit::Normal));
+/// });
+/// assert_eq!(runtime.since(before), Duration::from_secs(10));
+/// # }
+/// ```
 pub struct Entering<'a, S: StateMachine> {
     mailbox: &'a mut Mailbox<S::Message>,
     changes: Changes<S>,
 }
 
 /// What a machine can say while it handles an event: all that it can while it [enters](Entering) a state, and more.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::{Exit, Runtime};
+/// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+/// # use backplane_actor::testing::{Probe, Seeded};
+/// # use std::{convert::Infallible, time::Duration};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # #[derive(PartialEq)]
+/// # enum State { Off, On }
+/// # enum Message { Press }
+/// # struct Lamp { seen: Address<&'static str> }
+/// # impl Lamp {
+/// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+/// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+/// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+/// #         self.seen.try_cast(what).unwrap();
+/// #         Ok(Next::Keep)
+/// #     }
+/// # }
+/// # impl StateMachine for Lamp {
+/// #   type State = State;
+/// #   type Message = Message;
+/// #   type Content = &'static str;
+/// #   type Name = &'static str;
+/// #   type Error = Infallible;
+/// # async fn handle(
+/// #     &mut self,
+/// #     state: &State,
+/// #     event: Event<Self>,
+/// #     turn: &mut Turn<'_, Self>,
+/// # ) -> Result<Next<State>, Infallible> {
+/// // In `handle`, where whatever else happens is noted:
+/// match event {
+///     Event::Message(Message::Press) => {
+///         turn.insert(Event::Internal("on")); // comes before all that waits
+///         turn.state_timeout(Duration::from_secs(10), "off"); // as when it enters a state
+///         Ok(Next::Keep)
+///     }
+///     event => self.note(event),
+/// }
+/// # } }
+/// # let mut probe = Probe::<&str>::new(&system);
+/// # let lamp = Lamp { seen: probe.address().clone() };
+/// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+/// # const HOUR: Duration = Duration::from_secs(3600);
+/// runtime.run(async {
+///     lamp.cast(Message::Press).await.unwrap();
+/// #   let before = runtime.now();
+///     assert_eq!(probe.expect(HOUR).await, "on");
+///     assert_eq!(probe.expect(HOUR).await, "off");
+/// #   assert_eq!(runtime.since(before), Duration::from_secs(10));
+/// });
+/// # }
+/// ```
 pub struct Turn<'a, S: StateMachine> {
     entering: Entering<'a, S>,
     postponed: Vec<Event<S>>,
@@ -246,47 +518,538 @@ pub struct Turn<'a, S: StateMachine> {
 
 impl<S: StateMachine> Entering<'_, S> {
     /// Sets the state timeout: cancelled when the state changes, not when it is repeated. One that runs is set anew.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.state_timeout(Duration::from_secs(10), "off");
+    ///         Ok(Next::To(State::On))
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// let before = runtime.now();
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "off");
+    /// });
+    /// assert_eq!(runtime.since(before), Duration::from_secs(10));
+    /// # }
+    /// ```
     pub fn state_timeout(&mut self, when: impl Into<When>, content: S::Content) {
         self.changes.push((Which::State, Change::Set(when.into(), content)));
     }
 
     /// Gives the state timeout another content. If none runs, it is over at once.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.state_timeout(Duration::from_secs(10), "off");
+    ///         turn.update_state_timeout("really off"); // after the same ten seconds
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    /// #   let before = runtime.now();
+    ///     assert_eq!(probe.expect(HOUR).await, "really off");
+    /// #   assert_eq!(runtime.since(before), Duration::from_secs(10));
+    /// });
+    /// # }
+    /// ```
     pub fn update_state_timeout(&mut self, content: S::Content) {
         self.changes.push((Which::State, Change::Update(content)));
     }
 
     /// Cancels the state timeout.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.state_timeout(Duration::from_secs(10), "off");
+    ///         turn.cancel_state_timeout();
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     probe.expect_nothing(HOUR).await;
+    /// });
+    /// # }
+    /// ```
     pub fn cancel_state_timeout(&mut self) {
         self.changes.push((Which::State, Change::Cancel));
     }
 
     /// Sets the event timeout: cancelled by the next event, whatever it is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.event_timeout(Duration::from_secs(10), "nobody presses");
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// let before = runtime.now();
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     runtime.sleep_until(before + Duration::from_secs(9)).await;
+    ///     lamp.cast(Message::Press).await.unwrap(); // so it begins anew
+    ///     assert_eq!(probe.expect(HOUR).await, "nobody presses");
+    /// });
+    /// assert_eq!(runtime.since(before), Duration::from_secs(19));
+    /// # }
+    /// ```
     pub fn event_timeout(&mut self, when: impl Into<When>, content: S::Content) {
         self.changes.push((Which::Event, Change::Set(when.into(), content)));
     }
 
     /// Sets the timeout of this name: nothing cancels it but [`cancel_timeout`](Entering::cancel_timeout). One that runs is
     /// set anew.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.timeout("tea", Duration::from_secs(180), "tea is ready");
+    ///         turn.timeout("eggs", Duration::from_secs(300), "eggs are ready");
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "tea is ready");
+    ///     assert_eq!(probe.expect(HOUR).await, "eggs are ready");
+    /// });
+    /// # }
+    /// ```
     pub fn timeout(&mut self, name: S::Name, when: impl Into<When>, content: S::Content) {
         self.changes.push((Which::Named(name), Change::Set(when.into(), content)));
     }
 
     /// Gives the timeout of this name another content. If none runs, it is over at once.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.timeout("tea", Duration::from_secs(180), "tea is ready");
+    ///         turn.update_timeout("tea", "tea is bitter");
+    ///         turn.update_timeout("eggs", "there are none"); // does not run, so it is over at once
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "there are none");
+    ///     assert_eq!(probe.expect(HOUR).await, "tea is bitter");
+    /// });
+    /// # }
+    /// ```
     pub fn update_timeout(&mut self, name: S::Name, content: S::Content) {
         self.changes.push((Which::Named(name), Change::Update(content)));
     }
 
     /// Cancels the timeout of this name.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.timeout("tea", Duration::from_secs(180), "tea is ready");
+    ///         turn.timeout("eggs", Duration::from_secs(300), "eggs are ready");
+    ///         turn.cancel_timeout("tea");
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "eggs are ready");
+    /// });
+    /// # }
+    /// ```
     pub fn cancel_timeout(&mut self, name: S::Name) {
         self.changes.push((Which::Named(name), Change::Cancel));
     }
 
     /// The machine's mailbox: to link, to monitor, and to take messages out of their turn.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         let last = turn.mailbox().is_empty();
+    ///         turn.insert(Event::Internal(if last { "the last" } else { "one of many" }));
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "one of many");
+    ///     assert_eq!(probe.expect(HOUR).await, "the last");
+    /// });
+    /// # }
+    /// ```
     pub fn mailbox(&mut self) -> &mut Mailbox<S::Message> {
         self.mailbox
     }
 
     /// What the runtime's clock shows.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         let off = turn.now() + Duration::from_secs(10);
+    ///         turn.state_timeout(off, "off"); // at this moment
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// let before = runtime.now();
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "off");
+    /// });
+    /// assert_eq!(runtime.since(before), Duration::from_secs(10));
+    /// # }
+    /// ```
     pub fn now(&self) -> Instant {
         self.mailbox.shared().world.clock.now()
     }
@@ -297,11 +1060,122 @@ impl<S: StateMachine> Turn<'_, S> {
     /// and the state changed at once.
     ///
     /// Who still has the event can do so, and nobody else: so what it asks cannot be answered twice.
+    ///
+    /// As many are put off as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); a machine
+    /// that puts off more ends with a fault, and they go to the dead letters. Only a mailbox without a bound sets none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match (state, event) {
+    ///     (State::Off, Event::Message(Message::Press)) => {
+    ///         turn.postpone(Event::Internal("afterwards")); // comes again when it is on
+    ///         turn.insert(Event::Internal("first"));
+    ///         Ok(Next::To(State::On))
+    ///     }
+    ///     (_, event) => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "first");
+    ///     assert_eq!(probe.expect(HOUR).await, "afterwards");
+    /// });
+    /// # }
+    /// ```
     pub fn postpone(&mut self, event: Event<S>) {
         self.postponed.push(event);
     }
 
     /// Handles this next, before all that waits; after what was inserted before in the same turn. OTP's `next_event`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::{Exit, Runtime};
+    /// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+    /// # use backplane_actor::testing::{Probe, Seeded};
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # let runtime = Seeded::new(1);
+    /// # let system = System::new(runtime.clone());
+    /// # #[derive(PartialEq)]
+    /// # enum State { Off, On }
+    /// # enum Message { Press }
+    /// # struct Lamp { seen: Address<&'static str> }
+    /// # impl Lamp {
+    /// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+    /// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+    /// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+    /// #         self.seen.try_cast(what).unwrap();
+    /// #         Ok(Next::Keep)
+    /// #     }
+    /// # }
+    /// # impl StateMachine for Lamp {
+    /// #   type State = State;
+    /// #   type Message = Message;
+    /// #   type Content = &'static str;
+    /// #   type Name = &'static str;
+    /// #   type Error = Infallible;
+    /// # async fn handle(
+    /// #     &mut self,
+    /// #     state: &State,
+    /// #     event: Event<Self>,
+    /// #     turn: &mut Turn<'_, Self>,
+    /// # ) -> Result<Next<State>, Infallible> {
+    /// // In `handle`, where whatever else happens is noted:
+    /// match event {
+    ///     Event::Message(Message::Press) => {
+    ///         turn.insert(Event::Internal("first"));
+    ///         turn.insert(Event::Internal("second"));
+    ///         Ok(Next::Keep)
+    ///     }
+    ///     event => self.note(event),
+    /// }
+    /// # } }
+    /// # let mut probe = Probe::<&str>::new(&system);
+    /// # let lamp = Lamp { seen: probe.address().clone() };
+    /// # let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+    /// # const HOUR: Duration = Duration::from_secs(3600);
+    /// runtime.run(async {
+    ///     lamp.cast(Message::Press).await.unwrap();
+    ///     assert_eq!(probe.expect(HOUR).await, "first");
+    ///     assert_eq!(probe.expect(HOUR).await, "second");
+    /// });
+    /// # }
+    /// ```
     pub fn insert(&mut self, event: Event<S>) {
         self.inserted.push(event);
     }
@@ -538,6 +1412,10 @@ impl<S: StateMachine> Machine<S> {
         for event in inserted.into_iter().rev() {
             self.waiting.queue.push_front(event);
         }
+        let postponed = self.waiting.postponed.len();
+        if postponed > self.mailbox.most_set_aside() {
+            return Ok(Some(Exit::Fault(Fault::error(format_args!("{postponed} events are postponed")))));
+        }
         self.change_timeouts(changes);
         Ok(None)
     }
@@ -580,6 +1458,55 @@ async fn yield_once() {
 /// [`System::child_process`](crate::System::child_process) and [`Home::run`](crate::Home::run).
 ///
 /// What it has postponed when it ends goes to the dead letters, and who waits for an answer is told of the end.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::{Exit, Runtime};
+/// # use backplane_actor::{Address, Entering, Event, Next, StateMachine, System, Turn, run_machine};
+/// # use backplane_actor::testing::{Probe, Seeded};
+/// # use std::{convert::Infallible, time::Duration};
+/// # let runtime = Seeded::new(1);
+/// # let system = System::new(runtime.clone());
+/// # #[derive(PartialEq)]
+/// # enum State { Off, On }
+/// # enum Message { Press }
+/// # struct Lamp { seen: Address<&'static str> }
+/// # impl Lamp {
+/// #     fn note(&mut self, event: Event<Self>) -> Result<Next<State>, Infallible> {
+/// #         let (Event::Internal(what) | Event::StateTimeout(what) | Event::EventTimeout(what)
+/// #             | Event::Timeout(_, what)) = event else { return Ok(Next::Keep) };
+/// #         self.seen.try_cast(what).unwrap();
+/// #         Ok(Next::Keep)
+/// #     }
+/// # }
+/// # impl StateMachine for Lamp {
+/// #   type State = State;
+/// #   type Message = Message;
+/// #   type Content = &'static str;
+/// #   type Name = &'static str;
+/// #   type Error = Infallible;
+/// # async fn handle(
+/// #     &mut self,
+/// #     state: &State,
+/// #     event: Event<Self>,
+/// #     turn: &mut Turn<'_, Self>,
+/// # ) -> Result<Next<State>, Infallible> {
+/// // In `handle`, where whatever else happens is noted:
+/// let _ = (turn, state);
+/// match event {
+///     Event::Message(Message::Press) => Ok(Next::Stop(Exit::Shutdown)),
+///     event => self.note(event),
+/// }
+/// # } }
+/// # let probe = Probe::<&str>::new(&system);
+/// # let lamp = Lamp { seen: probe.address().clone() };
+/// let lamp = system.spawn(|mailbox| run_machine(lamp, State::Off, mailbox));
+/// runtime.run(async {
+///     lamp.cast(Message::Press).await.unwrap();
+///     assert_eq!(lamp.ended().await, Some(Exit::Shutdown));
+/// });
+/// # }
+/// ```
 pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: Mailbox<S::Message>) -> Exit {
     let shared = Arc::clone(mailbox.shared());
     let waiting = Waiting {

@@ -26,6 +26,19 @@ use crate::{
 /// A runtime, its clock and what actors share: starts actors, and is the only world they know. Clones are the same one.
 ///
 /// Nothing is global: two systems in one process never meet, unless their actors are given each other's addresses.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// use backplane_actor::{Options, System};
+///
+/// let (one, other) = (System::new(Smol::global()), System::new(Smol::global()));
+/// let (address, home) = one.prepare::<u32>(Options::new());
+/// address.try_cast(7).unwrap();
+/// drop(home);
+/// assert_eq!((one.dead_letters(), other.dead_letters()), (1, 0));
+/// # }
+/// ```
 pub struct System<R> {
     runtime: Arc<R>,
     world: Arc<World>,
@@ -44,6 +57,16 @@ impl<R> fmt::Debug for System<R> {
 }
 
 /// What a process may return: an end, or something that says how it ended.
+///
+/// ```
+/// use backplane::{Exit, Fault};
+/// use backplane_actor::Outcome;
+///
+/// assert_eq!(().exit(), Exit::Normal);
+/// assert_eq!(Exit::Shutdown.exit(), Exit::Shutdown);
+/// assert_eq!(Ok::<u32, &str>(7).exit(), Exit::Normal);
+/// assert_eq!(Err::<u32, _>("broken").exit(), Exit::Fault(Fault::error("broken")));
+/// ```
 pub trait Outcome {
     /// How it ended.
     fn exit(self) -> Exit;
@@ -72,6 +95,21 @@ impl<T, E: fmt::Display> Outcome for Result<T, E> {
 
 impl<R: Runtime> System<R> {
     /// A system of actors on this runtime.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use backplane_actor::{Mailbox, Reply, System, testing::Seeded};
+    ///
+    /// let runtime = Seeded::new(1); // any runtime will do
+    /// let system = System::new(runtime.clone());
+    /// let yes = system.spawn(|mut mailbox: Mailbox<Reply<bool>>| async move {
+    ///     while let Some(reply) = mailbox.receive().await {
+    ///         reply.send(true);
+    ///     }
+    /// });
+    /// assert_eq!(runtime.run(async { yes.ask(|reply| reply).await }), Ok(true));
+    /// # }
+    /// ```
     pub fn new(runtime: R) -> System<R> {
         let runtime = Arc::new(runtime);
         let world = World {
@@ -83,16 +121,61 @@ impl<R: Runtime> System<R> {
     }
 
     /// The runtime.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// use backplane::Runtime;
+    ///
+    /// let began = system.runtime().now();
+    /// assert!(system.runtime().now() >= began);
+    /// # }
+    /// ```
     pub fn runtime(&self) -> &Arc<R> {
         &self.runtime
     }
 
     /// How many messages were accepted and not handled, in all mailboxes of this system.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::Options;
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// drop(home); // nobody will read it
+    /// assert_eq!(system.dead_letters(), 1);
+    /// # }
+    /// ```
     pub fn dead_letters(&self) -> u64 {
         self.world.dead.load(Ordering::Relaxed)
     }
 
     /// Starts a process: an async function over its mailbox.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::Mailbox;
+    /// let adds = system.spawn(|mut numbers: Mailbox<u8>| async move {
+    ///     let mut sum = 0_u8;
+    ///     while let Some(n) = numbers.receive().await {
+    ///         sum = sum.checked_add(n).ok_or("too much")?;
+    ///     }
+    ///     Ok::<(), &str>(())
+    /// });
+    /// adds.try_cast(200).unwrap();
+    /// adds.try_cast(100).unwrap();
+    /// assert_eq!(smol::block_on(adds.ended()).unwrap().to_string(), "failed: too much");
+    /// # }
+    /// ```
     pub fn spawn<M, F>(&self, process: impl FnOnce(Mailbox<M>) -> F) -> Address<M>
     where
         M: Send + 'static,
@@ -102,6 +185,30 @@ impl<R: Runtime> System<R> {
     }
 
     /// Starts a process, with options.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane_actor::Options;
+    /// let counter = system.spawn_with(Options::new().label("counter").capacity(16), count);
+    /// assert_eq!(counter.name().label(), Some("counter"));
+    /// assert_eq!(smol::block_on(counter.ask(Count::Get)), Ok(0));
+    /// # let _ = Count::Add(1);
+    /// # }
+    /// ```
     pub fn spawn_with<M, F>(&self, options: Options<M>, process: impl FnOnce(Mailbox<M>) -> F) -> Address<M>
     where
         M: Send + 'static,
@@ -113,11 +220,63 @@ impl<R: Runtime> System<R> {
     }
 
     /// Starts an actor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Handle};
+    /// # use std::convert::Infallible;
+    /// # struct Counter { total: u64 }
+    /// # impl Actor for Counter {
+    /// #     type Messages = (Add,);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # struct Add(u64);
+    /// # impl Handle<Add> for Counter {
+    /// #     type Reply = u64;
+    /// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+    /// #         self.total += n;
+    /// #         Ok(self.total)
+    /// #     }
+    /// # }
+    /// let counter = system.start(Counter { total: 2 });
+    /// assert_eq!(smol::block_on(counter.call(Add(3))), Ok(5));
+    /// # }
+    /// ```
     pub fn start<A: Actor>(&self, actor: A) -> Address<Envelope<A>> {
         self.start_with(Options::new(), actor)
     }
 
     /// Starts an actor, with options.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Handle};
+    /// # use std::convert::Infallible;
+    /// # struct Counter { total: u64 }
+    /// # impl Actor for Counter {
+    /// #     type Messages = (Add,);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # struct Add(u64);
+    /// # impl Handle<Add> for Counter {
+    /// #     type Reply = u64;
+    /// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+    /// #         self.total += n;
+    /// #         Ok(self.total)
+    /// #     }
+    /// # }
+    /// # use backplane_actor::Options;
+    /// let counter = system.start_with(Options::new().label("counter"), Counter { total: 2 });
+    /// assert_eq!(counter.name().to_string(), "counter");
+    /// assert_eq!(smol::block_on(counter.call(Add(3))), Ok(5));
+    /// # }
+    /// ```
     pub fn start_with<A: Actor>(&self, options: Options<Envelope<A>>, actor: A) -> Address<Envelope<A>> {
         self.spawn_with(options, |mailbox| actor::serve(actor, mailbox, || {}))
     }
@@ -127,6 +286,27 @@ impl<R: Runtime> System<R> {
     /// # Errors
     ///
     /// How it ended, if it did so before.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Options};
+    /// struct File(&'static str);
+    ///
+    /// impl Actor for File {
+    ///     type Messages = ();
+    ///     type Error = std::io::Error;
+    ///
+    ///     async fn init(&mut self, _: &mut Context<Self>) -> Result<(), std::io::Error> {
+    ///         std::fs::read(self.0).map(drop)
+    ///     }
+    /// }
+    /// let exit = smol::block_on(system.start_and_wait(Options::new(), File("/no/such/file"))).unwrap_err();
+    /// assert!(exit.is_fault());
+    /// # }
+    /// ```
     pub async fn start_and_wait<A: Actor>(
         &self,
         options: Options<Envelope<A>>,
@@ -143,6 +323,39 @@ impl<R: Runtime> System<R> {
 
     /// A child for a [supervisor](backplane_supervisor::Supervisor): an actor that is made anew for every incarnation, and
     /// the address that all of them have. It is started when its [`init`](Actor::init) has returned.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Actor, CallError, Context, Handle, Options};
+    /// # struct Counter { total: u8 }
+    /// # struct Add(u8);
+    /// # impl Actor for Counter {
+    /// #     type Messages = (Add,);
+    /// #     type Error = &'static str;
+    /// # }
+    /// # impl Handle<Add> for Counter {
+    /// #     type Reply = u8;
+    /// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u8, &'static str> {
+    /// #         self.total = self.total.checked_add(n).ok_or("too much")?;
+    /// #         Ok(self.total)
+    /// #     }
+    /// # }
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    ///
+    /// let (counter, spec) = system.child("counter", Options::new(), || Counter { total: 0 });
+    /// smol::block_on(async {
+    ///     let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec).start(Smol::global()).await.unwrap();
+    ///     assert_eq!(counter.call(Add(200)).await, Ok(200));
+    ///     assert!(matches!(counter.call(Add(100)).await, Err(CallError::Ended(Exit::Fault(_)))));
+    ///     assert_eq!(counter.call(Add(1)).await, Ok(1)); // its successor, at the same address
+    /// #   tree.stop(Exit::Shutdown).await.unwrap();
+    /// });
+    /// # }
+    /// ```
     pub fn child<A: Actor>(
         &self,
         id: impl Into<ChildId>,
@@ -158,6 +371,37 @@ impl<R: Runtime> System<R> {
     }
 
     /// A child for a supervisor: a process that is started anew for every incarnation, and the address that all of them have.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Mailbox, Reply};
+    /// # enum Count { Add(u64), Get(Reply<u64>) }
+    /// # async fn count(mut mailbox: Mailbox<Count>) {
+    /// #     let mut total = 0;
+    /// #     while let Some(message) = mailbox.receive().await {
+    /// #         match message {
+    /// #             Count::Add(n) => total += n,
+    /// #             Count::Get(reply) => reply.send(total),
+    /// #         }
+    /// #     }
+    /// # }
+    /// # use backplane::Exit;
+    /// # use backplane_actor::Options;
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    ///
+    /// let (counter, spec) = system.child_process("counter", Options::new(), count);
+    /// counter.try_cast(Count::Add(2)).unwrap(); // accepted before anybody reads
+    /// smol::block_on(async {
+    ///     let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec).start(Smol::global()).await.unwrap();
+    ///     assert_eq!(counter.ask(Count::Get).await, Ok(2));
+    ///     tree.stop(Exit::Shutdown).await.unwrap();
+    /// });
+    /// assert!(!counter.is_open());
+    /// # }
+    /// ```
     pub fn child_process<M, F>(
         &self,
         id: impl Into<ChildId>,
@@ -174,6 +418,28 @@ impl<R: Runtime> System<R> {
 
     /// A mailbox that outlives those who read it: its address, and the [`Home`] to start them from. For supervised actors,
     /// for those whose state is not `Send`, and for whoever wants the future and not a task.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::{Mailbox, Options};
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// address.drain();
+    /// let sum = Rc::new(Cell::new(0)); // need not be `Send`, for this thread runs it
+    /// let run = home.run(Device::new(), |mut mailbox| {
+    ///     let sum = Rc::clone(&sum);
+    ///     async move { while let Some(n) = mailbox.receive().await { sum.set(sum.get() + n) } }
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// assert_eq!(sum.get(), 7);
+    /// # }
+    /// ```
     pub fn prepare<M: Send + 'static>(&self, options: Options<M>) -> (Address<M>, Home<M>) {
         self.prepare_one(options, true)
     }
@@ -218,6 +484,23 @@ impl<F: Future> Future for Task<F> {
 ///
 /// While nobody does, messages are accepted as ever, unless the last reader ended well. When the home is dropped and nobody
 /// reads, the mailbox is closed.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// use backplane::Device;
+/// use backplane_actor::{Options, System};
+///
+/// let (address, home) = System::new(Smol::global()).prepare::<u32>(Options::new());
+/// address.try_cast(1).unwrap(); // before anybody reads ..
+/// let fails = home.run(Device::new(), |_mailbox| async { Err::<(), _>("broken") });
+/// assert!(smol::block_on(fails).is_fault());
+/// assert_eq!(address.load().normal, 1); // .. and after a fault: for the next one
+/// let ends = home.run(Device::new(), |_mailbox| async {});
+/// assert!(!smol::block_on(ends).is_fault());
+/// assert!(!address.is_open()); // until there is another one
+/// # }
+/// ```
 pub struct Home<M> {
     shared: Arc<Shared<M>>,
     counts: bool,
@@ -243,6 +526,23 @@ impl<M: Send + 'static> Home<M> {
     /// calls this; it is `Send` if that of `process` is.
     ///
     /// One at a time: an incarnation that begins while another runs takes its messages away.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::Options;
+    /// let (address, home) = system.prepare::<u32>(Options::new());
+    /// address.try_cast(7).unwrap();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     assert_eq!(mailbox.receive().await, Some(7));
+    ///     Exit::Shutdown
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Shutdown);
+    /// # }
+    /// ```
     pub fn run<F>(&self, device: Device, process: impl FnOnce(Mailbox<M>) -> F) -> Run<M, F>
     where
         F: Future<Output: Outcome>,
@@ -258,6 +558,37 @@ impl<M: Send + 'static> Home<M> {
 
 impl<A: Actor> Home<Envelope<A>> {
     /// A new incarnation of an actor; as [`run`](Home::run).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::System;
+    /// # let system = System::new(Smol::global());
+    /// # use backplane_actor::{Actor, Context, Handle};
+    /// # use std::convert::Infallible;
+    /// # struct Counter { total: u64 }
+    /// # impl Actor for Counter {
+    /// #     type Messages = (Add,);
+    /// #     type Error = Infallible;
+    /// # }
+    /// # struct Add(u64);
+    /// # impl Handle<Add> for Counter {
+    /// #     type Reply = u64;
+    /// #     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<u64, Infallible> {
+    /// #         self.total += n;
+    /// #         Ok(self.total)
+    /// #     }
+    /// # }
+    /// # use backplane::{Device, Exit};
+    /// # use backplane_actor::Options;
+    /// let (counter, home) = system.prepare(Options::new());
+    /// counter.try_cast(Add(2)).unwrap();
+    /// counter.drain();
+    /// let run = home.run_actor(Device::new(), Counter { total: 0 });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// assert_eq!(counter.load().handled, 1);
+    /// # }
+    /// ```
     pub fn run_actor(
         &self,
         device: Device,

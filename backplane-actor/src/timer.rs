@@ -17,7 +17,7 @@ use backplane::Runtime;
 
 use crate::{
     address::Address,
-    protocol::Accepts,
+    protocol::{Accepts, Itself},
     sync::{Arc, Mutex, MutexGuard, lock},
 };
 
@@ -102,12 +102,27 @@ enum Slot {
 }
 
 enum Job {
-    Once(Box<dyn FnOnce() + Send>),
+    Once(Box<dyn FnOnce(TimerId) + Send>),
     Every(u64, Box<dyn FnMut(Tick) -> ControlFlow<()> + Send>),
 }
 
 /// One timer of a service of timers. Good for [`cancel`](Timers::cancel) and [`time_left`](Timers::time_left) there, and
 /// nowhere else.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// use backplane_actor::Timers;
+/// use std::time::Duration;
+///
+/// let timers = Timers::new(Smol::global());
+/// let tea = timers.after(Duration::from_secs(180), || ());
+/// let eggs = timers.after(Duration::from_secs(300), || ());
+/// assert_ne!(tea, eggs);
+/// timers.cancel(tea);
+/// assert!(timers.time_left(tea).is_none() && timers.time_left(eggs).is_some());
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerId {
     slot: u32,
@@ -115,6 +130,26 @@ pub struct TimerId {
 }
 
 /// What an interval is told each time.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # use backplane::Runtime;
+/// # use backplane_actor::{Timers, testing::Seeded};
+/// # use std::{ops::ControlFlow, time::Duration};
+/// # const SECOND: Duration = Duration::from_secs(1);
+/// # let runtime = Seeded::new(1);
+/// # let timers = Timers::new(runtime.clone());
+/// let running = timers.run();
+/// let began = runtime.now();
+/// timers.every(SECOND, move |tick| {
+///     assert_eq!((tick.due, tick.missed), (began + SECOND, 0));
+///     ControlFlow::Break(())
+/// });
+/// # drop(timers);
+/// runtime.run(running);
+/// assert_eq!(runtime.since(began), SECOND);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
@@ -132,6 +167,15 @@ impl<R> Clone for Timers<R> {
 
 impl<R: Runtime> Timers<R> {
     /// A service with no timers yet.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// use backplane_actor::Timers;
+    ///
+    /// assert!(Timers::new(Smol::global()).is_empty());
+    /// # }
+    /// ```
     pub fn new(runtime: R) -> Timers<R> {
         let state = State {
             heap: Vec::new(),
@@ -149,14 +193,48 @@ impl<R: Runtime> Timers<R> {
 
     /// Does something once, when `delay` is over; when there is a [`run`](Timers::run) to do it. A delay that is too long
     /// for the clock is over in 584 years.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (began, clock) = (runtime.now(), runtime.clone());
+    /// timers.after(60 * SECOND, move || assert_eq!(clock.since(began), 60 * SECOND));
+    /// drop(timers); // so that it runs until the last has fired
+    /// runtime.run(running);
+    /// assert_eq!(runtime.since(began), 60 * SECOND);
+    /// # }
+    /// ```
     pub fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) -> TimerId {
         let at = self.shared().here().saturating_add(nanos(delay));
-        self.shared().set(at, Job::Once(Box::new(job)))
+        self.shared().set(at, Job::Once(Box::new(|_| job())))
     }
 
     /// Does something once, at a moment on the runtime's clock; at once if it is past.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (noon, clock) = (runtime.now() + 3600 * SECOND, runtime.clone());
+    /// timers.at(noon, move || assert_eq!(clock.now(), noon));
+    /// # drop(timers);
+    /// runtime.run(running);
+    /// assert_eq!(runtime.now(), noon);
+    /// # }
+    /// ```
     pub fn at(&self, deadline: Instant, job: impl FnOnce() + Send + 'static) -> TimerId {
-        self.shared().set(self.shared().moment(deadline), Job::Once(Box::new(job)))
+        self.shared().set(self.shared().moment(deadline), Job::Once(Box::new(|_| job())))
     }
 
     /// Does something every `period`, the first time when one is over, until it says [`ControlFlow::Break`] or is cancelled.
@@ -167,6 +245,26 @@ impl<R: Runtime> Timers<R> {
     /// # Panics
     ///
     /// If the period is zero.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (began, mut ticks) = (runtime.now(), 0);
+    /// timers.every(10 * SECOND, move |_| {
+    ///     ticks += 1;
+    ///     if ticks < 6 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    /// });
+    /// # drop(timers);
+    /// runtime.run(running);
+    /// assert_eq!(runtime.since(began), 60 * SECOND);
+    /// # }
+    /// ```
     #[track_caller]
     pub fn every(
         &self,
@@ -202,8 +300,43 @@ impl<R: Runtime> Timers<R> {
     where
         M: Accepts<X, I> + Send + 'static,
     {
-        let (to, message) = (to.downgrade(), M::wrap(message));
-        self.after(delay, move || drop(to.upgrade().map(|to| to.deliver(message))))
+        let message = M::wrap(message);
+        self.send_after_with::<M, M, Itself>(to, delay, |_| message)
+    }
+
+    /// As [`send_after`](Timers::send_after), with a message that is made when it is sent and is told which timer it comes
+    /// from: OTP's `start_timer`. So an actor that sets a timer anew can tell a message of the old one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::{Runtime, runtime::Smol};
+    /// use backplane_actor::{Mailbox, System, TimerId, Timers};
+    /// use std::time::Duration;
+    ///
+    /// let timers = Timers::new(Smol::global());
+    /// let _running = Smol::global().spawn(timers.run());
+    /// let setting = timers.clone();
+    /// let waits = System::new(Smol::global()).spawn(|mut mailbox: Mailbox<TimerId>| async move {
+    ///     let me = mailbox.upgrade().unwrap();
+    ///     let timer = setting.send_after_with(&me, Duration::from_millis(1), |timer| timer);
+    ///     assert_eq!(mailbox.receive().await, Some(timer));
+    /// });
+    /// assert_eq!(smol::block_on(waits.ended()), Some(backplane::Exit::Normal));
+    /// # }
+    /// ```
+    pub fn send_after_with<M, X, I>(
+        &self,
+        to: &Address<M>,
+        delay: Duration,
+        make: impl FnOnce(TimerId) -> X + Send + 'static,
+    ) -> TimerId
+    where
+        M: Accepts<X, I> + Send + 'static,
+    {
+        let to = to.downgrade();
+        let at = self.shared().here().saturating_add(nanos(delay));
+        let job = move |timer| drop(to.upgrade().map(|to| to.deliver(M::wrap(make(timer)))));
+        self.shared().set(at, Job::Once(Box::new(job)))
     }
 
     /// Sends an actor a message every `period`, as [`every`](Timers::every), until it has ended.
@@ -211,6 +344,31 @@ impl<R: Runtime> Timers<R> {
     /// # Panics
     ///
     /// If the period is zero.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// # use backplane::Exit;
+    /// # use backplane_actor::{Mailbox, System};
+    /// # let system = System::new(runtime.clone());
+    /// let clock = system.spawn(|mut ticks: Mailbox<u64>| async move {
+    ///     assert_eq!(ticks.receive().await, Some(0)); // none was missed
+    ///     assert_eq!(ticks.receive().await, Some(0));
+    /// });
+    /// timers.send_interval(&clock, SECOND, |tick| tick.missed);
+    /// runtime.run(async {
+    ///     let running = runtime.spawn(running);
+    ///     assert_eq!(clock.ended().await, Some(Exit::Normal));
+    /// #   drop(running);
+    /// });
+    /// # }
+    /// ```
     #[track_caller]
     pub fn send_interval<M, X, I>(
         &self,
@@ -255,6 +413,24 @@ impl<R: Runtime> Timers<R> {
     }
 
     /// How much time is left, of an interval until its next tick; `None` if it has fired, is firing, or was cancelled.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let tea = timers.after(180 * SECOND, || ());
+    /// runtime.run(runtime.sleep_until(runtime.now() + 60 * SECOND));
+    /// assert_eq!(timers.time_left(tea), Some(120 * SECOND));
+    /// timers.cancel(tea);
+    /// assert_eq!(timers.time_left(tea), None);
+    /// # drop(running);
+    /// # }
+    /// ```
     pub fn time_left(&self, timer: TimerId) -> Option<Duration> {
         let here = self.shared().here();
         let at = lock(&self.shared().state).due(timer)?;
@@ -262,11 +438,37 @@ impl<R: Runtime> Timers<R> {
     }
 
     /// How many timers wait.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::Timers;
+    /// # use std::time::Duration;
+    /// let timers = Timers::new(Smol::global());
+    /// let tea = timers.after(Duration::from_secs(180), || ());
+    /// timers.after(Duration::from_secs(300), || ());
+    /// assert_eq!(timers.len(), 2);
+    /// timers.cancel(tea); // leaves nothing behind
+    /// assert_eq!(timers.len(), 1);
+    /// # }
+    /// ```
     pub fn len(&self) -> usize {
         lock(&self.shared().state).heap.len()
     }
 
     /// Whether no timer waits.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// # use backplane_actor::Timers;
+    /// # use std::time::Duration;
+    /// let timers = Timers::new(Smol::global());
+    /// assert!(timers.is_empty());
+    /// timers.after(Duration::from_secs(180), || ());
+    /// assert!(!timers.is_empty());
+    /// # }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -280,6 +482,25 @@ impl<R: Runtime> Timers<R> {
     /// # Panics
     ///
     /// As what a timer does. That timer is gone then; the others fire when this is run again.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use backplane::Runtime;
+    /// # use backplane_actor::{Timers, testing::Seeded};
+    /// # use std::{ops::ControlFlow, time::Duration};
+    /// # const SECOND: Duration = Duration::from_secs(1);
+    /// # let runtime = Seeded::new(1);
+    /// # let timers = Timers::new(runtime.clone());
+    /// let running = timers.run();
+    /// let (began, later) = (runtime.now(), timers.clone());
+    /// timers.after(SECOND, move || {
+    ///     later.after(SECOND, || ());
+    /// });
+    /// drop(timers);
+    /// runtime.run(running); // ends with the last of them
+    /// assert_eq!(runtime.since(began), 2 * SECOND);
+    /// # }
+    /// ```
     pub fn run(&self) -> impl Future<Output = ()> + Send + use<R> {
         let mut driver = Driver { shared: Arc::clone(self.shared()), number: None, sleep: None };
         future::poll_fn(move |cx| driver.poll(cx))
@@ -433,7 +654,7 @@ impl<R: Runtime> Shared<R> {
         // Also if the job panics.
         let mut away = Away { state: &self.state, due, again: None };
         match job {
-            Job::Once(job) => job(),
+            Job::Once(job) => job(TimerId { slot: due.slot, number: due.number }),
             Job::Every(period, mut job) => {
                 let missed = here.saturating_sub(due.at) / period;
                 let latest = self.instant(due.at.saturating_add(missed.saturating_mul(period)));

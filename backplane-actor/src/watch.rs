@@ -60,6 +60,24 @@ impl<M> Watches<M> {
 }
 
 /// A monitor, for whoever wants to undo it.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+/// # use backplane_actor::{Options, System};
+/// # let system = System::new(Smol::global());
+/// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+/// let device = Device::new();
+/// let friend = device.line();
+/// let run = home.run(Device::new(), |mut mailbox| async move {
+///     let (one, two) = (mailbox.monitor(&friend, |news| news), mailbox.monitor(&friend, |news| news));
+///     assert_ne!(one, two);
+///     assert!(mailbox.demonitor(one));
+///     assert!(mailbox.demonitor(two));
+/// });
+/// assert_eq!(smol::block_on(run), Exit::Normal);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Monitor {
     pub(crate) line: Line,
@@ -67,6 +85,24 @@ pub struct Monitor {
 }
 
 /// Someone that an actor monitors has ended: OTP's `DOWN`, with a tag of the watcher's.
+///
+/// ```
+/// # #[cfg(feature = "smol")] {
+/// # use backplane::runtime::Smol;
+/// use backplane::{Device, Exit};
+/// use backplane_actor::{Down, Options, System};
+///
+/// let (_address, home) = System::new(Smol::global()).prepare::<Down<&str>>(Options::new());
+/// let friend = Device::new();
+/// let run = home.run(Device::new(), |mut mailbox| async move {
+///     mailbox.monitor(&friend.line(), |news| Down { tag: "friend", news });
+///     friend.disconnect(Exit::Shutdown);
+///     let down = mailbox.receive().await.unwrap();
+///     assert_eq!((down.tag, down.news.exit), ("friend", Exit::Shutdown));
+/// });
+/// assert_eq!(smol::block_on(run), Exit::Normal);
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Down<T> {
     /// What the watcher chose.
@@ -84,6 +120,24 @@ impl<T: fmt::Debug> fmt::Display for Down<T> {
 impl<M: Send + 'static> Mailbox<M> {
     /// Watches an actor, or anything else on the mesh: when it ends, or if it has ended, what `make` makes of the news comes
     /// through the system lane, exactly once. Two monitors of the same give two messages; watching oneself gives none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.monitor(&friend, |news| news);
+    ///     device.disconnect(Exit::Shutdown);
+    ///     let news = mailbox.receive().await.unwrap();
+    ///     assert_eq!((news.device, news.exit), (friend.id(), Exit::Shutdown));
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn monitor(&mut self, line: &Line, make: impl FnOnce(Disconnect) -> M + Send + 'static) -> Monitor {
         let make: Make<M> = Box::new(make);
         let me = self.line();
@@ -102,6 +156,26 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// Undoes a monitor. No news of it comes after this but what is in the system lane already, which
     /// [`demonitor_flush`](Mailbox::demonitor_flush) takes out. Whether it was still on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     let monitor = mailbox.monitor(&friend, |news| news);
+    ///     assert!(mailbox.demonitor(monitor));
+    ///     device.disconnect(Exit::Shutdown);
+    /// #   smol::future::yield_now().await;
+    ///     assert!(mailbox.try_receive().is_none());
+    ///     assert!(!mailbox.demonitor(monitor)); // it was off
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn demonitor(&mut self, monitor: Monitor) -> bool {
         let id = monitor.line.id();
         let (gone, last) = self.shared().watches(|watches| {
@@ -121,6 +195,26 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// Undoes a monitor, and takes its news out of the system lane if it has come. Whether it was still on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     let monitor = mailbox.monitor(&friend, |news| news);
+    ///     device.disconnect(Exit::Shutdown);
+    ///     smol::future::yield_now().await;
+    ///     assert_eq!(mailbox.len(), 1); // its news has come
+    ///     assert!(!mailbox.demonitor_flush(monitor));
+    ///     assert!(mailbox.is_empty());
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn demonitor_flush(&mut self, monitor: Monitor) -> bool {
         let on = self.demonitor(monitor);
         drop(self.shared().flush(monitor.number));
@@ -129,6 +223,25 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// Links with an actor, or anything else on the mesh: each hears of the other's end, and a fault takes it along, unless
     /// it [traps](Mailbox::trap_links).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// # use backplane::Fault;
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.link(&friend);
+    ///     device.disconnect(Exit::Fault(Fault::error("broken")));
+    ///     mailbox.receive().await; // here it ends
+    /// });
+    /// let exit = smol::block_on(run);
+    /// assert_eq!(exit.fault().and_then(Fault::first_cause).map(|cause| cause.device), Some(friend.id()));
+    /// # }
+    /// ```
     pub fn link(&mut self, line: &Line) {
         let Some(me) = self.line().filter(|me| me != line) else { return };
         self.shared().watches(|watches| watches.peers.entry(line.id()).or_default().linked = true);
@@ -136,6 +249,25 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// Undoes a link.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// # use backplane::Fault;
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.link(&friend);
+    ///     mailbox.unlink(&friend);
+    ///     device.disconnect(Exit::Fault(Fault::error("broken")));
+    ///     smol::future::yield_now().await;
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn unlink(&mut self, line: &Line) {
         let Some(me) = self.line() else { return };
         let monitored = self.shared().watches(|watches| {
@@ -152,6 +284,26 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// From here on the end of a linked actor, good or bad, becomes a message of the system lane, and takes nobody along:
     /// OTP's `trap_exit`. `None` of it again with [`untrap_links`](Mailbox::untrap_links).
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// # use backplane::Fault;
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.trap_links(|news| news);
+    ///     mailbox.link(&friend);
+    ///     device.disconnect(Exit::Fault(Fault::error("broken")));
+    ///     let news = mailbox.receive().await.unwrap();
+    ///     assert_eq!(news.exit.to_string(), "failed: broken");
+    /// });
+    /// assert_eq!(smol::block_on(run), Exit::Normal);
+    /// # }
+    /// ```
     pub fn trap_links(&mut self, make: impl FnMut(Disconnect) -> M + Send + 'static) {
         let make: MakeEach<M> = Box::new(make);
         let before = self.shared().watches(|watches| watches.trap.replace(make));
@@ -159,6 +311,26 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// A fault of a linked actor takes this one along again.
+    ///
+    /// ```
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::{Device, Disconnect, Exit, runtime::Smol};
+    /// # use backplane_actor::{Options, System};
+    /// # let system = System::new(Smol::global());
+    /// # let (_address, home) = system.prepare::<Disconnect>(Options::new());
+    /// let device = Device::new();
+    /// let friend = device.line();
+    /// # use backplane::Fault;
+    /// let run = home.run(Device::new(), |mut mailbox| async move {
+    ///     mailbox.trap_links(|news| news);
+    ///     mailbox.link(&friend);
+    ///     mailbox.untrap_links();
+    ///     device.disconnect(Exit::Fault(Fault::error("broken")));
+    ///     mailbox.receive().await; // here it ends
+    /// });
+    /// assert!(smol::block_on(run).is_fault());
+    /// # }
+    /// ```
     pub fn untrap_links(&mut self) {
         let before = self.shared().watches(|watches| watches.trap.take());
         drop(before);

@@ -25,6 +25,21 @@ use crate::{
 };
 
 /// Where the system may run a worker.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use backplane_pool::{Pinning, Pool};
+/// // Not said, it is a wish; said, it must come true.
+/// assert_eq!(Pinning::default(), Pinning::Node);
+/// let wherever = Pool::builder().workers(2).pinning(Pinning::None).build()?;
+/// match Pool::builder().workers(2).pinning(Pinning::Cpu).build() {
+///     Ok(pinned) => assert_eq!(pinned.counters().len(), 2),
+///     Err(error) => println!("not here: {error}"),
+/// }
+/// # drop(wherever);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Pinning {
@@ -38,6 +53,23 @@ pub enum Pinning {
 }
 
 /// A worker, for whoever is told that it starts or stops.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::mpsc;
+/// use backplane_pool::{Pool, Topology};
+/// let (send, started) = mpsc::channel();
+/// let pool = Pool::builder()
+///     .topology(Topology::from_nodes([(0, 0..1), (3, 1..2)]))
+///     .on_start(move |info| drop(send.send((info.worker, info.node))))
+///     .build()?;
+/// let mut both = [started.recv()?, started.recv()?];
+/// both.sort();
+/// assert_eq!(both, [(0, 0), (1, 3)]);
+/// # drop(pool);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerInfo {
@@ -48,6 +80,17 @@ pub struct WorkerInfo {
 }
 
 /// Why a pool could not be built. What had started has ended again.
+///
+/// ```
+/// use backplane_pool::{BuildError, Pinning, Pool, Topology};
+/// assert!(matches!(Pool::builder().workers(0).build(), Err(BuildError::NoWorkers)));
+///
+/// // No machine has this CPU.
+/// let strange = Pool::builder().topology(Topology::from_nodes([(3, 60_000..60_001)]));
+/// let error = strange.pinning(Pinning::Cpu).build().unwrap_err();
+/// assert!(matches!(error, BuildError::Pin { node: 3, .. }));
+/// assert!(error.to_string().starts_with("a worker cannot be pinned to node 3: "));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -151,6 +194,17 @@ impl Builder {
     }
 
     /// Which nodes and CPUs to use. [`Topology::system`] unless set.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Pool, Topology};
+    /// // Two nodes, whatever the system knows of.
+    /// let two = Topology::from_nodes([(0, 0..1), (1, 1..2)]);
+    /// let pool = Pool::builder().topology(two).build()?;
+    /// assert_eq!(pool.nodes().collect::<Vec<_>>(), [0, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn topology(mut self, topology: Topology) -> Builder {
         self.topology = Some(topology);
@@ -159,6 +213,14 @@ impl Builder {
 
     /// Where the workers are pinned. To their [node](Pinning::Node) unless set; that default is a wish, and a system that
     /// refuses it is not asked again, while what is set here must come true.
+    ///
+    /// ```
+    /// use backplane_pool::{BuildError, Pinning, Pool, Topology};
+    /// // No machine has this CPU: as a default that is no harm, as a demand it is.
+    /// let strange = || Pool::builder().topology(Topology::from_nodes([(0, 60_000..60_001)]));
+    /// assert!(strange().build().is_ok());
+    /// assert!(matches!(strange().pinning(Pinning::Node).build(), Err(BuildError::Pin { .. })));
+    /// ```
     #[must_use]
     pub fn pinning(mut self, pinning: Pinning) -> Builder {
         self.pinning = Some(pinning);
@@ -167,6 +229,17 @@ impl Builder {
 
     /// How many workers in all. They are dealt to the nodes in turn, as long as a node has CPUs left, and beyond that evenly;
     /// a node that gets none takes no part. Unless set, as many as can [run at a time](Topology::parallelism).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Pool, Topology};
+    /// let two_nodes = Topology::from_nodes([(0, 0..2), (1, 2..4)]);
+    /// let pool = Pool::builder().topology(two_nodes).workers(3).build()?;
+    /// let nodes: Vec<_> = pool.counters().iter().map(|worker| worker.node).collect();
+    /// assert_eq!(nodes, [0, 0, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Workers::InAll(workers);
@@ -174,6 +247,17 @@ impl Builder {
     }
 
     /// How many workers on each node.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Pool, Topology};
+    /// let two_nodes = Topology::from_nodes([(0, 0..1), (1, 1..4)]);
+    /// let pool = Pool::builder().topology(two_nodes).workers_per_node(2).build()?;
+    /// let nodes: Vec<_> = pool.counters().iter().map(|worker| worker.node).collect();
+    /// assert_eq!(nodes, [0, 0, 1, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn workers_per_node(mut self, workers: usize) -> Builder {
         self.workers = Workers::PerNode(workers);
@@ -182,6 +266,15 @@ impl Builder {
 
     /// Makes each worker a [lane](crate::Lane), that waits in an io_uring of its own instead of the reactor that all threads
     /// share. Feature `uring`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Lanes, Pool};
+    /// let pool = Pool::builder().workers(2).lanes(Lanes::new()).build()?;
+    /// assert_eq!(pool.lanes().len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "uring")]
     #[must_use]
     pub fn lanes(mut self, lanes: crate::Lanes) -> Builder {
@@ -190,6 +283,16 @@ impl Builder {
     }
 
     /// How the threads are called: this, a dash, and the worker's number.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::Pool;
+    /// let pool = Pool::builder().workers(1).thread_name("kitchen").build()?;
+    /// let name = pool.spawn(async { std::thread::current().name().map(String::from) });
+    /// assert_eq!(pool.block_on(name)?.as_deref(), Some("kitchen-0"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
         self.thread_name = name.into();
@@ -197,6 +300,19 @@ impl Builder {
     }
 
     /// The stack of each worker, in bytes. What the standard library gives unless set.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::Pool;
+    /// fn sum(depth: u64) -> u64 {
+    ///     let room = std::hint::black_box([depth; 1024]); // 8 KiB a call
+    ///     if depth == 0 { 0 } else { room[7] + sum(depth - 1) }
+    /// }
+    /// let pool = Pool::builder().workers(1).stack_size(64 << 20).build()?;
+    /// assert_eq!(pool.block_on(pool.spawn(async { sum(1_000) }))?, 500_500);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
@@ -204,6 +320,17 @@ impl Builder {
     }
 
     /// Runs on each worker's thread, pinned already, before its first task.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::cell::Cell;
+    /// use backplane_pool::Pool;
+    /// thread_local!(static SEAT: Cell<usize> = const { Cell::new(usize::MAX) });
+    /// let pool = Pool::builder().workers(1).on_start(|info| SEAT.set(info.worker)).build()?;
+    /// assert_eq!(pool.block_on(pool.spawn(async { SEAT.get() }))?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_start(mut self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) -> Builder {
         self.on_start = Some(Arc::new(hook));
@@ -211,6 +338,18 @@ impl Builder {
     }
 
     /// Runs on each worker's thread after its last task is gone.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::mpsc;
+    /// use backplane_pool::Pool;
+    /// let (send, stopped) = mpsc::channel();
+    /// let pool = Pool::builder().workers(2).on_stop(move |info| drop(send.send(info.worker))).build()?;
+    /// drop(pool); // waits for its threads
+    /// assert_eq!(stopped.iter().sum::<usize>(), 0 + 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_stop(mut self, hook: impl Fn(&WorkerInfo) + Send + Sync + 'static) -> Builder {
         self.on_stop = Some(Arc::new(hook));
@@ -218,6 +357,23 @@ impl Builder {
     }
 
     /// Hears what the pool has to tell, on a thread that is no worker. What takes long here delays the next event.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::mpsc, time::Duration};
+    /// use backplane_pool::{Event, Pool};
+    /// let (tell, told) = mpsc::channel();
+    /// let pool = Pool::builder()
+    ///     .workers(1)
+    ///     .hog_threshold(Duration::from_millis(1))
+    ///     .on_event(move |event| drop(tell.send(event.clone())))
+    ///     .build()?;
+    /// // It keeps its worker until that has been told of.
+    /// let hog = pool.spawn(async move { told.recv() });
+    /// assert!(matches!(pool.block_on(hog)??, Event::Hog(hog) if hog.worker == 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_event(mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Builder {
         self.listener = Some(Arc::new(listener));
@@ -225,6 +381,20 @@ impl Builder {
     }
 
     /// How long a task may be in one poll until it is told of as a [hog](Event::Hog). 100 ms unless set.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{sync::mpsc, time::Duration};
+    /// use backplane_pool::{Event, Pool};
+    /// let (tell, told) = mpsc::channel();
+    /// let strict = Pool::builder().workers(1).hog_threshold(Duration::from_millis(5));
+    /// let pool = strict.on_event(move |event| drop(tell.send(event.clone()))).build()?;
+    /// let blocks = pool.spawn(async move { told.recv() });
+    /// let Event::Hog(hog) = pool.block_on(blocks)?? else { panic!() };
+    /// assert!(hog.lasted >= Duration::from_millis(5));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn hog_threshold(mut self, threshold: Duration) -> Builder {
         self.threshold = threshold;
@@ -236,6 +406,16 @@ impl Builder {
     /// # Errors
     ///
     /// See [`BuildError`].
+    ///
+    /// ```
+    /// use backplane_pool::{BuildError, Pool, Topology};
+    /// let pool = Pool::builder().workers(2).build().unwrap();
+    /// assert_eq!(pool.counters().len(), 2);
+    ///
+    /// let nowhere = Topology::from_nodes([(0, 0..0)]);
+    /// let refused = Pool::builder().topology(nowhere).build();
+    /// assert!(matches!(refused, Err(BuildError::NoWorkers)));
+    /// ```
     pub fn build(self) -> Result<Pool, BuildError> {
         let plans = self.plans()?;
         let house = Arc::new(House::new(Alarm::default()));

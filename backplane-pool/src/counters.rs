@@ -6,6 +6,19 @@ use std::{
 };
 
 /// What one worker has done since it started. Read while it works: each figure is true for itself.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = backplane_pool::Pool::builder().workers(1).build()?;
+/// for _ in 0..3 {
+///     pool.block_on(pool.spawn(async {}))?;
+/// }
+/// let worker = &pool.counters()[0];
+/// assert_eq!((worker.worker, worker.polls, worker.from_outside), (0, 3, 3));
+/// assert_eq!((worker.steals, worker.lost_panics), (0, 0)); // there is nobody to take work from
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerCounters {

@@ -27,6 +27,14 @@ pub struct CpuSet(BTreeSet<usize>);
 
 impl CpuSet {
     /// None.
+    ///
+    /// ```
+    /// # use backplane_pool::CpuSet;
+    /// let mut cpus = CpuSet::new();
+    /// assert!(cpus.is_empty());
+    /// cpus.extend(4..8);
+    /// assert_eq!(cpus.to_string(), "4-7");
+    /// ```
     pub fn new() -> CpuSet {
         CpuSet::default()
     }
@@ -63,6 +71,13 @@ impl CpuSet {
     }
 
     /// Whether this one is among them.
+    ///
+    /// ```
+    /// # use backplane_pool::CpuSet;
+    /// let cpus = CpuSet::from_iter(4..8);
+    /// assert!(cpus.contains(7));
+    /// assert!(!cpus.contains(8));
+    /// ```
     pub fn contains(&self, cpu: usize) -> bool {
         self.0.contains(&cpu)
     }
@@ -220,6 +235,12 @@ pub struct ParseCpuSetError {
 
 impl ParseCpuSetError {
     /// What was said.
+    ///
+    /// ```
+    /// # use backplane_pool::CpuSet;
+    /// let error = "0-3;8".parse::<CpuSet>().unwrap_err();
+    /// assert_eq!(error.text(), "0-3;8");
+    /// ```
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -5,6 +5,24 @@ use std::{fmt, time::Duration};
 use crate::registry::TaskName;
 
 /// Something that whoever runs a pool would want to know of.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{sync::mpsc, time::Duration};
+/// use backplane_pool::{Event, Pool};
+/// let (tell, told) = mpsc::channel();
+/// let pool = Pool::builder()
+///     .workers(1)
+///     .hog_threshold(Duration::from_millis(1))
+///     .on_event(move |event| drop(tell.send(event.clone())))
+///     .build()?;
+/// // It keeps its worker until that has been told of.
+/// let (first, told) = pool.block_on(pool.spawn(async move { (told.recv(), told) }))?;
+/// assert!(matches!(first?, Event::Hog(_)));
+/// assert!(matches!(told.recv()?, Event::HogEnded(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -16,6 +34,25 @@ pub enum Event {
 }
 
 /// A task that keeps its worker to itself.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{sync::mpsc, time::Duration};
+/// use backplane_pool::{Event, Pool};
+/// let (tell, told) = mpsc::channel();
+/// let pool = Pool::builder()
+///     .workers(1)
+///     .hog_threshold(Duration::from_millis(1))
+///     .on_event(move |event| drop(tell.send(event.clone())))
+///     .build()?;
+/// // It keeps its worker until that has been told of.
+/// let busy = pool.spawn_named("busy", async move { told.recv() });
+/// let Event::Hog(hog) = pool.block_on(busy)?? else { panic!() };
+/// assert_eq!(hog.task.as_ref().map(|task| task.name()), Some("busy"));
+/// assert!(hog.lasted >= Duration::from_millis(1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hog {

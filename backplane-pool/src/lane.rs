@@ -52,6 +52,17 @@ pub struct Lane {
 
 impl Pool {
     /// The pool's lanes, worker for worker. None unless it was [built with](crate::Builder::lanes) them. Feature `uring`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Lanes, Pool};
+    /// let pool = Pool::builder().workers(2).lanes(Lanes::new()).build()?;
+    /// let workers: Vec<_> = pool.lanes().iter().map(|lane| lane.worker()).collect();
+    /// assert_eq!(workers, [0, 1]);
+    /// assert!(Pool::builder().workers(2).build()?.lanes().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lanes(&self) -> Vec<Lane> {
         self.handle().lanes()
     }
@@ -59,6 +70,17 @@ impl Pool {
 
 impl Handle {
     /// The pool's lanes, worker for worker: all of them, or those of this handle's node. Feature `uring`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Lanes, Pool, Topology};
+    /// let two_nodes = Topology::from_nodes([(0, 0..1), (1, 1..2)]);
+    /// let pool = Pool::builder().topology(two_nodes).lanes(Lanes::new()).build()?;
+    /// let near = pool.on_node(1)?;
+    /// assert_eq!((pool.handle().lanes().len(), near.lanes().len()), (2, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lanes(&self) -> Vec<Lane> {
         let drivers = self.drivers();
         let lane = |(node, index, driver)| Lane { pool: self.clone(), node, index, driver };
@@ -68,16 +90,52 @@ impl Handle {
 
 impl Lane {
     /// The number of its worker, over all nodes.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use backplane_pool::{Lanes, Pool, Topology};
+    /// # let two_nodes = Topology::from_nodes([(0, 0..1), (1, 1..2)]);
+    /// let pool = Pool::builder().topology(two_nodes).workers_per_node(2).lanes(Lanes::new()).build()?;
+    /// let workers: Vec<_> = pool.on_node(1)?.lanes().iter().map(|lane| lane.worker()).collect();
+    /// assert_eq!(workers, [2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn worker(&self) -> usize {
         self.pool.number_of(self.node, self.index)
     }
 
     /// The number of its node.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use backplane_pool::{Lanes, Pool, Topology};
+    /// let two_nodes = Topology::from_nodes([(0, 0..1), (3, 1..2)]);
+    /// let pool = Pool::builder().topology(two_nodes).lanes(Lanes::new()).build()?;
+    /// let nodes: Vec<_> = pool.lanes().iter().map(|lane| lane.node()).collect();
+    /// assert_eq!(nodes, [0, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn node(&self) -> usize {
         self.pool.node_at(self.node)
     }
 
     /// How it asks the kernel: with io_uring, or otherwise where io_uring is refused.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Driver, Lanes, Pool};
+    /// let pool = Pool::builder().workers(1).lanes(Lanes::new()).build()?;
+    /// match pool.lanes()[0].driver() {
+    ///     Driver::IoUring => println!("whole operations are handed over"),
+    ///     refused => println!("no io_uring here: {refused:?}"),
+    /// }
+    /// let polling = Pool::builder().workers(1).lanes(Lanes::new().polling()).build()?;
+    /// assert_ne!(polling.lanes()[0].driver(), Driver::IoUring);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn driver(&self) -> Driver {
         self.driver
     }
@@ -86,6 +144,22 @@ impl Lane {
     /// sent. As all tasks it is cancelled with its handle, and its panic is a value.
     ///
     /// From outside, the lane is woken for it, which costs some 20 µs. A listener that accepts on the lane saves that.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{cell::Cell, rc::Rc};
+    /// use backplane_pool::{Lanes, Pool};
+    /// let pool = Pool::builder().workers(2).lanes(Lanes::new()).build()?;
+    /// let task = pool.lanes()[1].spawn(|| async {
+    ///     let count = Rc::new(Cell::new(1));
+    ///     futures_lite::future::yield_now().await;
+    ///     count.set(count.get() + 1); // on the same thread
+    ///     (count.get(), std::thread::current().name().map(String::from))
+    /// });
+    /// assert_eq!(pool.block_on(task)?, (2, Some("pool-1".into())));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn spawn<M, F>(&self, make: M) -> Task<F::Output>
     where

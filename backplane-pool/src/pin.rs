@@ -35,6 +35,17 @@ pub fn pin_current(cpus: &CpuSet) -> io::Result<()> {
 }
 
 /// The CPU that this thread was on a moment ago, where the system can tell.
+///
+/// ```
+/// use backplane_pool::{Topology, current_cpu};
+/// let topology = Topology::system();
+/// match current_cpu() {
+///     Some(cpu) => println!("on CPU {cpu}, of node {:?}", topology.node_of(cpu).map(|node| node.id())),
+///     None => println!("somewhere"),
+/// }
+/// # #[cfg(target_os = "linux")]
+/// assert!(current_cpu().is_some()); // on Linux it can be told
+/// ```
 pub fn current_cpu() -> Option<usize> {
     system::current_cpu()
 }

@@ -77,6 +77,17 @@ pub struct Pool {
 }
 
 /// What a shutdown was still waiting for at its deadline.
+///
+/// ```
+/// use std::time::Duration;
+/// use backplane_pool::Pool;
+/// # let pool = Pool::builder().workers(1).build().unwrap();
+/// pool.spawn_named("patient", std::future::pending::<()>()).detach();
+/// let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+/// assert!(unfinished.stuck.is_empty()); // it could be dropped
+/// let words = unfinished.to_string();
+/// assert!(words.starts_with("tasks had not ended") && words.contains("patient"));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Unfinished {
@@ -118,11 +129,29 @@ impl Pool {
     /// # Errors
     ///
     /// If the system gives no threads.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Pool, Topology};
+    /// let pool = Pool::new()?;
+    /// assert_eq!(pool.counters().len(), Topology::system().parallelism());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new() -> Result<Pool, crate::BuildError> {
         Pool::builder().build()
     }
 
     /// Sets up a pool.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::Pool;
+    /// let pool = Pool::builder().workers(1).thread_name("kitchen").build()?;
+    /// assert_eq!(pool.counters().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -143,6 +172,16 @@ impl Pool {
     }
 
     /// What can be cloned and given away. It does not keep the pool.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build()?;
+    /// let handle = pool.handle();
+    /// let task = pool.spawn(async move { handle.spawn(async { "from inside" }).await });
+    /// assert_eq!(pool.block_on(task)??, "from inside");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -258,6 +297,19 @@ impl fmt::Debug for Pool {
 /// It does not keep the pool: what is spawned after the pool's end is a task that was cancelled. A handle
 /// [to a node](Handle::on_node) is a [`Runtime`](backplane::Runtime) on which everything stays on that node: a supervisor that is
 /// started on it has its whole subtree there.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use backplane_pool::{JoinError, Pool};
+/// let pool = Pool::builder().workers(1).build()?;
+/// let handle = pool.handle();
+/// assert_eq!(handle.block_on(handle.spawn(async { 1 + 2 }))?, 3);
+/// drop(pool);
+/// let late = handle.spawn(async { 1 + 2 });
+/// assert!(matches!(handle.block_on(late), Err(JoinError::Cancelled)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -266,6 +318,14 @@ pub struct Handle {
 }
 
 /// There is no such node in the pool, or it has no workers.
+///
+/// ```
+/// # use backplane_pool::{NoSuchNode, Pool};
+/// # let pool = Pool::builder().workers(1).build().unwrap();
+/// let error = pool.on_node(999).unwrap_err();
+/// assert_eq!(error, NoSuchNode(999));
+/// assert_eq!(error.to_string(), "the pool has no workers on node 999");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoSuchNode(
     /// What was asked for.
@@ -312,16 +372,47 @@ impl Handle {
     }
 
     /// The nodes that have workers, by number.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use backplane_pool::{Pool, Topology};
+    /// let nodes = Topology::from_nodes([(0, 0..2), (3, 2..4)]);
+    /// let pool = Pool::builder().topology(nodes.clone()).workers(2).build()?;
+    /// assert_eq!(pool.nodes().collect::<Vec<_>>(), [0, 3]);
+    /// let small = Pool::builder().topology(nodes).workers(1).build()?;
+    /// assert_eq!(small.nodes().collect::<Vec<_>>(), [0]); // nobody works on the other
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
         self.quarters().iter().map(|quarter| quarter.domain.node)
     }
 
     /// The node that this handle leads to, if it leads to one.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let first = pool.nodes().next().unwrap();
+    /// assert_eq!(pool.on_node(first).unwrap().node(), Some(first));
+    /// assert_eq!(pool.handle().node(), None); // it leads to all of them
+    /// ```
     pub fn node(&self) -> Option<usize> {
         self.node.and_then(|node| self.quarters().get(node)).map(|quarter| quarter.domain.node)
     }
 
     /// The node whose worker this thread is, if it is this pool's.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use backplane_pool::{Pool, Topology};
+    /// # let pool = Pool::builder().topology(Topology::from_nodes([(0, 0..1), (3, 1..2)])).build()?;
+    /// let handle = pool.handle();
+    /// let there = pool.spawn_on(3, async move { handle.current_node() })?;
+    /// assert_eq!(pool.block_on(there)?, Some(3));
+    /// assert_eq!(pool.current_node(), None); // this thread is no worker
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn current_node(&self) -> Option<usize> {
         self.worker(|local| local.domain.node)
     }
@@ -361,6 +452,15 @@ impl Handle {
 
     /// The names of tasks that have not ended: of those that wait for something, and of all that were
     /// [named](Handle::spawn_named). Others that wait for their first turn, or are in it, are only counted.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let task = pool.spawn_named("patient", std::future::pending::<()>());
+    /// assert_eq!(pool.task_names()[0].name(), "patient");
+    /// pool.block_on(task.cancel());
+    /// # while pool.tasks() > 0 {}
+    /// assert!(pool.task_names().is_empty());
+    /// ```
     pub fn task_names(&self) -> Vec<TaskName> {
         let shards = self.quarters().iter().flat_map(|quarter| &quarter.domain.shards);
         shards.flat_map(|shard| shard.names()).collect()
@@ -369,6 +469,19 @@ impl Handle {
     /// Runs a future on the pool.
     ///
     /// On one of the pool's own threads it stays on that node, and runs there soon; from outside, the nodes take turns.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use backplane_pool::{JoinError, Pool};
+    /// # let pool = Pool::builder().workers(1).build()?;
+    /// let whole = pool.spawn(async { "a value" });
+    /// let broken = pool.spawn(async { panic!("no disk") as &str });
+    /// assert_eq!(pool.block_on(whole)?, "a value");
+    /// let Err(JoinError::Panicked(panic)) = pool.block_on(broken) else { panic!() };
+    /// assert_eq!(panic.message(), Some("no disk"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     #[inline]
     pub fn spawn<F>(&self, future: F) -> Task<F::Output>
@@ -380,6 +493,14 @@ impl Handle {
     }
 
     /// As [`spawn`](Handle::spawn), with a name for reports: of hogs, and of what a shutdown could not wait for.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let client = pool.spawn_named(format!("client {}", 7), std::future::pending::<()>());
+    /// let names: Vec<_> = pool.task_names().iter().map(|task| task.name().to_owned()).collect();
+    /// assert_eq!(names, ["client 7"]);
+    /// # drop(client);
+    /// ```
     #[track_caller]
     pub fn spawn_named<F>(&self, name: impl Into<Arc<str>>, future: F) -> Task<F::Output>
     where
@@ -397,6 +518,18 @@ impl Handle {
     ///
     /// If there is none of this number, or it has no workers. It is looked for each time: who spawns much on one node takes
     /// its [handle](Handle::on_node).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use backplane_pool::{NoSuchNode, Pool, Topology};
+    /// # let pool = Pool::builder().topology(Topology::from_nodes([(0, 0..1), (1, 1..2)])).build()?;
+    /// let handle = pool.handle();
+    /// let there = pool.spawn_on(1, async move { handle.current_node() })?;
+    /// assert_eq!(pool.block_on(there)?, Some(1));
+    /// assert_eq!(pool.spawn_on(999, async {}).unwrap_err(), NoSuchNode(999));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn spawn_on<F>(&self, node: usize, future: F) -> Result<Task<F::Output>, NoSuchNode>
     where
@@ -431,6 +564,21 @@ impl Handle {
 
     /// Says that a device lives here: on the node of the calling worker, or of this handle. Its neighbours are then
     /// [spawned near](Handle::spawn_near) it. `None` if there is no node to speak of. Forgotten when the device has ended.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane::Device;
+    /// # use backplane_pool::{Pool, Topology};
+    /// # let pool = Pool::builder().topology(Topology::from_nodes([(0, 0..1), (1, 1..2)])).build()?;
+    /// let server = Device::new();
+    /// assert_eq!(pool.settle(&server.line()), None); // from outside, and to no node
+    /// assert_eq!(pool.on_node(1)?.settle(&server.line()), Some(1));
+    /// let handle = pool.handle();
+    /// let client = pool.spawn_near(&server.line(), async move { handle.current_node() });
+    /// assert_eq!(pool.block_on(client)?, Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn settle(&self, line: &Line) -> Option<usize> {
         let node = self.node.or_else(|| self.worker(|local| local.domain.index))?;
         self.homes(|homes| {
@@ -580,6 +728,17 @@ impl Handle {
     /// # Panics
     ///
     /// If the future does.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build()?;
+    /// let handle = pool.handle();
+    /// // A task that blocks does not keep the only worker from what it waits for.
+    /// let task = pool.spawn(async move { handle.block_on(handle.spawn(async { 6 * 7 })) });
+    /// assert_eq!(pool.block_on(task)??, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let local = with_worker(|local| {
             Arc::ptr_eq(&local.domain.house, &self.shared.house).then(|| std::rc::Rc::clone(local))

@@ -15,6 +15,14 @@ use slab::Slab;
 use crate::task::Runnable;
 
 /// What a task is called, for people.
+///
+/// ```
+/// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+/// let task = pool.spawn_named("patient", std::future::pending::<()>());
+/// let name = &pool.task_names()[0];
+/// assert_eq!(name.to_string(), format!("patient ({})", name.spawned_at()));
+/// # drop(task);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct TaskName {
     name: Name,
@@ -60,6 +68,15 @@ impl TaskName {
     }
 
     /// The name it was given; without one, the type of its future.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let task = pool.spawn(std::future::pending::<()>());
+    /// # while pool.task_names().is_empty() {}
+    /// // It waits, and nobody has named it.
+    /// assert_eq!(pool.task_names()[0].name(), std::any::type_name::<std::future::Pending<()>>());
+    /// # drop(task);
+    /// ```
     pub fn name(&self) -> &str {
         match &self.name {
             Name::Type(name) => name,
@@ -68,6 +85,14 @@ impl TaskName {
     }
 
     /// Where in the source it was spawned.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let (task, line) = (pool.spawn_named("patient", std::future::pending::<()>()), line!());
+    /// let at = pool.task_names()[0].spawned_at();
+    /// assert_eq!((at.file(), at.line()), (file!(), line));
+    /// # drop(task);
+    /// ```
     pub fn spawned_at(&self) -> &'static Location<'static> {
         self.spawned_at
     }

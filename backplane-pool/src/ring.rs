@@ -26,6 +26,16 @@ use compio::{
 const PATIENCE: u32 = 16;
 
 /// How a lane asks the kernel to read and to write.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use backplane_pool::{Driver, Lanes, Pool};
+/// let pool = Pool::builder().workers(1).lanes(Lanes::new().polling()).build()?;
+/// let driver = pool.lanes()[0].driver();
+/// assert_ne!(driver, Driver::IoUring); // whatever the kernel allows
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Driver {
@@ -66,12 +76,31 @@ pub struct Lanes {
 
 impl Lanes {
     /// With io_uring wherever the kernel allows it, and with polling elsewhere.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Lanes, Pool};
+    /// let pool = Pool::builder().workers(1).lanes(Lanes::new()).build()?;
+    /// let lane = &pool.lanes()[0];
+    /// assert_eq!(pool.block_on(lane.spawn(|| async { 6 * 7 }))?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new() -> Lanes {
         Lanes { entries: 1024, polling: false }
     }
 
     /// How many operations a lane collects until it must hand them over; the kernel holds twice as many that are done. 1024
     /// unless set. Where the kernel refuses so many (32,768 is its limit), lanes poll.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane_pool::{Lanes, Pool};
+    /// let pool = Pool::builder().workers(1).lanes(Lanes::new().entries(64)).build()?;
+    /// assert_eq!(pool.lanes().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn entries(mut self, entries: u32) -> Lanes {
         self.entries = entries;
@@ -79,6 +108,11 @@ impl Lanes {
     }
 
     /// With polling, whatever the kernel allows.
+    ///
+    /// ```
+    /// use backplane_pool::Lanes;
+    /// assert_ne!(Lanes::new().polling(), Lanes::new());
+    /// ```
     #[must_use]
     pub fn polling(mut self) -> Lanes {
         self.polling = true;

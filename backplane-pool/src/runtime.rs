@@ -47,6 +47,18 @@ macro_rules! runtime {
 runtime!(Handle, Pool);
 
 /// Waits for a moment, by a timer of async-io.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use backplane::Runtime;
+/// # let pool = backplane_pool::Pool::builder().workers(1).build()?;
+/// let deadline = pool.now() + Duration::from_millis(1);
+/// pool.block_on(pool.sleep_until(deadline));
+/// assert!(pool.now() >= deadline);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a sleep does nothing unless it is awaited"]
 pub struct Sleep(Timer);

@@ -54,6 +54,22 @@ enum Inner<T> {
 }
 
 /// How a task ended without a value.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use backplane_pool::{JoinError, Pool};
+/// let pool = Pool::builder().workers(1).build()?;
+/// let zero = std::hint::black_box(0);
+/// let broken = pool.spawn(async move { 1 / zero });
+/// let error = pool.block_on(broken).unwrap_err();
+/// assert_eq!(error.to_string(), "the task panicked: attempt to divide by zero");
+///
+/// let (handle, patient) = (pool.handle(), pool.spawn(std::future::pending::<()>()));
+/// drop(pool);
+/// assert!(matches!(handle.block_on(patient), Err(JoinError::Cancelled)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -123,6 +139,14 @@ impl<T> Task<T> {
     }
 
     /// Whether it has ended, or its cancellation is on its way.
+    ///
+    /// ```
+    /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
+    /// let patient = pool.spawn(std::future::pending::<()>());
+    /// let quick = pool.spawn(async { 1 + 2 });
+    /// while !quick.is_finished() {} // it will be, whoever awaits it or not
+    /// assert!(!patient.is_finished());
+    /// ```
     pub fn is_finished(&self) -> bool {
         match &self.inner {
             Inner::Pool(task) => task.is_finished(),

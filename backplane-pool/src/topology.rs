@@ -19,6 +19,13 @@ use crate::{
 const LONGEST: u64 = 1 << 22;
 
 /// CPUs that share their memory: they reach it at the same speed, and the memory of other nodes more slowly.
+///
+/// ```
+/// # use backplane_pool::Topology;
+/// let topology = Topology::from_nodes([(3, 0..4)]);
+/// let node = &topology.nodes()[0];
+/// assert_eq!((node.id(), node.cpus().len()), (3, 4));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     id: usize,
@@ -27,11 +34,23 @@ pub struct Node {
 
 impl Node {
     /// The number that the system gives it. Numbers may be missing: nodes without CPUs are not listed.
+    ///
+    /// ```
+    /// # use backplane_pool::Topology;
+    /// let topology = Topology::from_nodes([(0, 0..2), (3, 2..4)]);
+    /// assert_eq!(topology.nodes()[1].id(), 3);
+    /// ```
     pub fn id(&self) -> usize {
         self.id
     }
 
     /// Those of its CPUs that this process may use; never none.
+    ///
+    /// ```
+    /// # use backplane_pool::Topology;
+    /// let topology = Topology::from_nodes([(0, 0..2), (3, 2..4)]);
+    /// assert_eq!(topology.nodes()[1].cpus().to_string(), "2-3");
+    /// ```
     pub fn cpus(&self) -> &CpuSet {
         &self.cpus
     }
@@ -55,6 +74,16 @@ impl Node {
 /// A CPU counts if all of them agree to it. A file that is missing, or that makes no sense, has no say. A CPU that no node
 /// lists is counted with the first node; one that two nodes list, with the first of the two. Without any nodes, as in many
 /// containers, all CPUs are one node, 0.
+///
+/// ```
+/// use backplane_pool::Topology;
+/// for node in Topology::system().nodes() {
+///     println!("node {} has the CPUs {}", node.id(), node.cpus());
+/// }
+/// // Or as one would have it, for a pool on a part of the machine.
+/// let part = Topology::from_nodes([(0, [0, 1])]);
+/// assert_eq!((part.nodes().len(), part.parallelism()), (1, 2));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     /// Disjoint, in ascending order of their numbers, each with at least one CPU.
@@ -140,6 +169,13 @@ impl Topology {
     }
 
     /// The nodes that have CPUs which the process may use, in ascending order. No CPU is in two of them.
+    ///
+    /// ```
+    /// # use backplane_pool::Topology;
+    /// let topology = Topology::from_nodes([(3, 2..4), (0, 0..2), (7, 0..0)]);
+    /// let ids: Vec<_> = topology.nodes().iter().map(|node| node.id()).collect();
+    /// assert_eq!(ids, [0, 3]); // the last one has no CPUs
+    /// ```
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -182,6 +218,15 @@ impl Topology {
 }
 
 /// Why a tree says nothing.
+///
+/// ```
+/// use std::path::Path;
+/// use backplane_pool::{Topology, TopologyError};
+/// let error = Topology::read(Path::new("/no/such/tree")).unwrap_err();
+/// let TopologyError::Unreadable(path, _) = &error else { panic!() };
+/// assert!(path.starts_with("/no/such/tree/sys"));
+/// assert!(error.to_string().starts_with("no CPUs can be read below /no/such/tree/sys"));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TopologyError {

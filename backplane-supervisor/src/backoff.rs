@@ -39,21 +39,58 @@ impl Backoff {
     }
 
     /// No wait at all.
+    ///
+    /// ```
+    /// use backplane_supervisor::Backoff;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Backoff::immediate().wait(1_000), Duration::ZERO);
+    /// assert_eq!(Backoff::default(), Backoff::immediate());
+    /// ```
     pub fn immediate() -> Backoff {
         Backoff::new(Growth::Immediate)
     }
 
     /// `step` before the first restart in a row, twice `step` before the second, and so on.
+    ///
+    /// ```
+    /// use backplane_supervisor::Backoff;
+    /// use std::time::Duration;
+    ///
+    /// let backoff = Backoff::linear(Duration::from_millis(50));
+    /// assert_eq!(backoff.wait(1), Duration::from_millis(50));
+    /// assert_eq!(backoff.wait(4), Duration::from_millis(200));
+    /// ```
     pub fn linear(step: Duration) -> Backoff {
         Backoff::new(Growth::Linear(step))
     }
 
     /// `first` before the first restart in a row, and twice as long before each one after it.
+    ///
+    /// ```
+    /// use backplane_supervisor::Backoff;
+    /// use std::time::Duration;
+    ///
+    /// let backoff = Backoff::exponential(Duration::from_millis(50));
+    /// assert_eq!(backoff.wait(1), Duration::from_millis(50));
+    /// assert_eq!(backoff.wait(4), Duration::from_millis(400));
+    /// // Without a cap it grows beyond all measure.
+    /// assert_eq!(backoff.wait(100), Duration::MAX);
+    /// ```
     pub fn exponential(first: Duration) -> Backoff {
         Backoff::new(Growth::Exponential(first))
     }
 
     /// Never waits longer than `cap`.
+    ///
+    /// ```
+    /// use backplane_supervisor::Backoff;
+    /// use std::time::Duration;
+    ///
+    /// let backoff = Backoff::linear(Duration::from_secs(10)).cap(Duration::from_secs(15));
+    /// assert_eq!(backoff.wait(1), Duration::from_secs(10));
+    /// assert_eq!(backoff.wait(2), Duration::from_secs(15));
+    /// ```
     #[must_use]
     pub fn cap(mut self, cap: Duration) -> Backoff {
         self.cap = cap;
@@ -62,6 +99,33 @@ impl Backoff {
 
     /// Shortens every wait by a random part of itself, at most `share` of it (from 0 to 1), so that children which
     /// failed together do not come back together. The same `seed` gives the same waits.
+    ///
+    /// ```
+    /// use backplane::Exit;
+    /// use backplane_supervisor::{Backoff, Event, RestartStrategy, Supervisor};
+    /// # use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let backoff = Backoff::linear(Duration::from_secs(60)).jitter(0.5, 7);
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock.backoff(backoff));
+    /// let handle = tree.start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// handle.kill_child("clock").await?;
+    /// while let Some(report) = reports.next().await {
+    ///     if let Event::Backoff(wait) = report.event {
+    ///         assert!((30..=60).contains(&wait.as_secs()));
+    ///         handle.stop(Exit::Shutdown).await?; // a wait holds nobody up
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn jitter(mut self, share: f64, seed: u64) -> Backoff {
         self.jitter = share.clamp(0.0, 1.0);
@@ -71,6 +135,37 @@ impl Backoff {
 
     /// A child that has run this long has recovered: its next restart is the first in a row again. A minute, unless
     /// said otherwise.
+    ///
+    /// ```
+    /// use backplane_supervisor::{Backoff, Event, Intensity, RestartStrategy, Supervisor};
+    /// use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// // It has recovered as soon as it runs, so its waits do not grow.
+    /// let backoff = Backoff::linear(Duration::from_millis(1)).reset_after(Duration::ZERO);
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock.backoff(backoff));
+    /// # let tree = tree.intensity(Intensity { restarts: 2, period: Duration::from_secs(5) });
+    /// let handle = tree.start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// for _ in 0..2 {
+    ///     handle.kill_child("clock").await?;
+    ///     while let Some(report) = reports.next().await {
+    ///         match report.event {
+    ///             Event::Backoff(wait) => assert_eq!(wait, Duration::from_millis(1)),
+    ///             Event::Started => break,
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn reset_after(mut self, stable: Duration) -> Backoff {
         self.reset_after = stable;
@@ -78,6 +173,15 @@ impl Backoff {
     }
 
     /// The wait before restart number `strike` in a row (from 1), before jitter.
+    ///
+    /// ```
+    /// use backplane_supervisor::Backoff;
+    /// use std::time::Duration;
+    ///
+    /// let backoff = Backoff::exponential(Duration::from_secs(1));
+    /// assert_eq!(backoff.wait(3), Duration::from_secs(4));
+    /// assert_eq!(backoff.wait(0), backoff.wait(1)); // there is no restart number zero
+    /// ```
     pub fn wait(&self, strike: u32) -> Duration {
         let strike = strike.max(1);
         let wait = match self.growth {

@@ -14,6 +14,31 @@ use crate::engine::quietly;
 use crate::spec::{ChildId, StartError};
 
 /// Something happened in a tree: OTP's progress, crash and supervisor reports, and some more.
+///
+/// ```
+/// use backplane::Exit;
+/// use backplane_supervisor::{ChildSpec, RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let inner = ChildSpec::supervisor("inner", move || {
+///     Supervisor::new(RestartStrategy::OneForOne).child(clock.clone())
+/// });
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(inner);
+/// let handle = tree.start(Smol::global()).await?;
+/// let mut reports = handle.reports(100);
+/// handle.stop(Exit::Shutdown).await?;
+/// let report = reports.next().await.expect("the innermost ends first");
+/// assert_eq!((&*report.supervisor, report.child.as_deref()), ("root/inner", Some("clock")));
+/// assert_eq!(report.to_string(), "root/inner/clock stopped: shutdown");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -35,6 +60,30 @@ pub struct Report {
 ///
 /// Every incarnation that is [`Started`](Event::Started) is [`Ended`](Event::Ended) once, later; one that is not is
 /// [`StartFailed`](Event::StartFailed) or [`Ignored`](Event::Ignored), once.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, Event, Restart, RestartStrategy, Supervisor};
+/// # use std::sync::{Arc, Mutex};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let told = Arc::new(Mutex::new(Vec::new()));
+/// # let ear = Arc::clone(&told);
+///
+/// let job = ChildSpec::new("job", |device| device.manage(async { Err::<(), _>("no disk") }));
+/// let tree = Supervisor::new(RestartStrategy::OneForOne)
+///     .child(job.restart(Restart::Temporary))
+///     .listen(move |report| ear.lock().unwrap().push(report.event.clone()));
+/// let handle = tree.start(Smol::global()).await?;
+/// while handle.count_children().await?.specs > 0 {} // until it has ended
+/// let told = told.lock().unwrap();
+/// assert_eq!(told[0], Event::Started);
+/// assert!(matches!(&told[1], Event::Ended { exit, stopped: false } if exit.is_fault()));
+/// assert!(matches!(&told[2], Event::ChildTerminated(exit) if exit.is_fault()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -86,6 +135,15 @@ pub enum Event {
 
 impl Event {
     /// Whether an operator should look at it.
+    ///
+    /// ```
+    /// use backplane::Exit;
+    /// use backplane_supervisor::Event;
+    ///
+    /// assert!(Event::GaveUp.is_error());
+    /// assert!(Event::ChildTerminated(Exit::Normal).is_error()); // told of a permanent child
+    /// assert!(!Event::Ended { exit: Exit::Normal, stopped: false }.is_error());
+    /// ```
     pub fn is_error(&self) -> bool {
         matches!(
             self,
@@ -284,10 +342,51 @@ impl Pipe {
 /// A subscription to the reports of a supervisor and all that is below it.
 ///
 /// Never holds the tree up: where a reader is too slow the oldest reports are dropped, and [counted](Reports::lost).
+///
+/// ```
+/// use backplane::Exit;
+/// use backplane_supervisor::{RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+/// let mut all = handle.reports(100);
+/// let mut last = handle.reports(1);
+/// handle.start_child(clock).await?;
+/// handle.stop(Exit::Shutdown).await?;
+/// assert_eq!(all.next().await.unwrap().to_string(), "root/clock started");
+/// assert_eq!(last.next().await.unwrap().to_string(), "root finished: shutdown");
+/// assert_eq!((all.lost(), last.lost()), (0, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 pub struct Reports(Arc<Pipe>);
 
 impl Reports {
     /// The next report; `None` once the supervisor has ended and all has been read.
+    ///
+    /// ```
+    /// use backplane::Exit;
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// handle.stop(Exit::Shutdown).await?;
+    /// while let Some(report) = reports.next().await {
+    ///     assert_eq!(report.to_string(), "root finished: shutdown");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Option<Report> {
         poll_fn(|cx| {
             let waker = cx.waker().clone();
@@ -307,11 +406,51 @@ impl Reports {
     }
 
     /// The next report, if there is one.
+    ///
+    /// ```
+    /// use backplane_supervisor::{Event, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// assert_eq!(reports.try_next(), None);
+    /// handle.start_child(clock).await?;
+    /// assert_eq!(reports.try_next().map(|report| report.event), Some(Event::Started));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn try_next(&mut self) -> Option<Report> {
         self.0.lock().reports.pop_front()
     }
 
     /// How many reports were dropped because this reader was too slow.
+    ///
+    /// ```
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+    /// let mut reports = handle.reports(2);
+    /// for clock in clock.replicas(5) {
+    ///     handle.start_child(clock).await?;
+    /// }
+    /// assert_eq!(reports.lost(), 3); // the oldest
+    /// assert_eq!(reports.try_next().unwrap().to_string(), "root/clock-4 started");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn lost(&self) -> u64 {
         self.0.lock().lost
     }

@@ -74,6 +74,16 @@ pub enum RootEnd {
 impl RootEnd {
     /// What a shell is told: 0 after an ordinary end, 1 after any other, 124 where draining took too long (as `timeout`
     /// says it), 130 after a second signal (as after Ctrl-C).
+    ///
+    /// ```
+    /// use backplane::{Exit, Fault};
+    /// use backplane_supervisor::RootEnd;
+    ///
+    /// assert_eq!(RootEnd::Ended(Exit::Shutdown).exit_code(), 0);
+    /// assert_eq!(RootEnd::Ended(Fault::error("no disk").into()).exit_code(), 1);
+    /// assert_eq!(RootEnd::GaveUp.exit_code(), 1);
+    /// assert_eq!(RootEnd::Aborted.exit_code(), 130);
+    /// ```
     pub fn exit_code(&self) -> u8 {
         match self {
             RootEnd::Ended(Exit::Fault(_)) | RootEnd::FailedToStart(_) | RootEnd::GaveUp => 1,
@@ -133,11 +143,51 @@ async fn after(engine: &Arc<dyn Engine>, wait: Duration) {
 
 impl Root {
     /// With half a minute to drain.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Root, RootEnd, Supervisor};
+    /// use std::future::pending;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    ///
+    /// let broken = ChildSpec::new("broken", |device| device.manage(async { Err::<(), _>("no disk") }));
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(broken);
+    /// // Without signals it runs until it ends.
+    /// let end = smol::block_on(Root::new(tree).run_with(Smol::global(), pending::<()>));
+    /// assert_eq!(end, RootEnd::GaveUp); // with the second restart
+    /// # }
+    /// ```
     pub fn new(tree: Supervisor) -> Root {
         Root { tree, drain: Duration::from_secs(30) }
     }
 
     /// How long the tree may take to stop after the first signal.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Root, RootEnd, Shutdown, Supervisor};
+    /// use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    ///
+    /// // It takes no notice of a stop, and is given all the time it takes.
+    /// let mule = ChildSpec::new("mule", |mut device: Device| async move {
+    ///     loop {
+    ///         device.receive().await;
+    ///     }
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(mule.shutdown(Shutdown::Infinity));
+    /// let root = Root::new(tree).drain_within(Duration::from_millis(1));
+    /// // The first signal comes at once, and there is no second one.
+    /// # let mut first = true;
+    /// # let signal = move || {
+    /// #     let now = std::mem::take(&mut first);
+    /// #     async move { if now {} else { std::future::pending().await } }
+    /// # };
+    /// let end = smol::block_on(root.run_with(Smol::global(), signal));
+    /// assert_eq!(end, RootEnd::TooSlow);
+    /// # }
+    /// ```
     #[must_use]
     pub fn drain_within(mut self, deadline: Duration) -> Root {
         self.drain = deadline;
@@ -147,6 +197,27 @@ impl Root {
     /// Runs the tree; each future that `signal` makes is a signal when it is ready.
     ///
     /// Dropping what is returned drops the tree.
+    ///
+    /// ```
+    /// use backplane_supervisor::{RestartStrategy, Root, RootEnd, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # let tree = Supervisor::new(RestartStrategy::OneForOne);
+    ///
+    /// let mut signals = 0;
+    /// let root = Root::new(tree).run_with(Smol::global(), || {
+    ///     signals += 1;
+    ///     let first = signals == 1;
+    ///     async move {
+    ///         if !first {
+    ///             std::future::pending().await // nobody asks twice
+    ///         }
+    ///     }
+    /// });
+    /// let RootEnd::Drained(stopped) = smol::block_on(root) else { panic!() };
+    /// assert!(stopped.killed.is_empty());
+    /// # }
+    /// ```
     pub async fn run_with<R, S, F>(self, runtime: R, mut signal: S) -> RootEnd
     where
         R: Runtime,
@@ -221,6 +292,21 @@ impl Root {
     /// # Errors
     ///
     /// If the signals cannot be listened to. Nothing has been started then.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Root, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let broken = ChildSpec::new("broken", |device| device.manage(async { Err::<(), _>("no disk") }));
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(broken);
+    /// let end = Root::new(tree).run(Smol::global()).await?;
+    /// assert_eq!(end.to_string(), "gave up");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[cfg(feature = "signals")]
     pub async fn run<R: Runtime>(self, runtime: R) -> std::io::Result<RootEnd> {
         let signals = std::cell::RefCell::new(signals::Signals::listen()?);
@@ -236,6 +322,22 @@ impl Root {
     /// Runs the tree on this thread until it ends or Ctrl-C or SIGTERM comes, and says what `main` should return.
     ///
     /// The runtime's tasks need threads of their own, as smol's global executor and tokio's multi-thread runtime have.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Root, Supervisor};
+    /// use std::process::ExitCode;
+    ///
+    /// # #[cfg(feature = "smol")] {
+    /// # use backplane::runtime::Smol;
+    /// fn run(tree: Supervisor) -> ExitCode {
+    ///     Root::new(tree).main(Smol::global()) // the last line of a `main`
+    /// }
+    ///
+    /// let broken = ChildSpec::new("broken", |device| device.manage(async { Err::<(), _>("no disk") }));
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(broken);
+    /// assert_eq!(run(tree), ExitCode::FAILURE);
+    /// # }
+    /// ```
     #[cfg(feature = "signals")]
     pub fn main<R: Runtime>(self, runtime: R) -> ExitCode {
         match signals::block_on(self.run(runtime)) {

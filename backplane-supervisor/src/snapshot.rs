@@ -10,6 +10,30 @@ use crate::spec::{ChildId, ChildKind};
 /// A supervisor and all that is below it, as they were when they were looked at.
 ///
 /// Prints as text, a line a child, and serialises with the feature `serde`.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let inner = ChildSpec::supervisor("inner", move || {
+///     Supervisor::new(RestartStrategy::OneForOne).child(clock.clone())
+/// });
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(inner);
+/// let snapshot = tree.start(Smol::global()).await?.snapshot()?;
+/// let text = snapshot.to_string();
+/// let lines: Vec<&str> = text.lines().collect();
+/// assert_eq!(lines[0], "root");
+/// assert!(lines[1].starts_with("  inner supervisor running"));
+/// assert!(lines[2].starts_with("    clock worker running"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -24,6 +48,27 @@ pub struct Snapshot {
 }
 
 /// One child in a [`Snapshot`].
+///
+/// ```
+/// use backplane_supervisor::{ChildState, RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock);
+/// let handle = tree.start(Smol::global()).await?;
+/// handle.terminate_child("clock").await?;
+/// let clock = &handle.snapshot()?.children[0];
+/// assert_eq!((clock.state, clock.uptime), (ChildState::Down, None));
+/// assert_eq!((clock.incarnation, clock.restarts), (1, 0));
+/// assert_eq!(clock.last_end.as_deref(), Some("shutdown"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -50,6 +95,32 @@ pub struct ChildSnapshot {
 }
 
 /// What a child does.
+///
+/// ```
+/// use backplane_supervisor::{Backoff, ChildState, Event, RestartStrategy, Supervisor};
+/// # use std::time::Duration;
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let clock = clock.backoff(Backoff::linear(Duration::from_secs(60)));
+/// let handle = Supervisor::new(RestartStrategy::OneForOne).child(clock).start(Smol::global()).await?;
+/// let state = || handle.snapshot().map(|tree| tree.children[0].state);
+/// assert_eq!(state()?, ChildState::Running);
+///
+/// let mut reports = handle.reports(100);
+/// handle.kill_child("clock").await?;
+/// while reports.next().await.is_some_and(|report| !matches!(report.event, Event::Backoff(_))) {}
+/// assert_eq!(state()?, ChildState::Restarting);
+/// handle.terminate_child("clock").await?;
+/// assert_eq!(state()?, ChildState::Down);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum ChildState {

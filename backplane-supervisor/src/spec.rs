@@ -15,6 +15,18 @@ use crate::supervisor::Listed;
 use crate::tree::{AutoShutdown, Budget, Named, Restart};
 
 /// How a child is stopped.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, RestartStrategy, Shutdown, Supervisor};
+/// use std::time::Duration;
+///
+/// // What is not said is OTP's: five seconds for a worker, all the time it takes for a supervisor.
+/// let worker = ChildSpec::new("worker", |device| device.manage(async { Ok::<(), ()>(()) }));
+/// let tree = ChildSpec::supervisor("tree", || Supervisor::new(RestartStrategy::OneForOne));
+/// assert_eq!(worker.info().shutdown, Shutdown::Timeout(Duration::from_secs(5)));
+/// assert_eq!(tree.info().shutdown, Shutdown::Infinity);
+/// assert_eq!(worker.shutdown(Shutdown::BrutalKill).info().shutdown, Shutdown::BrutalKill);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shutdown {
     /// Its task is dropped, unasked.
@@ -26,6 +38,15 @@ pub enum Shutdown {
 }
 
 /// Whether a child is a supervisor: for lists, counts and the default of [`Shutdown`].
+///
+/// ```
+/// use backplane_supervisor::{ChildKind, ChildSpec, RestartStrategy, Supervisor};
+///
+/// let worker = ChildSpec::new("worker", |device| device.manage(async { Ok::<(), ()>(()) }));
+/// let tree = ChildSpec::supervisor("tree", || Supervisor::new(RestartStrategy::OneForOne));
+/// assert_eq!((worker.info().kind, tree.info().kind), (ChildKind::Worker, ChildKind::Supervisor));
+/// assert_eq!(ChildKind::Worker.to_string(), "worker");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum ChildKind {
@@ -45,6 +66,14 @@ impl fmt::Display for ChildKind {
 }
 
 /// The name of a child among its siblings.
+///
+/// ```
+/// use backplane_supervisor::{ChildId, ChildSpec};
+///
+/// let id = ChildId::from(format!("shard-{}", 7));
+/// let spec = ChildSpec::new(id.clone(), |device| device.manage(async { Ok::<(), ()>(()) }));
+/// assert_eq!(spec.info().id, id);
+/// ```
 pub type ChildId = Arc<str>;
 
 /// What runs as a child's task.
@@ -145,6 +174,25 @@ impl Facts {
 }
 
 /// What a running supervisor says about a child's spec, as OTP's `get_childspec`.
+///
+/// ```
+/// use backplane_supervisor::{Restart, RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let known = clock.info();
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock);
+/// let handle = tree.start(Smol::global()).await?;
+/// assert_eq!(handle.get_child_spec("clock").await?, Some(known.clone()));
+/// assert_eq!((known.restart, known.significant), (Restart::Permanent, false));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChildInfo {
@@ -162,6 +210,27 @@ pub struct ChildInfo {
 
 impl ChildSpec {
     /// A worker that is started as soon as its future is polled for the first time.
+    ///
+    /// ```
+    /// use backplane::Device;
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// // The future may be anything that owns the device, or gives it to `manage`.
+    /// let plain = ChildSpec::new("plain", |device| device.manage(std::future::pending::<Result<(), ()>>()));
+    /// let actor = ChildSpec::new("actor", |mut device: Device| async move {
+    ///     let message = device.receive().await;
+    ///     println!("{message:?}");
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(plain).child(actor);
+    /// let handle = tree.start(Smol::global()).await?;
+    /// assert_eq!(handle.count_children().await?.active, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn new<F>(id: impl Into<ChildId>, start: impl Fn(Device) -> F + Send + Sync + 'static) -> ChildSpec
     where
         F: Future + Send + 'static,
@@ -231,11 +300,26 @@ impl ChildSpec {
     }
 
     /// The name among its siblings.
+    ///
+    /// ```
+    /// use backplane_supervisor::ChildSpec;
+    ///
+    /// let spec = ChildSpec::new("clock", |device| device.manage(async { Ok::<(), ()>(()) }));
+    /// assert_eq!(spec.id(), "clock");
+    /// ```
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// When it is started again: [`Restart::Permanent`], unless said otherwise.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, Restart};
+    ///
+    /// let spec = ChildSpec::new("job", |device| device.manage(async { Ok::<(), ()>(()) }));
+    /// assert_eq!(spec.info().restart, Restart::Permanent);
+    /// assert_eq!(spec.restart(Restart::Transient).info().restart, Restart::Transient);
+    /// ```
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> ChildSpec {
         self.facts().restart = restart;
@@ -243,6 +327,26 @@ impl ChildSpec {
     }
 
     /// How it is stopped: workers get five seconds and supervisors all the time they need, unless said otherwise.
+    ///
+    /// ```
+    /// use backplane::Exit;
+    /// use backplane_supervisor::{RestartStrategy, Shutdown, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock.shutdown(Shutdown::BrutalKill));
+    /// let handle = tree.start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// assert!(handle.stop(Exit::Shutdown).await?.killed.is_empty()); // it was not to be asked
+    /// assert_eq!(reports.next().await.unwrap().to_string(), "root/clock stopped: killed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn shutdown(mut self, shutdown: Shutdown) -> ChildSpec {
         self.facts().shutdown = Some(shutdown);
@@ -250,6 +354,31 @@ impl ChildSpec {
     }
 
     /// Its end counts for the supervisor's [`AutoShutdown`]. Such a child cannot be permanent.
+    ///
+    /// ```
+    /// use backplane_supervisor::{AutoShutdown, ChildSpec, Restart, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let (finish, finished) = smol::channel::bounded::<()>(1);
+    /// // When the job is done the whole tree may go.
+    /// let job = ChildSpec::new("job", move |device| {
+    ///     let finished = finished.clone();
+    ///     device.manage(async move { finished.recv().await })
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne)
+    ///     .auto_shutdown(AutoShutdown::AnySignificant)
+    ///     .child(job.restart(Restart::Transient).significant());
+    /// let handle = tree.start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// finish.send(()).await?;
+    /// while reports.next().await.is_some() {}
+    /// assert!(!handle.line().is_alive());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn significant(mut self) -> ChildSpec {
         self.facts().significant = true;
@@ -257,6 +386,16 @@ impl ChildSpec {
     }
 
     /// Lists and counts it as this kind, and stops it as this kind by default, whatever it is.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildKind, ChildSpec, Shutdown};
+    ///
+    /// // It runs a tree of somebody else's making.
+    /// let spec = ChildSpec::new("tree", |device| device.manage(async { Ok::<(), ()>(()) }));
+    /// let spec = spec.kind(ChildKind::Supervisor);
+    /// assert_eq!(spec.info().kind, ChildKind::Supervisor);
+    /// assert_eq!(spec.info().shutdown, Shutdown::Infinity);
+    /// ```
     #[must_use]
     pub fn kind(mut self, kind: ChildKind) -> ChildSpec {
         self.facts().kind = kind;
@@ -264,6 +403,29 @@ impl ChildSpec {
     }
 
     /// A start attempt that takes longer than this has failed, and its task is dropped.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, StartError, Starting, Supervisor};
+    /// use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let slow = ChildSpec::starting("slow", |device, starting: Starting| {
+    ///     device.manage(async move {
+    ///         let _never_used = starting;
+    ///         std::future::pending::<Result<(), ()>>().await
+    ///     })
+    /// });
+    /// let limit = Duration::from_millis(1);
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(slow.start_within(limit));
+    /// let error = Box::new(StartError::TimedOut(limit));
+    /// let late = StartError::Child { id: "slow".into(), error };
+    /// assert_eq!(tree.start(Smol::global()).await.unwrap_err(), late);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn start_within(mut self, deadline: Duration) -> ChildSpec {
         self.facts().start_within = Some(deadline);
@@ -300,6 +462,28 @@ impl ChildSpec {
     }
 
     /// How long to wait before it is started again: not at all, as in OTP, unless said otherwise.
+    ///
+    /// ```
+    /// use backplane_supervisor::{Backoff, ChildState, Event, RestartStrategy, Supervisor};
+    /// use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let wait = Duration::from_secs(60);
+    /// let clock = clock.backoff(Backoff::exponential(wait));
+    /// let handle = Supervisor::new(RestartStrategy::OneForOne).child(clock).start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// handle.kill_child("clock").await?;
+    /// while reports.next().await.is_some_and(|report| report.event != Event::Backoff(wait)) {}
+    /// assert_eq!(handle.snapshot()?.children[0].state, ChildState::Restarting);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> ChildSpec {
         self.facts().backoff = backoff;
@@ -307,6 +491,29 @@ impl ChildSpec {
     }
 
     /// How often this child may be restarted, beside the supervisor's own [`Intensity`](crate::Intensity).
+    ///
+    /// ```
+    /// use backplane_supervisor::{Budget, Event, Exceeded, Intensity, RestartStrategy, Supervisor};
+    /// # use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let none = Intensity { restarts: 0, period: Duration::from_secs(60) };
+    /// let clock = clock.budget(Budget { intensity: none, exceeded: Exceeded::LeaveDown });
+    /// let handle = Supervisor::new(RestartStrategy::OneForOne).child(clock).start(Smol::global()).await?;
+    /// let mut reports = handle.reports(100);
+    /// handle.kill_child("clock").await?;
+    /// while reports.next().await.is_some_and(|report| report.event != Event::LeftDown) {}
+    /// assert_eq!(handle.count_children().await?.active, 0);
+    /// assert!(handle.restart_child("clock").await?.is_some()); // by hand it may be
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> ChildSpec {
         self.facts().budget = Some(budget);
@@ -329,6 +536,13 @@ impl ChildSpec {
     }
 
     /// What a supervisor would say about it.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildKind, ChildSpec, Restart};
+    ///
+    /// let info = ChildSpec::new("clock", |device| device.manage(async { Ok::<(), ()>(()) })).info();
+    /// assert_eq!((&*info.id, info.kind, info.restart), ("clock", ChildKind::Worker, Restart::Permanent));
+    /// ```
     pub fn info(&self) -> ChildInfo {
         self.common.facts.info(&self.id)
     }
@@ -387,11 +601,41 @@ pub(crate) enum What {
 
 impl Init {
     /// There is nothing to supervise. The child is listed and not running, as with OTP's `ignore`.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, Init, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let metrics = ChildSpec::supervisor("metrics", Init::ignore);
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(metrics);
+    /// let counts = tree.start(Smol::global()).await?.count_children().await?;
+    /// assert_eq!((counts.specs, counts.active), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn ignore() -> Init {
         Init(What::Ignore)
     }
 
     /// It cannot be started, for this reason.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, Init, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let metrics = ChildSpec::supervisor("metrics", || Init::fail("no port"));
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(metrics);
+    /// let error = tree.start(Smol::global()).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "child metrics: failed: no port");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn fail(words: impl fmt::Display) -> Init {
         Init(What::Fail(Fault::error(words)))
     }
@@ -417,6 +661,17 @@ impl fmt::Debug for Init {
 }
 
 /// A list of children that cannot be supervised.
+///
+/// ```
+/// use backplane_supervisor::{AutoShutdown, ChildSpec, Restart, RestartStrategy, SpecError, Supervisor};
+///
+/// let job = ChildSpec::new("job", |device| device.manage(async { Ok::<(), ()>(()) }));
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).auto_shutdown(AutoShutdown::AnySignificant);
+/// let twice = tree.clone().child(job.clone()).child(job.clone());
+/// assert_eq!(twice.check(), Err(SpecError::DuplicateId("job".into())));
+/// let tree = tree.child(job.significant());
+/// assert_eq!(tree.check().unwrap_err().to_string(), "child job is significant and permanent");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpecError {
@@ -449,6 +704,30 @@ impl fmt::Display for SpecError {
 impl Error for SpecError {}
 
 /// Why a start attempt failed.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, RestartStrategy, StartError, Starting, Supervisor};
+/// use std::error::Error;
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+///
+/// let listener = ChildSpec::starting("listener", |device, starting: Starting| {
+///     starting.fail("address in use");
+///     device.manage(async { Ok::<(), ()>(()) })
+/// });
+/// let web = ChildSpec::supervisor("web", move || {
+///     Supervisor::new(RestartStrategy::OneForOne).child(listener.clone())
+/// });
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(web);
+/// let error = tree.start(Smol::global()).await.unwrap_err();
+/// assert_eq!(error.to_string(), "child web: child listener: failed: address in use");
+/// assert!(matches!(&error, StartError::Child { id, .. } if **id == *"web"));
+/// assert_eq!(error.source().unwrap().to_string(), "child listener: failed: address in use");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartError {

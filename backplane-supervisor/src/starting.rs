@@ -90,6 +90,35 @@ impl Starting {
     }
 
     /// The child is started. The next sibling is started now.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Starting, Supervisor};
+    /// # use std::sync::{Arc, Mutex};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let order = Arc::new(Mutex::new(Vec::new()));
+    /// # let (first, second) = (Arc::clone(&order), Arc::clone(&order));
+    ///
+    /// let store = ChildSpec::starting("store", move |device, starting: Starting| {
+    ///     let order = Arc::clone(&first);
+    ///     device.manage(async move {
+    ///         order.lock().unwrap().push("the store is open");
+    ///         let _pulse = starting.done();
+    ///         std::future::pending::<Result<(), ()>>().await
+    ///     })
+    /// });
+    /// let reader = ChildSpec::new("reader", move |device| {
+    ///     second.lock().unwrap().push("the reader begins");
+    ///     device.manage(std::future::pending::<Result<(), ()>>())
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::RestForOne).child(store).child(reader);
+    /// tree.start(Smol::global()).await?;
+    /// assert_eq!(*order.lock().unwrap(), ["the store is open", "the reader begins"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn done(mut self) -> Pulse {
         self.pulse.beat();
         self.say(Said::Started);
@@ -97,11 +126,47 @@ impl Starting {
     }
 
     /// There is nothing to do for this child, and that is fine: it is listed and not running. Its future should end now.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, ChildState, RestartStrategy, Starting, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let metrics = ChildSpec::starting("metrics", |device, starting: Starting| {
+    ///     starting.ignore(); // nobody wants any
+    ///     device.manage(async { Ok::<(), ()>(()) })
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(metrics);
+    /// let handle = tree.start(Smol::global()).await?;
+    /// assert_eq!(handle.snapshot()?.children[0].state, ChildState::Down);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn ignore(mut self) {
         self.say(Said::Ignored);
     }
 
     /// The child cannot be started, for this reason. Its future should end now.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Starting, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let listener = ChildSpec::starting("listener", |device, starting: Starting| {
+    ///     starting.fail("address in use");
+    ///     device.manage(async { Ok::<(), ()>(()) })
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(listener);
+    /// let error = tree.start(Smol::global()).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "child listener: failed: address in use");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn fail(self, words: impl fmt::Display) {
         self.fail_with(StartError::Failed(Fault::error(words)));
     }
@@ -111,6 +176,28 @@ impl Starting {
     }
 
     /// The supervisor that waits.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Starting, Supervisor};
+    /// # use std::sync::{Arc, OnceLock};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let above = Arc::new(OnceLock::new());
+    /// # let place = Arc::clone(&above);
+    ///
+    /// let child = ChildSpec::starting("child", move |device, starting: Starting| {
+    ///     place.get_or_init(|| starting.supervisor());
+    ///     let _pulse = starting.done();
+    ///     device.manage(std::future::pending::<Result<(), ()>>())
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(child);
+    /// let handle = tree.start(Smol::global()).await?;
+    /// assert_eq!(above.get(), Some(&Some(handle.line().id())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn supervisor(&self) -> Option<DeviceId> {
         self.house.as_ref().map(|house| house.id())
     }
@@ -137,6 +224,32 @@ impl fmt::Debug for Starting {
 /// The token with which a child shows that it makes progress; see [`ChildSpec::progress_within`](crate::ChildSpec::progress_within).
 ///
 /// Where no such promise was made it does nothing.
+///
+/// ```
+/// use backplane_supervisor::{ChildSpec, Event, Restart, RestartStrategy, Starting, Supervisor};
+/// use std::time::Duration;
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+///
+/// let stalled = ChildSpec::starting("stalled", |device, starting: Starting| {
+///     device.manage(async move {
+///         let _pulse = starting.done(); // the first beat, and the last
+///         std::future::pending::<Result<(), ()>>().await
+///     })
+/// });
+/// let limit = Duration::from_millis(1);
+/// let stalled = stalled.restart(Restart::Temporary).progress_within(limit);
+/// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+/// let mut reports = handle.reports(100);
+/// handle.start_child(stalled).await?;
+/// while reports.next().await.is_some_and(|report| report.event != Event::NoProgress(limit)) {}
+/// while reports.next().await.is_some_and(|report| !matches!(report.event, Event::Ended { .. })) {}
+/// assert_eq!(handle.count_children().await?.specs, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Pulse(Option<Arc<Beats>>);
 
@@ -155,6 +268,31 @@ impl Pulse {
     }
 
     /// Progress has been made.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Starting, Supervisor};
+    /// use std::time::Duration;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// let pump = ChildSpec::starting("pump", |device, starting: Starting| {
+    ///     device.manage(async move {
+    ///         let pulse = starting.done();
+    ///         for piece in 1..=3 {
+    ///             println!("piece {piece} is done");
+    ///             pulse.beat();
+    ///         }
+    ///         std::future::pending::<Result<(), ()>>().await // no work, for half a minute at most
+    ///     })
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(pump.progress_within(Duration::from_secs(30)));
+    /// let handle = tree.start(Smol::global()).await?;
+    /// assert_eq!(handle.count_children().await?.active, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn beat(&self) {
         if let Some(beats) = &self.0 {
             let since = beats.engine.now().saturating_duration_since(beats.epoch);

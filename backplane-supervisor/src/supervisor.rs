@@ -30,6 +30,41 @@ use crate::tree::{
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
+///
+/// ```
+/// use backplane::{Device, FaultKind, LinkMode, Message};
+/// use backplane_supervisor::{ChildSpec, Orphans, Restart, RestartStrategy, Supervisor, SupervisorHandle};
+/// # use std::sync::{Arc, OnceLock};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+/// # let place = Arc::new(OnceLock::<SupervisorHandle>::new());
+/// # let greeted = Arc::clone(&place);
+///
+/// let inner = ChildSpec::supervisor("inner", move || {
+/// #   let greeted = Arc::clone(&greeted);
+///     Supervisor::new(RestartStrategy::OneForOne)
+///         .child(clock.clone())
+///         .orphans(Orphans::Told) // as it is unless said otherwise
+/// #       .greet(move |handle| drop(greeted.set(handle.clone())))
+/// });
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(inner.restart(Restart::Temporary));
+/// let handle = tree.start(Smol::global()).await?;
+/// # let inner = place.get().unwrap();
+/// # let clock = inner.which_children().await?[0].child().unwrap().line();
+/// let mut watcher = Device::new();
+/// watcher.link(&clock, LinkMode::Monitor);
+/// handle.kill_child("inner").await?; // the clock's supervisor
+/// let Message::Disconnect(news) = watcher.receive().await else { panic!() };
+/// let fault = news.exit.fault().expect("it was no clean end");
+/// assert_eq!(fault.kind(), FaultKind::Cascade(inner.line().id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Orphans {
     /// They hear of it by their links, as in OTP: futures under `manage` end at once, supervisors end their own children in
@@ -94,6 +129,32 @@ impl Default for Settings {
 macro_rules! settings {
     () => {
         /// How many restarts are too many: more than one in five seconds, unless said otherwise.
+        ///
+        /// ```
+        /// use backplane_supervisor::{ChildSpec, Event, Intensity, RestartStrategy, Supervisor};
+        /// # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+        /// # use std::time::Duration;
+        /// # #[cfg(feature = "smol")] {
+        /// use backplane::runtime::Smol;
+        /// # let runs = Arc::new(AtomicU32::new(0));
+        /// # let counted = Arc::clone(&runs);
+        /// # smol::block_on(async {
+        ///
+        /// let broken = ChildSpec::new("broken", move |device| {
+        ///     counted.fetch_add(1, Ordering::Relaxed);
+        ///     device.manage(async { Err::<(), _>("no disk") })
+        /// });
+        /// let tree = Supervisor::new(RestartStrategy::OneForOne)
+        ///     .intensity(Intensity { restarts: 3, period: Duration::from_secs(60) })
+        ///     .child(broken);
+        /// let handle = tree.start(Smol::global()).await?;
+        /// let mut reports = handle.reports(100);
+        /// while reports.next().await.is_some() {}
+        /// assert_eq!(runs.load(Ordering::Relaxed), 4); // once, and three times again
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # }).unwrap();
+        /// # }
+        /// ```
         #[must_use]
         pub fn intensity(mut self, intensity: Intensity) -> Self {
             self.common.intensity = intensity;
@@ -101,6 +162,23 @@ macro_rules! settings {
         }
 
         /// What it is called in paths, where it is the root: `root`, unless said otherwise.
+        ///
+        /// ```
+        /// use backplane::Exit;
+        /// use backplane_supervisor::{RestartStrategy, Supervisor};
+        /// # #[cfg(feature = "smol")] {
+        /// use backplane::runtime::Smol;
+        /// # smol::block_on(async {
+        ///
+        /// let shop = Supervisor::new(RestartStrategy::OneForOne).name("shop");
+        /// let handle = shop.start(Smol::global()).await?;
+        /// let mut reports = handle.reports(100);
+        /// handle.stop(Exit::Shutdown).await?;
+        /// assert_eq!(reports.next().await.unwrap().to_string(), "shop finished: shutdown");
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # }).unwrap();
+        /// # }
+        /// ```
         #[must_use]
         pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
             self.common.name = Some(name.into());
@@ -112,6 +190,32 @@ macro_rules! settings {
         ///
         /// A supervisor that is stopping goes on without it, and its end says so. One that is restarting waits on, for no
         /// two incarnations of a child ever overlap; but it obeys a stop.
+        ///
+        /// ```
+        /// use backplane::Exit;
+        /// use backplane_supervisor::{ChildSpec, RestartStrategy, Shutdown, Supervisor};
+        /// # use std::sync::{Arc, Mutex};
+        /// use std::time::Duration;
+        /// # #[cfg(feature = "smol")] {
+        /// use backplane::runtime::Smol;
+        /// # smol::block_on(async {
+        /// # let elsewhere = Arc::new(Mutex::new(Vec::new()));
+        /// # let place = Arc::clone(&elsewhere);
+        ///
+        /// // Its device is not with its future, so no drop of that can end it.
+        /// let stuck = ChildSpec::new("stuck", move |device| {
+        ///     place.lock().unwrap().push(device);
+        ///     std::future::pending::<()>()
+        /// });
+        /// let tree = Supervisor::new(RestartStrategy::OneForOne)
+        ///     .kill_grace(Duration::from_millis(1))
+        ///     .child(stuck.shutdown(Shutdown::BrutalKill));
+        /// let stopped = tree.start(Smol::global()).await?.stop(Exit::Shutdown).await?;
+        /// assert!(stopped.killed[0].stuck);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # }).unwrap();
+        /// # }
+        /// ```
         #[must_use]
         pub fn kill_grace(mut self, grace: Duration) -> Self {
             self.common.grace = grace;
@@ -119,6 +223,31 @@ macro_rules! settings {
         }
 
         /// A stop that comes during a start attempt ends the attempt, instead of waiting for it as in OTP.
+        ///
+        /// ```
+        /// use backplane::Exit;
+        /// use backplane_supervisor::{
+        ///     ChildSpec, RestartStrategy, StartChildError, StartError, Starting, Supervisor,
+        /// };
+        /// # #[cfg(feature = "smol")] {
+        /// use backplane::runtime::Smol;
+        /// # smol::block_on(async {
+        ///
+        /// let slow = ChildSpec::starting("slow", |device, starting: Starting| {
+        ///     device.manage(async move {
+        ///         let _never_used = starting;
+        ///         std::future::pending::<Result<(), ()>>().await
+        ///     })
+        /// });
+        /// let tree = Supervisor::new(RestartStrategy::OneForOne).interruptible_starts();
+        /// let handle = tree.start(Smol::global()).await?;
+        /// let started = handle.start_child(slow);
+        /// handle.stop(Exit::Shutdown).await?;
+        /// assert_eq!(started.await, Err(StartChildError::Failed(StartError::Interrupted)));
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # }).unwrap();
+        /// # }
+        /// ```
         #[must_use]
         pub fn interruptible_starts(mut self) -> Self {
             self.common.interruptible = true;
@@ -126,6 +255,39 @@ macro_rules! settings {
         }
 
         /// What becomes of its children if its own task is dropped: they are told, unless said otherwise.
+        ///
+        /// ```
+        /// use backplane::{Device, FaultKind, LinkMode, Message};
+        /// use backplane_supervisor::{ChildSpec, Orphans, Restart, RestartStrategy, Supervisor, SupervisorHandle};
+        /// # use std::sync::{Arc, OnceLock};
+        /// # #[cfg(feature = "smol")] {
+        /// use backplane::runtime::Smol;
+        /// # smol::block_on(async {
+        /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+        /// #     device.manage(std::future::pending::<Result<(), ()>>())
+        /// # });
+        /// # let place = Arc::new(OnceLock::<SupervisorHandle>::new());
+        /// # let greeted = Arc::clone(&place);
+        ///
+        /// let inner = ChildSpec::supervisor("inner", move || {
+        /// #   let greeted = Arc::clone(&greeted);
+        ///     let tree = Supervisor::new(RestartStrategy::OneForOne).orphans(Orphans::Dropped);
+        /// #   let tree = tree.greet(move |handle| drop(greeted.set(handle.clone())));
+        ///     tree.child(clock.clone())
+        /// });
+        /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(inner.restart(Restart::Temporary));
+        /// let handle = tree.start(Smol::global()).await?;
+        /// # let inner = place.get().unwrap();
+        /// # let clock = inner.which_children().await?[0].child().unwrap().line();
+        /// let mut watcher = Device::new();
+        /// watcher.link(&clock, LinkMode::Monitor);
+        /// handle.kill_child("inner").await?; // the clock's supervisor
+        /// let Message::Disconnect(news) = watcher.receive().await else { panic!() };
+        /// assert_eq!(news.exit.fault().map(|fault| fault.kind()), Some(FaultKind::Killed));
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # }).unwrap();
+        /// # }
+        /// ```
         #[must_use]
         pub fn orphans(mut self, orphans: Orphans) -> Self {
             self.common.orphans = orphans;
@@ -134,6 +296,32 @@ macro_rules! settings {
 
         /// Calls `hook` with every report of this supervisor and all below it, in order, while it happens. Keep it short:
         /// the supervisor waits for it. A panic in it is nobody's.
+        ///
+        /// ```
+        /// use backplane::Exit;
+        /// use backplane_supervisor::{RestartStrategy, Supervisor};
+        /// use std::sync::{Arc, Mutex};
+        /// # #[cfg(feature = "smol")] {
+        /// use backplane::runtime::Smol;
+        /// # smol::block_on(async {
+        /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+        /// #     device.manage(std::future::pending::<Result<(), ()>>())
+        /// # });
+        ///
+        /// let heard = Arc::new(Mutex::new(Vec::new()));
+        /// let log = Arc::clone(&heard);
+        /// let tree = Supervisor::new(RestartStrategy::OneForOne)
+        ///     .listen(move |report| log.lock().unwrap().push(report.to_string()))
+        ///     .child(clock);
+        /// tree.start(Smol::global()).await?.stop(Exit::Shutdown).await?;
+        /// assert_eq!(
+        ///     *heard.lock().unwrap(),
+        ///     ["root/clock started", "root/clock stopped: shutdown", "root finished: shutdown"],
+        /// );
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// # }).unwrap();
+        /// # }
+        /// ```
         #[must_use]
         pub fn listen(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
             self.common.listeners.push(Arc::new(hook));
@@ -145,6 +333,20 @@ pub(crate) use settings;
 
 impl Supervisor {
     /// A supervisor without children.
+    ///
+    /// ```
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    ///
+    /// // Nobody to supervise yet is no error.
+    /// let handle = Supervisor::new(RestartStrategy::OneForOne).start(Smol::global()).await?;
+    /// assert_eq!(handle.count_children().await?.specs, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn new(strategy: RestartStrategy) -> Supervisor {
         Supervisor {
             strategy,
@@ -158,6 +360,25 @@ impl Supervisor {
     settings!();
 
     /// Adds a child behind the others.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let logger = ChildSpec::new("logger", |device| device.manage(std::future::pending::<Result<(), ()>>()));
+    /// let tree = Supervisor::new(RestartStrategy::RestForOne).child(logger).child(clock);
+    /// let snapshot = tree.start(Smol::global()).await?.snapshot()?;
+    /// assert_eq!(snapshot.children[0].id.as_deref(), Some("logger")); // started first
+    /// assert_eq!(snapshot.children[1].id.as_deref(), Some("clock"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn child(mut self, child: ChildSpec) -> Supervisor {
         self.children.push(child);
@@ -165,6 +386,22 @@ impl Supervisor {
     }
 
     /// Adds children behind the others.
+    ///
+    /// ```
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).children(clock.replicas(3));
+    /// assert_eq!(tree.start(Smol::global()).await?.count_children().await?.active, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn children(mut self, children: impl IntoIterator<Item = ChildSpec>) -> Supervisor {
         self.children.extend(children);
@@ -172,6 +409,32 @@ impl Supervisor {
     }
 
     /// Whether it stops by itself when significant children have ended: never, unless said otherwise.
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode, Message};
+    /// use backplane_supervisor::{AutoShutdown, Restart, RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let significant = clock.restart(Restart::Temporary).significant();
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne)
+    ///     .auto_shutdown(AutoShutdown::AllSignificant)
+    ///     .children(significant.replicas(2));
+    /// let handle = tree.start(Smol::global()).await?;
+    /// let mut watcher = Device::new();
+    /// watcher.link(&handle.line(), LinkMode::Monitor);
+    /// handle.kill_child("clock-1").await?;
+    /// handle.kill_child("clock-2").await?;
+    /// let Message::Disconnect(news) = watcher.receive().await else { panic!() };
+    /// assert_eq!(news.exit, Exit::Shutdown);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Supervisor {
         self.auto_shutdown = auto_shutdown;
@@ -179,6 +442,32 @@ impl Supervisor {
     }
 
     /// Calls `greet` with the handle of each incarnation, before its first child is started.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, Supervisor, SupervisorHandle};
+    /// use std::sync::{Arc, OnceLock};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// // The handle of a supervisor that somebody else starts.
+    /// let place = Arc::new(OnceLock::<SupervisorHandle>::new());
+    /// let greeted = Arc::clone(&place);
+    /// let inner = ChildSpec::supervisor("inner", move || {
+    ///     let place = Arc::clone(&greeted);
+    ///     Supervisor::new(RestartStrategy::OneForOne).greet(move |handle| drop(place.set(handle.clone())))
+    /// });
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(inner);
+    /// tree.start(Smol::global()).await?;
+    /// let inner = place.get().expect("it has been greeted");
+    /// assert_eq!(inner.path(), "root/inner");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     #[must_use]
     pub fn greet(mut self, greet: impl Fn(&SupervisorHandle) + Send + Sync + 'static) -> Supervisor {
         self.greet = Some(Arc::new(greet));
@@ -190,6 +479,15 @@ impl Supervisor {
     /// # Errors
     ///
     /// The first thing that is wrong with it.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, RestartStrategy, SpecError, Supervisor};
+    ///
+    /// let clock = ChildSpec::new("clock", |device| device.manage(async { Ok::<(), ()>(()) }));
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock.clone());
+    /// assert_eq!(tree.check(), Ok(()));
+    /// assert_eq!(tree.child(clock).check(), Err(SpecError::DuplicateId("clock".into())));
+    /// ```
     pub fn check(&self) -> Result<(), SpecError> {
         check_child_specs(&self.children, Some(self.auto_shutdown))
     }
@@ -202,6 +500,27 @@ impl Supervisor {
     /// # Errors
     ///
     /// If the list is wrong or a child could not be started; those that were started have been ended again.
+    ///
+    /// ```
+    /// use backplane_supervisor::{ChildSpec, Init, RestartStrategy, StartError, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock);
+    /// let handle = tree.clone().start(Smol::global()).await?;
+    /// assert!(handle.line().is_alive());
+    ///
+    /// let broken = ChildSpec::supervisor("broken", || Init::fail("no disk"));
+    /// let Err(error) = tree.child(broken).start(Smol::global()).await else { panic!() };
+    /// assert!(matches!(&error, StartError::Child { id, .. } if **id == *"broken"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn start<R: Runtime>(
         self,
         runtime: R,
@@ -215,6 +534,31 @@ impl Supervisor {
     /// # Errors
     ///
     /// As [`start`](Supervisor::start).
+    ///
+    /// ```
+    /// use backplane::{Device, Exit, LinkMode, Message};
+    /// use backplane_supervisor::{RestartStrategy, Supervisor};
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    /// # smol::block_on(async {
+    /// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+    /// #     device.manage(std::future::pending::<Result<(), ()>>())
+    /// # });
+    ///
+    /// let parent = Device::new();
+    /// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock);
+    /// let handle = tree.start_linked(Smol::global(), &parent).await?;
+    /// let mut watcher = Device::new();
+    /// watcher.link(&handle.line(), LinkMode::Monitor);
+    /// handle.line().shutdown(watcher.id()); // a stranger's request
+    /// assert_eq!(handle.count_children().await?.active, 1); // it runs on
+    /// parent.disconnect(Exit::Normal);
+    /// let Message::Disconnect(news) = watcher.receive().await else { panic!() };
+    /// assert_eq!(news.exit, Exit::Normal); // as its parent
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// # }
+    /// ```
     pub fn start_linked<R: Runtime>(
         self,
         runtime: R,

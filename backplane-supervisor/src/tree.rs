@@ -18,6 +18,41 @@ use crate::names::Names;
 use crate::order::{Key, Order};
 
 /// Which siblings a restart takes along.
+///
+/// ```
+/// use backplane_supervisor::{Event, RestartStrategy, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// for (strategy, expected) in [
+///     (RestartStrategy::OneForOne, "clock-2"),
+///     (RestartStrategy::RestForOne, "clock-2 clock-3"),
+///     (RestartStrategy::OneForAll, "clock-1 clock-2 clock-3"),
+/// ] {
+///     let tree = Supervisor::new(strategy).children(clock.clone().replicas(3));
+///     let handle = tree.start(Smol::global()).await?;
+/// #   let mut reports = handle.reports(100);
+///     handle.kill_child("clock-2").await?;
+/// #   let mut started = Vec::new();
+/// #   while let Some(report) = reports.next().await {
+/// #       match report.event {
+/// #           Event::Started => started.extend(report.child),
+/// #           // Obeyed after the restart.
+/// #           Event::ChildTerminated(_) => drop(handle.stop(backplane::Exit::Shutdown)),
+/// #           _ => {}
+/// #       }
+/// #   }
+///     // Who is started again:
+///     assert_eq!(started.join(" "), expected);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RestartStrategy {
     /// None: children that do not depend on each other.
@@ -30,6 +65,31 @@ pub enum RestartStrategy {
 }
 
 /// When a child is started again after it has ended.
+///
+/// ```
+/// use backplane::Device;
+/// use backplane_supervisor::{Event, Restart, RestartStrategy, RowState, Supervisor};
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock.restart(Restart::Transient));
+/// let handle = tree.start(Smol::global()).await?;
+/// let mut reports = handle.reports(100);
+/// handle.kill_child("clock").await?; // a fault: it is started again
+/// while reports.next().await.is_some_and(|report| report.event != Event::Started) {}
+///
+/// let child = handle.which_children().await?[0].child().expect("it runs");
+/// child.line().shutdown(Device::new().id()); // a clean end: it is not
+/// while reports.next().await.is_some_and(|report| !matches!(report.event, Event::Ended { .. })) {}
+/// assert_eq!(handle.which_children().await?[0].state, RowState::Down);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Restart {
     /// Always, however it ended.
@@ -120,6 +180,32 @@ pub struct Budget {
 }
 
 /// What happens to a child that has exceeded its own [`Budget`].
+///
+/// ```
+/// use backplane_supervisor::{Budget, Event, Exceeded, Intensity, RestartStrategy, Supervisor};
+/// # use std::time::Duration;
+/// # #[cfg(feature = "smol")] {
+/// use backplane::runtime::Smol;
+/// # smol::block_on(async {
+/// # let clock = backplane_supervisor::ChildSpec::new("clock", |device| {
+/// #     device.manage(std::future::pending::<Result<(), ()>>())
+/// # });
+///
+/// let intensity = Intensity { restarts: 0, period: Duration::from_secs(60) };
+/// for (exceeded, event) in [(Exceeded::GiveUp, Event::GaveUp), (Exceeded::LeaveDown, Event::LeftDown)] {
+///     let clock = clock.clone().budget(Budget { intensity, exceeded });
+///     let tree = Supervisor::new(RestartStrategy::OneForOne).child(clock);
+///     let handle = tree.start(Smol::global()).await?;
+///     let mut reports = handle.reports(100);
+///     handle.kill_child("clock").await?;
+///     while reports.next().await.is_some_and(|report| report.event != event) {}
+///     // Left down, it can be asked about; given up, there is nobody to ask.
+///     assert_eq!(handle.which_children().await.is_ok(), exceeded == Exceeded::LeaveDown);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Exceeded {
     /// The supervisor gives up, as if its own intensity had been exceeded.

@@ -1028,6 +1028,20 @@ impl Drop for Farewell {
 }
 
 /// News as a stream that does not end; made by [`Device::news`].
+///
+/// ```
+/// use backplane::{Device, LinkMode};
+/// use futures_lite::{StreamExt, future};
+/// let (mut a, b) = (Device::new(), Device::new());
+/// let id = b.id();
+/// a.link(&b, LinkMode::Monitor);
+/// drop(b);
+/// let ended = a.news().filter_map(|message| match message {
+///     backplane::Message::Disconnect(news) => Some(news.device),
+///     backplane::Message::Shutdown(_) => None,
+/// });
+/// assert_eq!(future::block_on(ended.take(1).collect::<Vec<_>>()), [id]);
+/// ```
 #[cfg(feature = "stream")]
 #[derive(Debug)]
 pub struct News<'a> {

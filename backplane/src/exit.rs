@@ -10,6 +10,15 @@ use crate::{
 };
 
 /// How a device ended.
+///
+/// ```
+/// use backplane::{Device, Exit};
+/// let managed = Device::new().manage(async { Ok::<(), ()>(()) });
+/// assert!(futures_lite::future::block_on(managed).is_ok()); // who watched it hears `Normal`
+/// assert_eq!(Exit::Normal.to_string(), "normal");
+/// let fault = Exit::from(backplane::Fault::error("disk full"));
+/// assert_eq!(fault.to_string(), "failed: disk full");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It was done.
@@ -64,6 +73,18 @@ impl fmt::Display for Exit {
 }
 
 /// Which kind of fault.
+///
+/// ```
+/// use backplane::{Device, FaultKind, LinkMode, Message};
+/// let (mut a, b, gone) = (Device::new(), Device::new(), Device::new().line());
+/// a.link(&b, LinkMode::Monitor);
+/// drop(b);
+/// a.link(&gone, LinkMode::Monitor);
+/// for kind in [FaultKind::Dropped, FaultKind::Gone] {
+///     let Some(Message::Disconnect(news)) = a.try_receive() else { panic!() };
+///     assert_eq!(news.exit.fault().map(|fault| fault.kind()), Some(kind));
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// The device was dropped without a word, or `manage` was dropped half-way.
@@ -122,6 +143,21 @@ struct Words {
 }
 
 /// Who began a cascade, and how.
+///
+/// ```
+/// use backplane::{Device, Fault, FaultKind, LinkMode, Message};
+/// # use futures_lite::future::block_on;
+/// let (first, second, mut third) = (Device::new(), Device::new(), Device::new());
+/// let began = first.id();
+/// second.link(&first, LinkMode::Monitor);
+/// third.link(&second, LinkMode::Monitor);
+/// first.disconnect(Fault::error("disk full").into());
+/// let taken_along = second.manage(std::future::pending::<Result<(), ()>>());
+/// assert!(block_on(taken_along).is_err());
+/// let Some(Message::Disconnect(news)) = third.try_receive() else { panic!() };
+/// let cause = news.exit.fault().and_then(Fault::first_cause).expect("it was a cascade");
+/// assert_eq!((cause.device, cause.kind), (began, FaultKind::Error));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FirstCause {
@@ -341,6 +377,17 @@ impl Error for Fault {}
 /// A device ended: OTP's `DOWN`.
 ///
 /// Only a real end makes one, so that nobody can forge another's.
+///
+/// ```
+/// use backplane::{Device, Exit, LinkMode, Message};
+/// let (mut a, b) = (Device::new(), Device::new());
+/// let id = b.id();
+/// a.link(&b, LinkMode::Monitor.tag(7));
+/// b.disconnect(Exit::Normal);
+/// let Some(Message::Disconnect(news)) = a.try_receive() else { panic!() };
+/// assert_eq!((news.device, &news.exit, news.tag), (id, &Exit::Normal, 7));
+/// assert_eq!(news.to_string(), format!("device {id} ended: normal"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnect {
@@ -359,6 +406,17 @@ impl fmt::Display for Disconnect {
 }
 
 /// What a device is told.
+///
+/// ```
+/// use backplane::{Device, LinkMode, Message};
+/// let (mut a, b) = (Device::new(), Device::new());
+/// a.link(&b, LinkMode::Monitor);
+/// let id = b.id();
+/// a.line().shutdown(id);
+/// drop(b);
+/// assert_eq!(a.try_receive(), Some(Message::Shutdown(id)));
+/// assert!(matches!(a.try_receive(), Some(Message::Disconnect(news)) if news.device == id));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A device that it watches has ended.
@@ -371,6 +429,19 @@ pub enum Message {
 /// panic's payload, the news.
 ///
 /// The fault travels with its words, the crash stays with its things.
+///
+/// ```
+/// use backplane::{Crash, Device};
+/// # use futures_lite::future::block_on;
+/// let failed = Device::new().manage(async { Err::<(), _>("disk full") });
+/// assert!(matches!(block_on(failed), Err(Crash::Error("disk full")))); // the error itself
+///
+/// let asked = Device::new();
+/// let me = Device::new().id();
+/// asked.line().shutdown(me);
+/// let stopped = asked.manage(std::future::pending::<Result<(), ()>>());
+/// assert!(matches!(block_on(stopped), Err(Crash::Shutdown(by)) if by == me));
+/// ```
 #[derive(Debug)]
 pub enum Crash<E> {
     /// The future returned this error.

@@ -16,6 +16,22 @@ use crate::{
 /// [`Device::inbox`](crate::Device::inbox).
 ///
 /// Dropping it drops what is in it; what is handed over later is dropped, too.
+///
+/// ```
+/// use backplane::{Device, LinkMode, Message, OnFault};
+/// let (mut a, b) = (Device::new(), Device::new());
+/// a.link(&b, LinkMode::Monitor);
+/// a.on_fault(OnFault::HandOver);
+/// let mut inbox = a.inbox();
+/// drop(b);
+/// let managed = a.manage(async move {
+///     match inbox.receive().await {
+///         Some(Message::Disconnect(news)) => Ok(news.exit.is_fault()),
+///         other => Err(other),
+///     }
+/// });
+/// assert!(futures_lite::future::block_on(managed).unwrap()); // it went on, and heard
+/// ```
 #[derive(Debug)]
 pub struct Inbox {
     shared: Arc<Shared>,

@@ -198,6 +198,18 @@ impl fmt::Debug for Line {
 /// What can be linked: a [`Device`](crate::Device) or its [`Line`].
 ///
 /// Where the device itself is at hand, giving it instead of its line saves a lock. Sealed: these two are all there is.
+///
+/// ```
+/// use backplane::{Device, End, LinkMode};
+/// fn watch(watcher: &Device, watched: &impl End) {
+///     watcher.link(watched, LinkMode::Monitor);
+/// }
+/// let (mut a, b, c) = (Device::new(), Device::new(), Device::new());
+/// watch(&a, &b);
+/// watch(&a, &c.line());
+/// drop((b, c));
+/// assert!(a.try_receive().is_some() && a.try_receive().is_some());
+/// ```
 pub trait End: sealed::End {}
 
 impl End for Line {}

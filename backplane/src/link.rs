@@ -11,6 +11,25 @@ use crate::{
 ///
 /// Modes add when a link is made and subtract when it is unmade: `Monitor` and then `Notify` is `Peer`, and `Peer`
 /// less `Notify` is `Monitor`. Linking twice is one link.
+///
+/// ```
+/// use backplane::{Device, LinkMode};
+/// for (mode, a_hears, b_hears) in [
+///     (LinkMode::Monitor, true, false),
+///     (LinkMode::Notify, false, true),
+///     (LinkMode::Peer, true, true),
+/// ] {
+///     let (mut a, b) = (Device::new(), Device::new());
+///     a.link(&b, mode);
+///     drop(b);
+///     assert_eq!(a.try_receive().is_some(), a_hears);
+///
+///     let (a, mut b) = (Device::new(), Device::new());
+///     a.link(&b, mode);
+///     drop(a);
+///     assert_eq!(b.try_receive().is_some(), b_hears);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkMode {
     /// `a` hears of `b`'s end.
@@ -135,6 +154,23 @@ impl From<LinkMode> for Link {
 ///
 /// [`receive`](crate::Device::receive) and [`watch`](crate::Device::watch) return all news, whatever the policy: who
 /// asks decides.
+///
+/// ```
+/// use backplane::{Crash, Device, LinkMode, OnFault};
+/// # use futures_lite::future::{block_on, yield_now};
+/// let work = |policy| {
+///     let (mut a, b) = (Device::new(), Device::new());
+///     a.link(&b, LinkMode::Monitor);
+///     a.on_fault(policy);
+///     drop(b); // a fault
+///     block_on(a.manage(async {
+///         yield_now().await;
+///         Ok::<_, ()>("done")
+///     }))
+/// };
+/// assert!(matches!(work(OnFault::Cascade), Err(Crash::Cascade(_))));
+/// assert!(matches!(work(OnFault::Ignore), Ok("done")));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnFault {
     /// A fault ends the future too; a clean end is no fault and is passed over. Links in the sense of Erlang.
@@ -149,6 +185,23 @@ pub enum OnFault {
 }
 
 /// What a shutdown request does to a future that runs under [`manage`](crate::Device::manage).
+///
+/// ```
+/// use backplane::{Crash, Device, OnShutdown};
+/// # use futures_lite::future::{block_on, yield_now};
+/// let work = |policy| {
+///     let mut device = Device::new();
+///     device.on_shutdown(policy);
+///     let mut inbox = device.inbox();
+///     device.line().shutdown(Device::new().id());
+///     block_on(device.manage(async move {
+///         inbox.receive().await;
+///         Ok::<_, ()>("put away")
+///     }))
+/// };
+/// assert!(matches!(work(OnShutdown::End), Err(Crash::Shutdown(_))));
+/// assert!(matches!(work(OnShutdown::HandOver), Ok("put away")));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnShutdown {
     /// The future is dropped and its device ends with [`Exit::Shutdown`](crate::Exit::Shutdown).

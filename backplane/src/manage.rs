@@ -18,6 +18,17 @@ use crate::{
 };
 
 /// What [`Device::watch`] saw first.
+///
+/// ```
+/// use std::pin::pin;
+/// use backplane::{Device, Watched};
+/// # use futures_lite::future::block_on;
+/// let mut device = Device::new();
+/// let mut broken = pin!(async { if true { panic!("no disk") } });
+/// let Watched::Panic(panic) = block_on(device.watch(broken.as_mut())) else { panic!() };
+/// assert_eq!(panic.message(), Some("no disk"));
+/// assert!(device.line().is_alive()); // the device stays open
+/// ```
 #[derive(Debug)]
 pub enum Watched<T> {
     /// The device was told something. The future goes on when it is watched again.
@@ -139,6 +150,16 @@ impl Device {
 }
 
 /// A future that is watched for once; made by [`Device::watch`].
+///
+/// ```
+/// use std::pin::pin;
+/// use backplane::{Device, Watched};
+/// let mut device = Device::new();
+/// let mut work = pin!(async { 42 });
+/// drop(device.watch(work.as_mut())); // given up: the future is with the caller still
+/// let watched = futures_lite::future::block_on(device.watch(work.as_mut()));
+/// assert!(matches!(watched, Watched::Value(42)));
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Watch<'a, F> {
     device: &'a mut Device,
@@ -344,6 +365,15 @@ pin_project! {
     /// Dropped half-way it drops the future first, and is then heard as [`Dropped`](crate::FaultKind::Dropped), or as
     /// [`Killed`](crate::FaultKind::Killed) if its device was [condemned](crate::Line::condemn). Dropped when the future has
     /// ended and its watchers are being told, it tells the rest at once, of the end as it was; only the result is lost.
+    ///
+    /// ```
+    /// use backplane::{Device, FaultKind, LinkMode, Message};
+    /// let (mut watcher, device) = (Device::new(), Device::new());
+    /// watcher.link(&device, LinkMode::Monitor);
+    /// drop(device.manage(std::future::pending::<Result<(), ()>>()));
+    /// let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!() };
+    /// assert_eq!(news.exit.fault().map(|fault| fault.kind()), Some(FaultKind::Dropped));
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct Manage<F, T, E> where F: Future<Output = Result<T, E>> {
         #[pin]
@@ -355,6 +385,16 @@ pin_project! {
 pin_project! {
     /// A managed future that gives its device back; made by [`Device::part_manage`]. Dropped half-way it is as
     /// [`Manage`].
+    ///
+    /// ```
+    /// use backplane::{Device, FaultKind, LinkMode, Message};
+    /// let (mut watcher, device) = (Device::new(), Device::new());
+    /// watcher.link(&device, LinkMode::Monitor);
+    /// device.line().condemn();
+    /// drop(device.part_manage(std::future::pending::<Result<(), ()>>()));
+    /// let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!() };
+    /// assert_eq!(news.exit.fault().map(|fault| fault.kind()), Some(FaultKind::Killed));
+    /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct PartManage<F, T, E> where F: Future<Output = Result<T, E>> {
         #[pin]

@@ -6,6 +6,38 @@ use std::{future::Future, time::Instant};
 ///
 /// The adapters [`Smol`] and [`Tokio`] stand behind the features `smol` and `tokio`. A runtime of one's own, with virtual time
 /// for tests, is a few lines.
+///
+/// ```
+/// use std::{sync::{Arc, Mutex}, time::{Duration, Instant}};
+/// use backplane::Runtime;
+///
+/// /// Nothing but a clock: whoever sleeps on it moves its hands.
+/// struct Clock(Arc<Mutex<Instant>>);
+///
+/// impl Runtime for Clock {
+///     type Task = ();
+///     type Sleep = std::future::Ready<()>;
+///
+///     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, _: F) {}
+///
+///     fn detach(&self, _: ()) {}
+///
+///     fn sleep_until(&self, deadline: Instant) -> Self::Sleep {
+///         let mut now = self.0.lock().unwrap();
+///         *now = deadline.max(*now);
+///         std::future::ready(())
+///     }
+///
+///     fn now(&self) -> Instant {
+///         *self.0.lock().unwrap()
+///     }
+/// }
+///
+/// let (clock, year) = (Clock(Arc::new(Mutex::new(Instant::now()))), Duration::from_secs(31_536_000));
+/// let then = clock.now() + year;
+/// futures_lite::future::block_on(clock.sleep_until(then));
+/// assert_eq!(clock.now(), then);
+/// ```
 pub trait Runtime: Send + Sync + 'static {
     /// A spawned task. Dropping it cancels the task: its future is dropped, at once or as soon as it is not running.
     type Task: Send + 'static;
@@ -65,11 +97,28 @@ mod smol_runtime {
 
     impl Smol {
         /// smol's global executor, whose threads (`SMOL_THREADS`, one unless set) start with the first task.
+        ///
+        /// ```
+        /// use backplane::runtime::{Runtime, Smol};
+        /// let (send, receive) = std::sync::mpsc::channel();
+        /// let task = Smol::global().spawn(async move { send.send(std::thread::current().id()).unwrap() });
+        /// assert_ne!(receive.recv(), Ok(std::thread::current().id())); // it has threads of its own
+        /// # drop(task);
+        /// ```
         pub fn global() -> Smol {
             Smol { executor: None }
         }
 
         /// An executor that somebody runs.
+        ///
+        /// ```
+        /// use std::sync::Arc;
+        /// use backplane::runtime::{Runtime, Smol};
+        /// let executor = Arc::new(smol::Executor::new());
+        /// let task = Smol::new(Arc::clone(&executor)).spawn(async {});
+        /// assert!(!task.is_finished()); // it waits for whoever runs the executor
+        /// smol::block_on(executor.run(task));
+        /// ```
         pub fn new(executor: Arc<Executor<'static>>) -> Smol {
             Smol { executor: Some(executor) }
         }
@@ -109,6 +158,14 @@ mod smol_runtime {
     }
 
     /// A timer of async-io.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use backplane::runtime::{Runtime, Smol};
+    /// let deadline = Smol::global().now() + Duration::from_millis(1);
+    /// smol::block_on(Smol::global().sleep_until(deadline));
+    /// assert!(Smol::global().now() >= deadline);
+    /// ```
     #[derive(Debug)]
     pub struct Sleep(Timer);
 
@@ -153,6 +210,15 @@ mod tokio_runtime {
 
     impl Tokio {
         /// The runtime of this handle.
+        ///
+        /// ```
+        /// use backplane::runtime::{Runtime, Tokio};
+        /// let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        /// let runtime = Tokio::new(tokio.handle().clone()); // need not be inside of it
+        /// let (send, receive) = tokio::sync::oneshot::channel();
+        /// runtime.detach(runtime.spawn(async { send.send("ran").unwrap() }));
+        /// assert_eq!(tokio.block_on(receive), Ok("ran"));
+        /// ```
         pub fn new(handle: Handle) -> Tokio {
             Tokio { handle }
         }
@@ -162,12 +228,31 @@ mod tokio_runtime {
         /// # Errors
         ///
         /// If it runs in none.
+        ///
+        /// ```
+        /// use backplane::runtime::Tokio;
+        /// assert!(Tokio::current().is_err()); // outside of any
+        /// let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        /// assert!(tokio.block_on(async { Tokio::current() }).is_ok());
+        /// ```
         pub fn current() -> Result<Tokio, TryCurrentError> {
             Handle::try_current().map(Tokio::new)
         }
     }
 
     /// A task of tokio's that is aborted when this is dropped.
+    ///
+    /// ```
+    /// use backplane::runtime::{Runtime, Tokio};
+    /// let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    /// let (send, receive) = tokio::sync::oneshot::channel::<()>();
+    /// let task = Tokio::new(tokio.handle().clone()).spawn(async move {
+    ///     let _held = send;
+    ///     std::future::pending().await
+    /// });
+    /// drop(task);
+    /// assert!(tokio.block_on(receive).is_err()); // what the task held is gone
+    /// ```
     #[derive(Debug)]
     pub struct AbortOnDrop(Option<JoinHandle<()>>);
 

@@ -15,6 +15,13 @@ use std::{
 /// What a panic threw, kept whole for the owner of the future that panicked.
 ///
 /// Dropping it drops the payload; a payload that itself panics when dropped does no harm.
+///
+/// ```
+/// use backplane::catch;
+/// let panic = catch(|| panic!("{} left", 0)).unwrap_err();
+/// assert_eq!(panic.message(), Some("0 left"));
+/// assert_eq!(panic.to_string(), "panicked: 0 left");
+/// ```
 pub struct Panic {
     /// In a mutex only so that a crash may be shared between threads: a payload need not be `Sync`.
     payload: Mutex<Option<Box<dyn Any + Send>>>,
@@ -124,6 +131,15 @@ impl fmt::Debug for Panic {
 impl Error for Panic {}
 
 /// A place in the source, as a panic hook is told of it.
+///
+/// ```
+/// use backplane::{catch, catch_panic_locations};
+/// catch_panic_locations();
+/// let (panic, line) = (catch(|| panic!("no disk")).unwrap_err(), line!());
+/// let location = panic.location().expect("it was asked for");
+/// assert_eq!((&*location.file, location.line), (file!(), line));
+/// assert_eq!(location.to_string(), format!("{}:{line}:{}", location.file, location.column));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PanicLocation {

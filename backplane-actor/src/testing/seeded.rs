@@ -67,6 +67,16 @@ const MAIN: u64 = 0;
 
 impl Seeded {
     /// An executor with this seed.
+    ///
+    /// ```
+    /// use backplane_actor::testing::Seeded;
+    ///
+    /// let story = |runtime: &Seeded| {
+    ///     runtime.run(async { /* whatever it is */ });
+    ///     runtime.trace()
+    /// };
+    /// assert_eq!(story(&Seeded::new(7)), story(&Seeded::new(7)));
+    /// ```
     pub fn new(seed: u64) -> Seeded {
         let state = State {
             random: seed,
@@ -85,6 +95,19 @@ impl Seeded {
     /// # Panics
     ///
     /// If everybody waits and nothing will ever happen, if it runs already, and with whoever panics in it.
+    ///
+    /// ```
+    /// use backplane::Runtime;
+    /// use backplane_actor::testing::Seeded;
+    /// use std::sync::mpsc;
+    ///
+    /// let (runtime, (send, receive)) = (Seeded::new(7), mpsc::channel());
+    /// let task = runtime.spawn(async move { send.send("from a task").unwrap() });
+    /// runtime.detach(task);
+    /// let minute = std::time::Duration::from_secs(60);
+    /// runtime.run(runtime.sleep_until(runtime.now() + minute));
+    /// assert_eq!(receive.try_recv(), Ok("from a task"));
+    /// ```
     #[track_caller]
     pub fn run<T>(&self, main: impl Future<Output = T>) -> T {
         let mut main = pin!(main);
@@ -123,6 +146,21 @@ impl Seeded {
     }
 
     /// Who was polled, in order: the same for the same seed and the same story.
+    ///
+    /// ```
+    /// use backplane::Runtime;
+    /// use backplane_actor::testing::Seeded;
+    ///
+    /// let trace = |seed| {
+    ///     let runtime = Seeded::new(seed);
+    ///     let tasks: Vec<_> = (0..9).map(|_| runtime.spawn(async {})).collect();
+    ///     runtime.run(runtime.sleep_until(runtime.now() + std::time::Duration::from_secs(1)));
+    ///     drop(tasks);
+    ///     runtime.trace()
+    /// };
+    /// assert_eq!(trace(7), trace(7));
+    /// assert_ne!(trace(7), trace(8));
+    /// ```
     pub fn trace(&self) -> Vec<u64> {
         self.state().trace.clone()
     }
@@ -208,6 +246,18 @@ impl Wake for Knock {
 }
 
 /// A spawned task; dropped, it drops its future at once, or after the poll that it is in.
+///
+/// ```
+/// use backplane::Runtime;
+/// use backplane_actor::testing::Seeded;
+/// use std::sync::mpsc;
+///
+/// let (runtime, (send, receive)) = (Seeded::new(7), mpsc::channel());
+/// let task = runtime.spawn(async move { send.send("never").unwrap() });
+/// drop(task);
+/// runtime.run(async {});
+/// assert!(receive.try_recv().is_err());
+/// ```
 #[derive(Debug)]
 pub struct Task {
     runtime: Seeded,
@@ -225,6 +275,22 @@ impl Drop for Task {
 }
 
 /// Waits for a moment on the clock of its executor.
+///
+/// ```
+/// use backplane::Runtime;
+/// use backplane_actor::testing::Seeded;
+/// use std::time::Duration;
+///
+/// let runtime = Seeded::new(7);
+/// let before = runtime.now();
+/// let (short, long) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// runtime.run(async {
+///     let long = runtime.sleep_until(before + long);
+///     runtime.sleep_until(before + short).await;
+///     drop(long); // leaves nothing behind
+/// });
+/// assert_eq!(runtime.now(), before + short);
+/// ```
 #[derive(Debug)]
 pub struct Sleep {
     runtime: Seeded,
@@ -291,6 +357,17 @@ impl Runtime for Seeded {
 
 impl Seeded {
     /// How long it is since `moment`, on this clock.
+    ///
+    /// ```
+    /// use backplane::Runtime;
+    /// use backplane_actor::testing::Seeded;
+    /// use std::time::Duration;
+    ///
+    /// let runtime = Seeded::new(7);
+    /// let before = runtime.now();
+    /// runtime.run(runtime.sleep_until(before + Duration::from_secs(60)));
+    /// assert_eq!(runtime.since(before), Duration::from_secs(60));
+    /// ```
     pub fn since(&self, moment: Instant) -> Duration {
         self.now().saturating_duration_since(moment)
     }
@@ -307,6 +384,24 @@ impl fmt::Debug for Seeded {
 /// # Panics
 ///
 /// With the first story that does.
+///
+/// ```
+/// use backplane::Runtime;
+/// use backplane_actor::testing::{Seeded, under_seeds};
+/// use std::{collections::HashSet, sync::{Arc, Mutex}, time::Duration};
+///
+/// let orders = Mutex::new(HashSet::new());
+/// under_seeds(0..20, |runtime: &Seeded| {
+///     let order = Arc::new(Mutex::new(Vec::new()));
+///     for n in [1, 2] {
+///         let order = Arc::clone(&order);
+///         runtime.detach(runtime.spawn(async move { order.lock().unwrap().push(n) }));
+///     }
+///     runtime.run(runtime.sleep_until(runtime.now() + Duration::from_secs(1)));
+///     orders.lock().unwrap().insert(order.lock().unwrap().clone());
+/// });
+/// assert_eq!(orders.into_inner().unwrap().len(), 2); // both orders have been seen
+/// ```
 pub fn under_seeds(seeds: impl IntoIterator<Item = u64>, story: impl Fn(&Seeded)) {
     for seed in seeds {
         let runtime = Seeded::new(seed);

@@ -12,7 +12,6 @@ mod registry;
 mod router;
 mod semantics;
 mod servers;
-mod soak;
 mod statem;
 mod support;
 mod timer;

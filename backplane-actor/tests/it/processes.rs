@@ -424,7 +424,7 @@ fn a_selective_receive_takes_the_oldest_that_matches_and_leaves_the_rest_in_orde
         let log = Log::default();
         let inside = log.clone();
         let address = system.spawn(|mut mailbox: Mailbox<u32>| async move {
-            let even = mailbox.receive_where(|n| n % 2 == 0).await.unwrap();
+            let even = mailbox.receive_where(|n| n % 2 == 0).await.unwrap().unwrap();
             inside.say(even.to_string());
             while let Some(n) = mailbox.receive().await {
                 inside.say(n.to_string());
@@ -436,6 +436,33 @@ fn a_selective_receive_takes_the_oldest_that_matches_and_leaves_the_rest_in_orde
         address.drain();
         address.ended().await;
         assert_eq!(log.all(), ["4", "1", "3", "5", "6"]);
+    });
+}
+
+#[test]
+fn a_selective_receive_sets_aside_as_many_as_there_is_room_for_and_then_says_so() {
+    story(|system, _| async move {
+        let heard = Log::default();
+        let inside = heard.clone();
+        let options = Options::new().capacity(2000);
+        let address = system.spawn_with(options, |mut mailbox: Mailbox<u32>| async move {
+            for _ in 0..2 {
+                let Err(full) = mailbox.receive_where(|n| *n == 7000).await else { panic!("not there") };
+                inside.say(full.to_string());
+            }
+            // Nothing is lost, and the order stays.
+            for n in 0..6000 {
+                assert_eq!(mailbox.receive().await, Some(n));
+            }
+            assert_eq!(mailbox.receive_where(|n| *n == 7000).await, Ok(Some(7000)));
+        });
+        for n in 0..6000 {
+            address.cast(n).await.unwrap();
+        }
+        address.cast(7000).await.unwrap();
+        assert_eq!(address.ended().await, Some(Exit::Normal));
+        let words = "2000 messages are set aside, and none of them was waited for";
+        assert_eq!(heard.all(), [words, words]);
     });
 }
 

@@ -89,6 +89,22 @@ fn s43_a_look_up_finds_the_holder_of_that_moment() {
 }
 
 #[test]
+fn s27_a_monitor_by_name_stays_with_who_had_the_name_when_it_was_made() {
+    let names = Registry::new();
+    let (mut watcher, first, second) = (Device::new(), Device::new(), Device::new());
+    assert!(names.holder("name").is_none(), "nobody to watch: OTP's noproc");
+    names.register("name", &first.line(), ()).unwrap();
+    let holder = names.holder("name").unwrap();
+    watcher.link(&holder.owner, LinkMode::Monitor);
+    names.transfer("name", &first.line(), &second.line(), ()).unwrap();
+    drop(second);
+    assert!(watcher.try_receive().is_none());
+    drop(first);
+    let Some(Message::Disconnect(news)) = watcher.try_receive() else { panic!("not told") };
+    assert_eq!(news.device, holder.owner.id());
+}
+
+#[test]
 fn registries_know_nothing_of_each_other() {
     let (these, those, a) = (Registry::new(), Registry::new(), Device::new());
     these.register("name", &a.line(), 1).unwrap();

@@ -10,8 +10,8 @@ use std::{
 
 use backplane::{Exit, Runtime};
 use backplane_actor::{
-    Address, DeadLetter, Mailbox, Options, Overload, Reply, Router, RouterStats, Routing, Scaling, System,
-    TryCastError,
+    Actor, Address, Context, DeadLetter, Envelope, Handle, Mailbox, Options, Overload, Reply, Router,
+    RouterStats, Routing, Scaling, System, TryCastError,
 };
 use backplane_supervisor::Intensity;
 
@@ -161,6 +161,59 @@ fn a_key_sticks_to_its_worker_also_when_that_is_started_again() {
     }
     assert_eq!(done.len(), 200);
     assert!(whose.into_values().collect::<HashSet<_>>().len() > 1);
+}
+
+/// Who handles an order, and how many it has handled.
+#[derive(Default)]
+struct Desk(u32);
+#[derive(Clone, Copy)]
+struct Order(u64);
+struct Fire;
+
+impl Actor for Desk {
+    type Messages = (Order, Fire);
+    type Error = &'static str;
+}
+
+impl Handle<Order> for Desk {
+    type Reply = (String, u32);
+
+    async fn handle(&mut self, _: Order, cx: &mut Context<Self>) -> Result<(String, u32), &'static str> {
+        self.0 += 1;
+        Ok((cx.name().to_string(), self.0))
+    }
+}
+
+impl Handle<Fire> for Desk {
+    type Reply = ();
+
+    async fn handle(&mut self, Fire: Fire, _: &mut Context<Self>) -> Result<(), &'static str> {
+        Err("fired")
+    }
+}
+
+#[test]
+fn actors_are_workers_too_and_a_key_is_found_in_their_messages() {
+    let story = Story::new();
+    let by_order = Routing::by_key(|message: &Envelope<Desk>| message.get::<Order, _>().map(|order| order.0));
+    let desks = Router::actors(Desk::default).workers(4..=4).routing(by_order).start(&story.system);
+    let ask = |number| {
+        let desks = desks.clone();
+        story.world.block_on(async move { desks.call(Order(number)).await.unwrap() })
+    };
+    let whose: Vec<String> = (0..20).map(|number| ask(number).0).collect();
+    assert!(whose.iter().collect::<HashSet<_>>().len() > 1);
+    let before = ask(7).1;
+    for (number, desk) in whose.iter().enumerate() {
+        assert_eq!(&ask(number as u64).0, desk);
+    }
+    assert!(ask(7).1 > before);
+    // All that have no order to go by are of one key: one desk forgets what it has counted, and is there again.
+    desks.try_cast(Fire).unwrap();
+    story.world.run();
+    let counts: Vec<u32> = (0..20).map(|number| ask(number).1).collect();
+    assert!(counts.contains(&1), "{counts:?}");
+    assert_eq!((0..20).map(|number| ask(number).0).collect::<Vec<_>>(), whose);
 }
 
 #[test]

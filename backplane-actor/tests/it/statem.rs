@@ -14,8 +14,8 @@ use std::{
 
 use backplane::Exit;
 use backplane_actor::{
-    Address, CallError, DeadLetter, Entering, Event, Next, Options, Reply, StateMachine, System, Turn,
-    run_machine,
+    Address, CallError, DEFAULT_CAPACITY, DeadLetter, Entering, Event, Next, Options, Reply, StateMachine,
+    System, Turn, run_machine,
 };
 
 use crate::{
@@ -434,6 +434,30 @@ fn what_is_postponed_at_the_end_goes_to_the_dead_letters_and_its_callers_are_tol
         assert!(matches!(poll(ask.as_mut()), Poll::Ready(Err(CallError::Ended(_)))));
         assert_eq!(*buried.lock().unwrap(), [cause]);
         assert_eq!(*ended.lock().unwrap(), [words]);
+    }
+}
+
+#[test]
+fn a_machine_that_postpones_more_than_there_is_room_for_ends_and_nothing_is_lost() {
+    let buried = Arc::new(AtomicUsize::new(0));
+    let options = {
+        let buried = Arc::clone(&buried);
+        Options::new().capacity(1).dead_letters(move |_, cause| {
+            assert_eq!(cause, DeadLetter::Died);
+            buried.fetch_add(1, Ordering::SeqCst);
+        })
+    };
+    let (world, lamp, ended) = lamp(options);
+    let mut asks: Vec<_> = (0..=DEFAULT_CAPACITY).map(|_| Box::pin(lamp.ask(Order::Ask))).collect();
+    for ask in &mut asks {
+        assert!(ended.lock().unwrap().is_empty());
+        assert!(poll(ask.as_mut()).is_pending());
+        world.run();
+    }
+    assert_eq!(*ended.lock().unwrap(), ["false: failed: 1025 events are postponed"]);
+    assert_eq!(buried.load(Ordering::SeqCst), 1025);
+    for ask in &mut asks {
+        assert!(matches!(poll(ask.as_mut()), Poll::Ready(Err(CallError::Ended(_)))));
     }
 }
 

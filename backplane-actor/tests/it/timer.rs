@@ -321,6 +321,25 @@ fn listener(world: &World, log: &Log) -> Address<u64> {
 }
 
 #[test]
+fn s39_t3_a_message_may_carry_the_timer_that_sent_it() {
+    let (world, timers, _) = running();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (system, heard) = (System::new(world.clone()), Arc::clone(&log));
+    let to = system.spawn(|mut mailbox: Mailbox<TimerId>| async move {
+        while let Some(timer) = mailbox.receive().await {
+            heard.lock().unwrap().push(timer);
+        }
+    });
+    let first = timers.send_after_with(&to, SECOND, |timer| timer);
+    let second = timers.send_after_with(&to, SECOND, |timer| timer);
+    assert!(timers.cancel(first).is_some());
+    let third = timers.send_after_with(&to, 2 * SECOND, |timer| timer);
+    world.advance(2 * SECOND);
+    assert_eq!(*log.lock().unwrap(), [second, third]);
+    assert!(first != second && second != third && first != third);
+}
+
+#[test]
 fn s39_t4_a_timer_to_whoever_has_ended_does_no_harm_and_an_interval_ends_with_it() {
     let (world, timers, log) = running();
     let to = listener(&world, &log);

@@ -1,4 +1,5 @@
 //! One program for all that concerns more than one crate.
 
+mod soak;
 mod stories;
 mod tidy;

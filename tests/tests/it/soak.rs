@@ -1,7 +1,10 @@
 //! Actors that are started, asked, killed, renamed and put into groups at random, while every single message is counted.
 //!
-//! `BACKPLANE_SOAK_SECONDS=600 cargo test --release -p backplane-actor --test it soak` does it for ten minutes. Then memory
-//! must not grow after the first tenth, either; a run of a second, with other tests beside it, cannot tell.
+//! `BACKPLANE_SOAK_SECONDS=600 cargo test --release -p backplane-tests --test it soak -- --test-threads 1` does it for ten
+//! minutes on each runtime. Then memory must not grow after the first tenth, either; a run of a second, with other tests
+//! beside it, cannot tell.
+
+#![allow(clippy::unwrap_used)]
 
 use std::{
     pin::pin,
@@ -12,9 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backplane::{Exit, Line, runtime::Tokio};
+use backplane::{
+    Exit, Line, Runtime,
+    runtime::{Smol, Tokio},
+};
 use backplane_actor::{Address, Groups, Mailbox, Options, Registry, Reply, System};
+use backplane_pool::{Pinning, Pool};
 use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
+use smol::future::yield_now;
 
 /// How a message is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,14 +128,14 @@ async fn works(mut mailbox: Mailbox<Letter>) {
             Work::Do => {}
             Work::Long(polls) => {
                 for _ in 0..polls {
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                 }
             }
             Work::Fail => std::panic::resume_unwind(Box::new("on purpose")),
             Work::Answer(reply) => reply.send(()),
             Work::AnswerElsewhere(reply) => {
                 drop(tokio::spawn(async move {
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                     reply.send(());
                 }));
             }
@@ -157,8 +165,8 @@ const NAMES: u64 = 64;
 const GROUPS: u64 = 8;
 const FREE: usize = 48;
 
-struct World {
-    system: System<Tokio>,
+struct World<R> {
+    system: System<R>,
     book: Arc<Book>,
     names: Registry<u64, Address<Letter>>,
     groups: Groups<u64, Address<Letter>>,
@@ -171,7 +179,7 @@ fn options() -> Options<Letter> {
     Options::new().capacity(16).dead_letters(|letter: Letter, _| letter.is(Fate::Buried))
 }
 
-impl World {
+impl<R: Runtime> World<R> {
     fn token(&self, kind: Kind) -> Token {
         Token::new(&self.book, kind)
     }
@@ -264,7 +272,7 @@ impl World {
             1 => {
                 // In the middle of its work, more likely than not.
                 self.cast(&one, Work::Long(100)).await;
-                tokio::task::yield_now().await;
+                yield_now().await;
                 count(&self.book.kills);
                 one.kill();
             }
@@ -286,7 +294,7 @@ impl World {
             }
             11 => {
                 one.suspend();
-                tokio::task::yield_now().await;
+                yield_now().await;
                 one.resume();
             }
             12..20 => self.ask(&one, Work::Answer).await,
@@ -321,13 +329,13 @@ async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let late = Instant::now() + Duration::from_secs(30);
     while !is().await {
         assert!(Instant::now() < late, "{what}");
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
 }
 
-async fn soak(seconds: u64) {
-    let tokio = Tokio::new(tokio::runtime::Handle::current());
-    let (system, book) = (System::new(tokio.clone()), Arc::new(Book::default()));
+async fn soak<R: Runtime + Clone>(runtime: R) {
+    let seconds = std::env::var("BACKPLANE_SOAK_SECONDS").map_or(1, |word| word.parse().unwrap());
+    let (system, book) = (System::new(runtime.clone()), Arc::new(Book::default()));
     let mut tree = Supervisor::new(RestartStrategy::OneForOne)
         .intensity(Intensity { restarts: u32::MAX, period: Duration::from_secs(1) });
     let mut supervised = Vec::new();
@@ -336,7 +344,7 @@ async fn soak(seconds: u64) {
         tree = tree.child(spec);
         supervised.push(address);
     }
-    let tree = tree.start(tokio).await.unwrap();
+    let tree = tree.start(runtime.clone()).await.unwrap();
     let world = Arc::new(World {
         watcher: system.spawn(watches),
         system,
@@ -347,9 +355,10 @@ async fn soak(seconds: u64) {
         free: Mutex::default(),
     });
     let (begin, all) = (Instant::now(), Duration::from_secs(seconds));
-    let churn = (0..4).map(|index| {
-        let world = Arc::clone(&world);
-        tokio::spawn(async move {
+    let (tell, told) = smol::channel::unbounded();
+    for index in 0..4 {
+        let (world, tell) = (Arc::clone(&world), tell.clone());
+        let churn = runtime.spawn(async move {
             let mut word = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * index + 1);
             let mut settled = None;
             while begin.elapsed() < all {
@@ -360,13 +369,13 @@ async fn soak(seconds: u64) {
                     settled = resident();
                 }
             }
-            settled
-        })
-    });
-    let churn: Vec<_> = churn.collect();
+            tell.send(settled).await.unwrap();
+        });
+        runtime.detach(churn);
+    }
     let mut settled = None;
-    for task in churn {
-        settled = settled.max(task.await.unwrap());
+    for _ in 0..4 {
+        settled = settled.max(told.recv().await.unwrap());
     }
     let after = resident();
     tree.stop(Exit::Shutdown).await.unwrap();
@@ -412,8 +421,18 @@ async fn soak(seconds: u64) {
 }
 
 #[test]
-fn every_message_is_accounted_for_and_memory_stays_flat() {
-    let seconds = std::env::var("BACKPLANE_SOAK_SECONDS").map_or(1, |word| word.parse().unwrap());
+fn every_message_is_accounted_for_and_memory_stays_flat_on_tokio() {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    tokio.block_on(soak(seconds));
+    tokio.block_on(soak(Tokio::new(tokio.handle().clone())));
+}
+
+#[test]
+fn every_message_is_accounted_for_and_memory_stays_flat_on_smol() {
+    smol::block_on(soak(Smol::global()));
+}
+
+#[test]
+fn every_message_is_accounted_for_and_memory_stays_flat_on_the_pool() {
+    let pool = Pool::builder().workers(2).pinning(Pinning::None).build().unwrap();
+    smol::block_on(soak(pool.handle()));
 }
