@@ -24,6 +24,29 @@ use crate::{
     sync::Arc,
 };
 
+/// The wait of [`Address::ended`].
+struct Ended<'a, M> {
+    shared: &'a Shared<M>,
+    ticket: Option<u64>,
+}
+
+impl<M> Future for Ended<'_, M> {
+    type Output = Option<Exit>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Exit>> {
+        let Ended { shared, ticket } = &mut *self;
+        shared.poll_ended(ticket, cx)
+    }
+}
+
+impl<M> Drop for Ended<'_, M> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.shared.forget_end(ticket);
+        }
+    }
+}
+
 /// An actor's address: sends it messages of type `M`, asks it, and survives its restarts.
 ///
 /// When the last address is gone, the actor's [`receive`](crate::Mailbox::receive) returns `None` once all messages have
@@ -171,7 +194,7 @@ impl<M> Address<M> {
     }
 
     /// Asks the actor to stop when it has handled what it is handling; it ends with `exit`. What is in its queue goes to
-    /// the dead letters. Returns whether it is the first to ask.
+    /// the dead letters. Returns whether it is the first to ask: not, if nothing runs, as between two incarnations.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -258,7 +281,7 @@ impl<M> Address<M> {
     /// # }
     /// ```
     pub fn ended(&self) -> impl Future<Output = Option<Exit>> + use<'_, M> {
-        std::future::poll_fn(|cx| self.shared.poll_ended(cx))
+        Ended { shared: &self.shared, ticket: None }
     }
 
     /// How many messages wait, and how many have been handled.

@@ -605,6 +605,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 drop(waits);
                 self.edge = Some((Arc::clone(&caller), number));
                 if let Some(way) = frame::cycle(&caller, &callee) {
+                    drop(self.slot.leave());
                     return Err(CallError::Cycle(way));
                 }
                 call.and_then(|call| call.deadline(&mut now))
@@ -663,12 +664,18 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     fn refused(&mut self, item: Item<M>) -> CallError {
-        self.message = Some(item.message);
+        self.give_back(item.message);
         match self.address.shared().exit() {
             // It is about to end, and will not look at anything more.
             Some(exit) if self.address.line().is_some() => CallError::Ended(exit),
             _ => CallError::Gone,
         }
+    }
+
+    /// It comes back, and whatever it carries is answered by nobody.
+    fn give_back(&mut self, message: M) {
+        drop(self.slot.leave());
+        self.message = Some(message);
     }
 
     fn go_on(&mut self, cx: &Context<'_>) -> Poll<Result<T, CallError>> {
@@ -711,7 +718,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         if let Step::Waits(ticket) = self.step
             && let Some(item) = self.address.shared().take_back(self.priority, ticket)
         {
-            self.message = Some(item.message);
+            self.give_back(item.message);
             return Poll::Ready(Err(CallError::Full));
         }
         Poll::Ready(match self.slot.leave() {
@@ -726,8 +733,12 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
     /// Whether whoever has inherited the time saw it run out.
     fn is_late(&self) -> bool {
-        let now = self.clock().now();
-        self.slot.deadline(&mut || now).is_some_and(|until| until <= now)
+        let (clock, name) = match &lock(&self.slot.inside).until {
+            Until::Forever => return false,
+            Until::Then(at) => return *at <= self.clock().now(),
+            Until::Default(clock, name) => (Arc::clone(clock), *name),
+        };
+        clock.deadline_of(name).is_some_and(|until| until <= clock.now())
     }
 
     fn leave(&mut self) {

@@ -376,6 +376,9 @@ impl<K: Hash + Eq, V> Groups<K, V> {
     /// assert_eq!(of_ann, ["choir", "band"]);
     /// ```
     pub fn groups_of(&self, owner: &Line) -> Vec<Arc<K>> {
+        if !owner.is_alive() {
+            return Vec::new();
+        }
         lock(&self.shared.state).lists.names_of(owner.id())
     }
 

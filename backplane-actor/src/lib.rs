@@ -217,7 +217,7 @@ pub use call::{Call, CallError, DEFAULT_CALL_TIME, Reply};
 pub use duplicates::DuplicateRegistry;
 pub use groups::{AllMembers, Change, Changes, Distributor, Groups};
 pub use lists::{Member, Members, OwnerEnded};
-pub use mailbox::{Mailbox, Priority, TooManySetAside};
+pub use mailbox::{Mailbox, TooManySetAside};
 pub use name::ActorName;
 pub use options::{DEFAULT_CAPACITY, DeadLetter, Options, QueueOnRestart};
 pub use pending::{NoQuorum, Pending};

@@ -4,11 +4,11 @@
 //! 2. **The receiver takes many at once.** What it has in hand counts as waiting until it is taken out of the hand;
 //!    `taken` says how much that is, and only the receiver writes it.
 //! 3. **Who waits for room has put the message down.** The receiver moves it into the queue as soon as there is room, so
-//!    nobody overtakes, and the order of one sender is kept.
+//!    nobody overtakes, but who has the oldest dropped for it, and the order of one sender is kept.
 //! 4. **The hand comes back.** A receiver that goes puts what it has not taken back, in front.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     future::{Future, poll_fn},
     mem,
@@ -31,16 +31,9 @@ use crate::{
 };
 
 /// Which messages come first.
-///
-/// ```
-/// use backplane_actor::Priority;
-///
-/// assert_eq!(Priority::default(), Priority::Normal);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Priority {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
     /// In the order in which they were accepted.
-    #[default]
     Normal,
     /// Before all normal ones, but not more than eight in a row while a normal one waits. It has places of its own, as
     /// many as the mailbox has for normal messages.
@@ -122,8 +115,8 @@ struct Rare<M> {
     tickets: u64,
     /// So many normal messages were dropped for newer ones since the receiver last came.
     skipped: u64,
-    /// Who waits for the end of this incarnation.
-    ends: Vec<Waker>,
+    /// Who waits for the end of this incarnation, by ticket.
+    ends: BTreeMap<u64, Waker>,
     /// How the last incarnation ended, as soon as that is known.
     exit: Option<Exit>,
     /// How it was asked to end.
@@ -145,7 +138,7 @@ impl<M> Default for Rare<M> {
             waiting: [VecDeque::new(), VecDeque::new()],
             tickets: 0,
             skipped: 0,
-            ends: Vec::new(),
+            ends: BTreeMap::new(),
             exit: None,
             stop: None,
             killed: false,
@@ -428,7 +421,7 @@ impl<M> Shared<M> {
     /// Asks for an end after the message that is being handled. False if nothing runs.
     pub(crate) fn stop(&self, exit: Exit) -> bool {
         let mut state = self.state();
-        if state.phase == Phase::Closed {
+        if state.phase == Phase::Closed || state.line.is_none() {
             return false;
         }
         let rare = state.rare();
@@ -532,7 +525,6 @@ impl<M> Shared<M> {
         if !accept {
             state.phase = Phase::Closed;
         }
-        state.line = None;
         let current = state.rare().current.take();
         // An end of its own choice is no message's fault.
         let poisoned = exit.is_fault() && !state.rare().killed;
@@ -555,12 +547,20 @@ impl<M> Shared<M> {
         for waker in wakers {
             drop(catch(|| waker.wake()));
         }
+        // All are buried before anybody hears of the end.
         if let Some(message) = killer {
             self.bury(Item { message, call: None }, DeadLetter::KilledIt);
         }
         let cause = if exit.is_fault() { DeadLetter::Died } else { DeadLetter::Stopped };
         for item in left {
             self.bury(item, cause);
+        }
+        let mut state = self.state();
+        state.line = None;
+        let ends = mem::take(&mut state.rare().ends);
+        drop(state);
+        for waker in ends.into_values() {
+            drop(catch(|| waker.wake()));
         }
     }
 
@@ -576,7 +576,6 @@ impl<M> Shared<M> {
         let waker = state.waker.take();
         wakers.extend(waker);
         let rare = state.rare();
-        wakers.append(&mut rare.ends);
         let watches = mem::take(&mut rare.watches);
         // News is for who asked for it, and not for a successor.
         left.extend(rare.system.drain(..).map(|(_, message)| Item { message, call: None }));
@@ -629,7 +628,8 @@ impl<M> Shared<M> {
         self.state().phase == Phase::Open
     }
 
-    pub(crate) fn poll_ended(&self, cx: &Context<'_>) -> Poll<Option<Exit>> {
+    /// Waits under this ticket, and takes one if it has none.
+    pub(crate) fn poll_ended(&self, ticket: &mut Option<u64>, cx: &Context<'_>) -> Poll<Option<Exit>> {
         let waker = cx.waker().clone();
         let mut state = self.state();
         if state.line.is_none() && (state.phase == Phase::Closed || state.reopens) {
@@ -637,11 +637,21 @@ impl<M> Shared<M> {
             drop(state);
             return Poll::Ready(exit);
         }
-        let ends = &mut state.rare().ends;
-        if !ends.iter().any(|waiting| waiting.will_wake(&waker)) {
-            ends.push(waker);
-        }
+        let rare = state.rare();
+        let ticket = *ticket.get_or_insert_with(|| {
+            rare.tickets += 1;
+            rare.tickets
+        });
+        let before = rare.ends.insert(ticket, waker);
+        drop(state);
+        drop(before);
         Poll::Pending
+    }
+
+    /// Whoever had this ticket does not wait for an end any more.
+    pub(crate) fn forget_end(&self, ticket: u64) {
+        let before = self.state().rare.as_mut().and_then(|rare| rare.ends.remove(&ticket));
+        drop(before);
     }
 
     /// Messages that wait, and one more if one is being handled: for who gives work to whoever has least.
@@ -725,7 +735,11 @@ impl<M: Send + 'static> Shared<M> {
             label: options.label.clone(),
         };
         Arc::new(Shared {
-            first: First { flags: AtomicU64::new(0), taken: AtomicU64::new(FIRST), senders: AtomicUsize::new(1) },
+            first: First {
+                flags: AtomicU64::new(0),
+                taken: AtomicU64::new(FIRST),
+                senders: AtomicUsize::new(1),
+            },
             state: Mutex::new(State {
                 phase: Phase::Open,
                 exact: false,
@@ -898,7 +912,12 @@ impl<M: Send + 'static> Mailbox<M> {
     #[inline(always)]
     fn next_of_many(&mut self) -> Option<M> {
         let Reader { shared, hand, turn, plain, in_call, own } = &mut *self.0;
-        if *turn >= TURN || !*plain || *in_call || own.is_some() || shared.first.flags.load(Ordering::Acquire) != 0 {
+        if *turn >= TURN
+            || !*plain
+            || *in_call
+            || own.is_some()
+            || shared.first.flags.load(Ordering::Acquire) != 0
+        {
             return None;
         }
         let message = hand.take_message(&shared.first.taken)?;
@@ -951,7 +970,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// What comes before all that waits in the queue.
     #[cold]
     fn next_of_own(&mut self) -> Option<Item<M>> {
-        if self.0.shared.first.flags.load(Ordering::Acquire) & STOP != 0 {
+        if self.0.shared.first.flags.load(Ordering::Acquire) & (STOP | PAUSED) != 0 {
             return None;
         }
         let own = self.0.own.as_mut()?;
@@ -1053,6 +1072,7 @@ impl<M: Send + 'static> Mailbox<M> {
         if self.0.own.is_some()
             && let Some(item) = self.next_of_own()
         {
+            self.0.turn += 1;
             return Poll::Ready(Some(self.deliver(item)));
         }
         match self.next(Some(cx.waker())) {

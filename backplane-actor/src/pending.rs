@@ -268,7 +268,7 @@ where
     /// # }
     /// ```
     pub async fn quorum(mut self, n: usize) -> Result<Vec<(K, T)>, NoQuorum<K, T>> {
-        let (mut answers, mut errors) = (Vec::with_capacity(n), Vec::new());
+        let (mut answers, mut errors) = (Vec::with_capacity(n.min(self.calls.len())), Vec::new());
         while answers.len() < n {
             if answers.len() + self.calls.len() < n {
                 return Err(NoQuorum { answers, errors });

@@ -1104,6 +1104,8 @@ struct Worker<M> {
     number: u64,
     id: ChildId,
     address: Address<M>,
+    /// Under which the router waits for its end.
+    end: Option<u64>,
     /// One message that waits for room in its mailbox.
     door: Option<(u64, Instant)>,
     /// What is for this worker and no other.
@@ -1289,8 +1291,15 @@ async fn hire<M: Send + 'static, R: Runtime>(
     // One that ends well has been told to, or has had enough; whether there is to be another one is the router's business.
     match tree.start_child(spec.restart(Restart::Transient)).await {
         Ok(_) => {
-            let worker =
-                Worker { number, id, address, door: None, backlog: VecDeque::new(), draining: false };
+            let worker = Worker {
+                number,
+                id,
+                address,
+                end: None,
+                door: None,
+                backlog: VecDeque::new(),
+                draining: false,
+            };
             crew.workers.push(worker);
             Ok(())
         }
@@ -1575,7 +1584,7 @@ impl<M: Send + 'static> Crew<M> {
             if worker.draining {
                 worker.address.drain();
             }
-            let ended = worker.shared().poll_ended(cx).is_ready();
+            let ended = worker.address.shared().poll_ended(&mut worker.end, cx).is_ready();
             if ended && (worker.draining || !worker.address.is_open()) {
                 let mut worker = self.workers.remove(index);
                 for queued in worker.take_back().collect::<Vec<_>>().into_iter().rev() {

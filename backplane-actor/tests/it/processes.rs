@@ -1,13 +1,24 @@
 //! Mailboxes, as processes and their senders see them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use backplane::{Device, Exit, FaultKind, LinkMode, Message};
 use backplane_actor::{
-    CallError, CastError, Closed, DeadLetter, Mailbox, Options, Pending, Reply, TryCastError, testing::Probe,
+    CallError, CastError, Closed, DeadLetter, Mailbox, Options, Pending, Reply, System, TryCastError,
+    testing::{Probe, Seeded},
 };
 
 use crate::support::{Log, SECOND, story};
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
 
 #[derive(Debug)]
 enum Say {
@@ -464,6 +475,104 @@ fn a_selective_receive_sets_aside_as_many_as_there_is_room_for_and_then_says_so(
         let words = "2000 messages are set aside, and none of them was waited for";
         assert_eq!(heard.all(), [words, words]);
     });
+}
+
+#[test]
+fn a_wait_for_an_end_that_is_given_up_leaves_nothing_behind() {
+    struct Quiet;
+    impl Wake for Quiet {
+        fn wake(self: Arc<Self>) {}
+    }
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<()>(Options::new());
+    let run = home.run(Device::new(), |_mailbox| std::future::pending::<()>());
+    let quiet: Vec<_> = (0..100).map(|_| Arc::new(Quiet)).collect();
+    for each in &quiet {
+        let waker = Waker::from(Arc::clone(each));
+        let mut end = pin!(address.ended());
+        assert!(end.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert!(quiet.iter().all(|each| Arc::strong_count(each) == 1));
+    drop(run);
+}
+
+#[test]
+fn whoever_hears_of_an_end_finds_all_that_waited_buried() {
+    struct Look(Arc<Mutex<Option<u64>>>, System<Seeded>);
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().unwrap() = Some(self.1.dead_letters());
+        }
+    }
+    let (system, seen) = (System::new(Seeded::new(1)), Arc::new(Mutex::new(None)));
+    let (address, home) = system.prepare::<u32>(Options::new());
+    let run = home.run(Device::new(), |_mailbox| std::future::pending::<()>());
+    (0..3).for_each(|n| address.try_cast(n).unwrap());
+    drop(home);
+    let look = Waker::from(Arc::new(Look(Arc::clone(&seen), system)));
+    let mut end = pin!(address.ended());
+    assert!(end.as_mut().poll(&mut Context::from_waker(&look)).is_pending());
+    drop(run);
+    assert_eq!(*seen.lock().unwrap(), Some(3));
+}
+
+#[test]
+fn nobody_can_be_stopped_between_two_incarnations() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let (address, home) = system.prepare::<u32>(Options::new());
+    assert!(!address.stop(Exit::Shutdown));
+    address.try_cast(5).unwrap();
+    let run = home.run(Device::new(), |mut mailbox| async move {
+        assert_eq!(mailbox.receive().await, Some(5));
+    });
+    assert_eq!(runtime.run(run), Exit::Normal);
+}
+
+#[test]
+fn what_is_set_aside_waits_too_while_its_actor_is_suspended() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let (address, home) = system.prepare::<u32>(Options::new());
+    (1..=3).for_each(|n| address.try_cast(n).unwrap());
+    let run = home.run(Device::new(), |mut mailbox| async move {
+        assert_eq!(mailbox.receive_where(|n| *n == 2).await, Ok(Some(2)));
+        let me = mailbox.upgrade().unwrap();
+        me.suspend();
+        assert_eq!(mailbox.try_receive(), None);
+        me.resume();
+        assert_eq!((mailbox.try_receive(), mailbox.try_receive()), (Some(1), Some(3)));
+    });
+    assert_eq!(runtime.run(run), Exit::Normal);
+}
+
+#[test]
+fn a_request_that_came_back_cannot_be_answered() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let refused = |call: &mut backplane_actor::Call<'_, Reply<u32>, u32>| {
+        let reply = call.take_refused().expect("it has come back");
+        assert!(reply.is_over());
+        assert_eq!(reply.try_send(1), Err(1));
+    };
+    let (address, home) = system.prepare::<Reply<u32>>(Options::new().capacity(1));
+    let mut first = pin!(address.ask(|reply| reply));
+    assert!(poll(first.as_mut()).is_pending());
+    let mut full = address.ask(|reply| reply).within(SECOND);
+    assert_eq!(runtime.run(&mut full), Err(CallError::Full));
+    refused(&mut full);
+    drop(home);
+    let mut gone = address.ask(|reply| reply);
+    assert_eq!(runtime.run(&mut gone), Err(CallError::Gone));
+    refused(&mut gone);
+}
+
+#[test]
+fn a_quorum_of_more_than_there_can_be_is_none() {
+    let mut pending = Pending::new();
+    pending.add(1, std::future::ready(Ok::<_, CallError>(1)));
+    let failed = Seeded::new(1).run(pending.quorum(usize::MAX)).unwrap_err();
+    assert!(failed.answers.is_empty());
 }
 
 #[test]

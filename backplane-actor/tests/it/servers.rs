@@ -1,16 +1,19 @@
 //! Actors with handlers, against OTP's `gen_server`: the numbers are those of the statements in the semantics.
 
 use std::{
+    convert::Infallible,
     future::pending,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use backplane::{Device, Disconnect, Exit, FaultKind, Runtime};
 use backplane_actor::{
-    Actor, CallError, Context, DeadLetter, Down, Handle, Mailbox, Options, QueueOnRestart, Reply,
+    Actor, Address, CallError, Context, DeadLetter, Down, Envelope, Handle, Mailbox, Options, QueueOnRestart,
+    Reply, testing::Seeded,
 };
 use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 
@@ -281,6 +284,71 @@ fn a_call_waits_five_seconds_and_the_server_goes_on_46() {
         assert_eq!(server.call(Hangs).await, Err(CallError::TimedOut));
         assert_eq!(runtime.since(begin), 5 * SECOND);
         assert!(server.is_open());
+    });
+}
+
+/// Asks another when it has been busy for a while.
+struct Busy(Address<Envelope<Server>>, Seeded);
+
+impl Actor for Busy {
+    type Messages = (Hangs,);
+    type Error = Infallible;
+}
+
+impl Handle<Hangs> for Busy {
+    type Reply = Duration;
+
+    async fn handle(&mut self, _: Hangs, _: &mut Context<Self>) -> Result<Duration, Infallible> {
+        let begin = self.1.now();
+        self.1.sleep_until(begin + 4 * SECOND).await;
+        assert_eq!(self.0.call(Hangs).await, Err(CallError::TimedOut));
+        Ok(self.1.since(begin))
+    }
+}
+
+#[test]
+fn the_time_that_a_call_has_left_is_inherited_and_does_not_begin_anew() {
+    story(|system, runtime| async move {
+        let begin = runtime.now();
+        let hangs = system.start(Server::default());
+        let busy = system.start(Busy(hangs, runtime.clone()));
+        // Both have given up at the same moment, and whose word comes first is chance.
+        let first = busy.call(Hangs).await;
+        assert!(first == Err(CallError::TimedOut) || first == Ok(5 * SECOND), "{first:?}");
+        assert_eq!(runtime.since(begin), 5 * SECOND);
+        // It had inherited one second; of twenty it takes its own five.
+        assert_eq!(busy.call(Hangs).within(20 * SECOND).await, Ok(9 * SECOND));
+        assert_eq!(runtime.since(begin), 14 * SECOND);
+    });
+}
+
+/// Always has something to say to itself.
+struct Restless(u64);
+struct Again;
+
+impl Actor for Restless {
+    type Messages = (Again,);
+    type Error = Infallible;
+}
+
+impl Handle<Again> for Restless {
+    type Reply = ();
+
+    async fn handle(&mut self, Again: Again, cx: &mut Context<Self>) -> Result<(), Infallible> {
+        self.0 += 1;
+        cx.next(Again);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_actor_that_always_goes_on_with_itself_lets_others_run_and_can_be_killed() {
+    story(|system, _| async move {
+        let restless = system.start(Restless(0));
+        restless.cast(Again).await.unwrap();
+        let killer = restless.clone();
+        system.spawn(move |_: Mailbox<()>| async move { killer.kill() });
+        assert!(restless.ended().await.unwrap().is_fault());
     });
 }
 
