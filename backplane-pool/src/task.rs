@@ -222,6 +222,8 @@ impl Since {
 
 thread_local! {
     static SINCE: Cell<Since> = const { Cell::new(Since { ended: 0, lost: false }) };
+    /// What is dropped here is no task.
+    static UNTOLD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What has happened since this was last asked. Whoever ran or dropped a task on this thread asks.
@@ -233,8 +235,9 @@ pub(crate) fn since() -> Since {
 /// Drops what may hold the future of a task that was never registered: nobody has to be told of that one's end. A panic in its
 /// destructor is nobody's.
 pub(crate) fn drop_untold<T>(untold: T) {
-    let before = since();
+    let (before, outer) = (since(), UNTOLD.replace(true));
     drop(backplane::catch(|| drop(untold)));
+    UNTOLD.set(outer);
     SINCE.set(before);
 }
 
@@ -262,6 +265,11 @@ pin_project! {
                 quietly(|| future.set(None));
             }
             SINCE.set(Since { ended: this.key.map_or(1, Key::to_word), ..SINCE.get() });
+            // Before its awaiter hears of it: who then asks how many are left is not told of this one.
+            if !UNTOLD.get() {
+                let key = *this.key;
+                with_worker(|local| local.gone(key));
+            }
         }
     }
 }

@@ -321,20 +321,23 @@ impl Local {
 
     #[inline]
     fn heard(&self, since: Since) {
-        if since.has_ended() {
-            if let Some(key) = since.key()
-                && let Some(shard) = self.domain.shards.get(key.shard())
-            {
-                shard.remove(key);
-            }
-            self.remote.counters.ended.add_after(1);
-            if self.domain.house.phase() > Phase::Open {
-                self.one_less();
-            }
+        if since.has_ended() && self.domain.house.phase() > Phase::Open {
+            self.one_less();
         }
         if since.lost {
             self.lose();
         }
+    }
+
+    /// The future of a task is gone, which was written down there.
+    #[inline]
+    pub(crate) fn gone(&self, key: Option<Key>) {
+        if let Some(key) = key
+            && let Some(shard) = self.domain.shards.get(key.shard())
+        {
+            shard.remove(key);
+        }
+        self.remote.counters.ended.add_after(1);
     }
 
     /// Somebody waits for the last task.

@@ -257,10 +257,7 @@ fn panics_that_nobody_can_hear_are_counted_and_take_no_worker_along() {
     drop(pool.block_on(task.cancel()));
     assert_eq!(pool.block_on(pool.spawn(async { 3 })).unwrap(), 3);
     assert_eq!(pool.counters()[0].lost_panics, 2);
-    // A task is counted out just after whoever awaits it hears.
-    while pool.tasks() > 0 {
-        thread::yield_now();
-    }
+    assert_eq!(pool.tasks(), 0);
 }
 
 #[test]
@@ -283,12 +280,7 @@ fn a_local_future_is_made_run_and_dropped_on_one_thread() {
         assert_eq!(count, 10);
         assert_eq!(dropped.recv().unwrap().0, here);
     }
-    pool.block_on(async {
-        // The future is gone before its task says so, and the list of tasks hears of it last.
-        while pool.tasks() > 0 {
-            yield_now().await;
-        }
-    });
+    assert_eq!(pool.tasks(), 0);
 }
 
 #[test]
@@ -397,4 +389,15 @@ fn a_device_that_has_settled_has_its_neighbours_near() {
         }
     }
     assert_eq!(pool.settle(&device.line()), None, "this thread is on no node");
+}
+
+#[test]
+fn who_has_awaited_the_last_task_finds_none_left() {
+    let pool = pool(2);
+    for _ in 0..20_000 {
+        pool.block_on(pool.spawn(async {})).unwrap();
+        assert_eq!(pool.tasks(), 0);
+        pool.block_on(pool.spawn(yield_now())).unwrap();
+        assert_eq!((pool.tasks(), pool.task_names()), (0, vec![]));
+    }
 }
