@@ -585,7 +585,8 @@ impl<A: Actor> Address<Envelope<A>> {
     }
 }
 
-/// How busy an actor is.
+/// How busy an actor is. In a mailbox with much room, what is received is seen a few messages later, thirty-two at most:
+/// the actor does not tell of each.
 ///
 /// ```
 /// # #[cfg(feature = "smol")] {
