@@ -11,8 +11,8 @@ use crate::call::CallError;
 
 /// A set of calls, or of any futures that answer like one: the first, so many, a quorum, all. OTP's `reqids`.
 ///
-/// Calls are sent when the set is first polled; where one of them fails at once, those behind it at the next poll. Dropping the set, or [`clear`](Pending::clear), cancels those that have
-/// not been handled. `K` says which is which.
+/// Calls are sent when the set is first polled; where one of them fails at once, those behind it at the next poll. Dropping
+/// the set, or [`clear`](Pending::clear), cancels those that have not been handled. `K` says which is which.
 ///
 /// ```
 /// # #[cfg(feature = "smol")] {
