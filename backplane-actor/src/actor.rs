@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn, ready},
     pin::pin,
-    task::Poll,
+    task::{Context as TaskContext, Poll},
     time::{Duration, Instant},
 };
 
@@ -247,8 +247,16 @@ pub trait Handle<X>: Actor {
 /// ```
 pub struct Context<A: Actor> {
     mailbox: Mailbox<Envelope<A>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few actors have, or only at their end.
+#[derive(Default)]
+struct Rare {
     stop: Option<Exit>,
     idle_after: Option<Duration>,
+    /// Until when the actor may be idle this time.
+    overdue: Option<Overdue>,
     /// Answers of the message that stopped it: they wait for `terminate`.
     late: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -257,7 +265,7 @@ impl<A: Actor> fmt::Debug for Context<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("mailbox", &self.mailbox)
-            .field("stop", &self.stop)
+            .field("stop", &self.asked_to_stop())
             .finish_non_exhaustive()
     }
 }
@@ -307,7 +315,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn stop(&mut self, exit: Exit) {
-        self.stop.get_or_insert(exit);
+        self.rare().stop.get_or_insert(exit);
     }
 
     /// Handles this next, before anything that waits: OTP's `continue`.
@@ -381,7 +389,10 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn idle_after(&mut self, time: impl Into<Option<Duration>>) {
-        self.idle_after = time.into();
+        let time = time.into();
+        if time.is_some() || self.rare.is_some() {
+            self.rare().idle_after = time;
+        }
     }
 
     /// Watches an actor, or anything else on the mesh: its end comes as a [`Down`] with this tag, through the system lane,
@@ -999,81 +1010,96 @@ impl<A: Actor> Context<A> {
     }
 
     pub(crate) fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {
-        if self.stop.is_some() {
-            self.late.push(Box::new(move || reply.send(value)));
-        } else {
-            reply.send(value);
+        match &mut self.rare {
+            Some(rare) if rare.stop.is_some() => rare.late.push(Box::new(move || reply.send(value))),
+            _ => reply.send(value),
+        }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn asked_to_stop(&self) -> Option<&Exit> {
+        self.rare.as_ref()?.stop.as_ref()
+    }
+
+    /// The time to be idle begins.
+    fn rest(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.overdue = rare.idle_after.map(|after| self.mailbox.overdue(after));
+        }
+    }
+
+    /// The next message; `Some(None)` if it is time to end, and `None` if nothing has come for too long.
+    fn poll_next(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Option<Envelope<A>>>> {
+        match self.mailbox.poll_receive(task) {
+            Poll::Ready(next) => Poll::Ready(Some(next)),
+            Poll::Pending => match self.rare.as_mut().and_then(|rare| rare.overdue.as_mut()) {
+                Some(overdue) => overdue.poll(task).map(|()| None),
+                None => Poll::Pending,
+            },
         }
     }
 }
 
 /// An actor's whole life.
-pub(crate) async fn serve<A: Actor>(
+///
+/// Not an `async fn`, and neither is what is below: that would hold what it is given twice.
+pub(crate) fn serve<A: Actor>(
     mut actor: A,
     mailbox: Mailbox<Envelope<A>>,
     started: impl FnOnce() + Send,
-) -> Exit {
-    let mut cx = Context { mailbox, stop: None, idle_after: None, late: Vec::new() };
-    let mut exit = {
-        let mut work = pin!(work(&mut actor, &mut cx, started));
-        poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
-            Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Exit::Fault(Fault::panic(&panic))),
-        })
-        .await
-    };
-    // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
-    cx.mailbox.shared().ending(&exit);
-    frame::with(|frame| frame.ending = true);
-    let failed = {
-        let mut last_words = pin!(actor.terminate(&exit, &mut cx));
-        poll_fn(|cx| match catch(|| last_words.as_mut().poll(cx)) {
-            Ok(poll) => poll.map(|()| None),
-            Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
-        })
-        .await
-    };
-    if let Some(failed) = failed {
-        exit = failed;
-    }
-    for answer in cx.late.drain(..) {
-        answer();
-    }
-    exit
-}
-
-async fn work<A: Actor>(actor: &mut A, cx: &mut Context<A>, started: impl FnOnce() + Send) -> Exit {
-    match try_work(actor, cx, started).await {
-        Ok(exit) => exit,
-        Err(error) => Exit::Fault(Fault::error(error)),
+) -> impl Future<Output = Exit> + Send {
+    let mut cx = Context { mailbox, rare: None };
+    async move {
+        let exit = {
+            let mut work = pin!(work(&mut actor, &mut cx, started));
+            poll_fn(|task| match catch(|| work.as_mut().poll(task)) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(Ok(exit))) => Poll::Ready(exit),
+                Ok(Poll::Ready(Err(error))) => Poll::Ready(Exit::Fault(Fault::error(error))),
+                Err(panic) => Poll::Ready(Exit::Fault(Fault::panic(&panic))),
+            })
+            .await
+        };
+        // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
+        cx.mailbox.shared().ending(&exit);
+        frame::with(|frame| frame.ending = true);
+        let failed = {
+            let mut last_words = pin!(actor.terminate(&exit, &mut cx));
+            poll_fn(|task| match catch(|| last_words.as_mut().poll(task)) {
+                Ok(poll) => poll.map(|()| None),
+                Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
+            })
+            .await
+        };
+        for answer in cx.rare.take().into_iter().flat_map(|rare| rare.late) {
+            answer();
+        }
+        failed.unwrap_or(exit)
     }
 }
 
-async fn try_work<A: Actor>(
+fn work<A: Actor>(
     actor: &mut A,
     cx: &mut Context<A>,
     started: impl FnOnce() + Send,
-) -> Result<Exit, A::Error> {
-    actor.init(cx).await?;
-    started();
-    loop {
-        if let Some(exit) = &cx.stop {
-            return Ok(exit.clone());
-        }
-        let mut overdue: Option<Overdue> = cx.idle_after.map(|after| cx.mailbox.overdue(after));
-        let next = poll_fn(|task| match cx.mailbox.poll_receive(task) {
-            Poll::Ready(next) => Poll::Ready(Some(next)),
-            Poll::Pending => match &mut overdue {
-                Some(overdue) => overdue.poll(task).map(|()| None),
-                None => Poll::Pending,
-            },
-        })
-        .await;
-        match next {
-            Some(Some(Envelope(Inside::Message(any)))) => A::Messages::dispatch(actor, any, cx).await?,
-            Some(Some(Envelope(Inside::Look(look)))) => look(actor),
-            Some(None) => return Ok(cx.mailbox.shared().asked_to_stop().unwrap_or(Exit::Normal)),
-            None => actor.idle(cx).await?,
+) -> impl Future<Output = Result<Exit, A::Error>> + Send {
+    async move {
+        actor.init(cx).await?;
+        started();
+        loop {
+            if let Some(exit) = cx.asked_to_stop() {
+                return Ok(exit.clone());
+            }
+            cx.rest();
+            match poll_fn(|task| cx.poll_next(task)).await {
+                Some(Some(Envelope(Inside::Message(any)))) => A::Messages::dispatch(actor, any, cx).await?,
+                Some(Some(Envelope(Inside::Look(look)))) => look(actor),
+                Some(None) => return Ok(cx.mailbox.shared().asked_to_stop().unwrap_or(Exit::Normal)),
+                None => actor.idle(cx).await?,
+            }
         }
     }
 }

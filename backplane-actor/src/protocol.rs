@@ -349,23 +349,6 @@ where
     }
 }
 
-async fn deliver<A, X>(
-    actor: &mut A,
-    letter: Letter<X, A::Reply>,
-    cx: &mut Context<A>,
-) -> Result<(), A::Error>
-where
-    A: Handle<X>,
-    X: Send + 'static,
-{
-    let Letter { message, reply } = letter;
-    let answer = actor.handle(message, cx).await?;
-    if let Some(reply) = reply {
-        cx.answer(reply, answer);
-    }
-    Ok(())
-}
-
 impl<A: Actor> Protocol<A> for () {
     type Any = std::convert::Infallible;
 
@@ -389,9 +372,23 @@ macro_rules! protocol {
         {
             type Any = $Any<$($X, <Act as Handle<$X>>::Reply),+>;
 
-            async fn dispatch(actor: &mut Act, any: Self::Any, cx: &mut Context<Act>) -> Result<(), Act::Error> {
-                match any {
-                    $($Any::$X(letter) => deliver::<Act, $X>(actor, letter, cx).await),+
+            // Not an `async fn`, which would hold what it is given twice.
+            #[allow(clippy::manual_async_fn, reason = "see above")]
+            fn dispatch(
+                actor: &mut Act,
+                any: Self::Any,
+                cx: &mut Context<Act>,
+            ) -> impl Future<Output = Result<(), Act::Error>> + Send {
+                async move {
+                    match any {
+                        $($Any::$X(Letter { message, reply }) => {
+                            let answer = <Act as Handle<$X>>::handle(actor, message, cx).await?;
+                            if let Some(reply) = reply {
+                                cx.answer(reply, answer);
+                            }
+                        })+
+                    }
+                    Ok(())
                 }
             }
         }
