@@ -1081,6 +1081,7 @@ pub(crate) fn serve<A: Actor>(
     }
 }
 
+#[allow(clippy::manual_async_fn, reason = "see above")]
 fn work<A: Actor>(
     actor: &mut A,
     cx: &mut Context<A>,

@@ -600,8 +600,9 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 let callee = self.address.shared().node();
                 // First the edge, then the search: of two who close a cycle together one sees it.
                 let mut waits = lock(caller.waits());
-                let number = waits.last().map_or(0, |(last, _)| last + 1);
-                waits.push((number, Arc::clone(&callee)));
+                let calls = waits.get_or_insert_default();
+                let number = calls.last().map_or(0, |(last, _)| last + 1);
+                calls.push((number, Arc::clone(&callee)));
                 drop(waits);
                 self.edge = Some((Arc::clone(&caller), number));
                 if let Some(way) = frame::cycle(&caller, &callee) {
@@ -744,8 +745,10 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     fn leave(&mut self) {
         if let Some((caller, number)) = self.edge.take() {
             let mut waits = lock(caller.waits());
-            let index = waits.iter().position(|(other, _)| *other == number);
-            let gone = index.map(|index| waits.remove(index));
+            let gone = waits.as_mut().and_then(|calls| {
+                let index = calls.iter().position(|(other, _)| *other == number)?;
+                Some(calls.remove(index))
+            });
             drop(waits);
             drop(gone);
         }

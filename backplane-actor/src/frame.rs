@@ -1,19 +1,39 @@
 //! Who runs on this thread at this moment: whose calls these are, and how much time they have.
 
-use std::{cell::RefCell, mem, ptr, time::Instant};
+use std::{
+    cell::RefCell,
+    mem, ptr,
+    time::{Duration, Instant},
+};
 
-use backplane::Exit;
+use backplane::{DeviceId, Exit, Message};
 
 use crate::{
+    clock::Clock,
     name::ActorName,
     sync::{Arc, Mutex, lock},
 };
 
-/// An actor, for whoever asks whom it waits for.
+/// Whom an actor has called and not heard from; a number tells one call from another.
+pub(crate) type Waits = Option<Box<Vec<(u64, Arc<dyn Node>)>>>;
+
+/// An actor, whatever its messages: for whoever runs it, and for whoever asks whom it waits for.
 pub(crate) trait Node: Send + Sync {
-    fn name(&self) -> ActorName;
-    /// Whom it has called and not heard from; a number tells one call from another.
-    fn waits(&self) -> &Mutex<Vec<(u64, Arc<dyn Node>)>>;
+    fn name(&self) -> &ActorName;
+    fn waits(&self) -> &Mutex<Waits>;
+    /// What a message of the mesh means to it; an exit, if this is the end.
+    fn hear(&self, me: DeviceId, message: Message) -> Option<Exit>;
+    fn asked_to_stop(&self) -> Option<Exit>;
+    /// It is known how this incarnation ends; what it held is not yet dropped.
+    fn ending(&self, exit: &Exit);
+    /// All that this incarnation held has been dropped.
+    fn ended(&self, exit: &Exit);
+    /// What measures its polls, if something does.
+    fn watch(&self) -> Option<Arc<Clock>>;
+    fn was_busy(&self, time: Duration);
+    /// How many messages it has handled.
+    #[cfg(feature = "metrics")]
+    fn handled(&self) -> u64;
 }
 
 /// A call, for whoever does not know what it returns.
@@ -26,7 +46,8 @@ pub(crate) trait CallState: Send + Sync {
     fn settle(&self, exit: Option<&Exit>);
 }
 
-/// What an actor takes along from poll to poll.
+/// What an actor takes along from poll to poll. In a box: it is put into the thread and taken out again at each, and an actor's
+/// task is the smaller.
 pub(crate) struct Frame {
     pub(crate) node: Arc<dyn Node>,
     /// The call that is being handled.
@@ -38,18 +59,29 @@ pub(crate) struct Frame {
     pub(crate) ending: bool,
 }
 
+impl Frame {
+    /// Callers whose replies were dropped are told: how it ended, or that there is no answer.
+    pub(crate) fn settle(&mut self, exit: Option<&Exit>) {
+        if exit.is_some() || !self.ending {
+            for call in self.dropped.take().into_iter().flat_map(|dropped| *dropped) {
+                call.settle(exit);
+            }
+        }
+    }
+}
+
 #[cfg(not(backplane_loom))]
 thread_local! {
-    static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
+    static FRAME: RefCell<Option<Box<Frame>>> = const { RefCell::new(None) };
 }
 
 // Loom's threads share one of the system's.
 #[cfg(backplane_loom)]
 loom::thread_local! {
-    static FRAME: RefCell<Option<Frame>> = RefCell::new(None);
+    static FRAME: RefCell<Option<Box<Frame>>> = RefCell::new(None);
 }
 
-fn swap(frame: &mut Option<Frame>) {
+fn swap(frame: &mut Option<Box<Frame>>) {
     // A thread that is ending has no frames; then nothing is inherited.
     let _ = FRAME.try_with(|place| {
         if let Ok(mut place) = place.try_borrow_mut() {
@@ -59,7 +91,7 @@ fn swap(frame: &mut Option<Frame>) {
 }
 
 /// Runs `f` in a frame. `f` must not unwind.
-pub(crate) fn within<T>(frame: &mut Option<Frame>, f: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(frame: &mut Option<Box<Frame>>, f: impl FnOnce() -> T) -> T {
     swap(frame);
     let value = f();
     swap(frame);
@@ -68,7 +100,7 @@ pub(crate) fn within<T>(frame: &mut Option<Frame>, f: impl FnOnce() -> T) -> T {
 
 /// What is asked of the frame of this thread, if there is one.
 pub(crate) fn with<T>(f: impl FnOnce(&mut Frame) -> T) -> Option<T> {
-    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_mut().map(f)).ok().flatten()
+    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_deref_mut().map(f)).ok().flatten()
 }
 
 pub(crate) fn same(a: &Arc<dyn Node>, b: &Arc<dyn Node>) -> bool {
@@ -82,18 +114,18 @@ pub(crate) fn cycle(caller: &Arc<dyn Node>, callee: &Arc<dyn Node>) -> Option<Ve
     while next < seen.len() {
         let node = Arc::clone(&seen[next].0);
         if same(&node, caller) {
-            let mut way = vec![caller.name()];
+            let mut way = vec![caller.name().clone()];
             let mut at = seen[next].1;
             while let Some((node, before)) = seen.get(at) {
-                way.push(node.name());
+                way.push(node.name().clone());
                 at = *before;
             }
             // From the caller to the callee, on to whoever waits for the caller, and there again.
-            way.push(caller.name());
+            way.push(caller.name().clone());
             way.reverse();
             return Some(way);
         }
-        for (_, waits_for) in lock(node.waits()).iter() {
+        for (_, waits_for) in lock(node.waits()).iter().flat_map(|waits| waits.iter()) {
             if !seen.iter().any(|(known, _)| same(known, waits_for)) {
                 seen.push((Arc::clone(waits_for), next));
             }

@@ -16,12 +16,12 @@ use std::{
     time::Duration,
 };
 
-use backplane::{Exit, Line, catch};
+use backplane::{DeviceId, Exit, Fault, Line, Message, catch};
 
 use crate::{
     address::{Address, WeakAddress},
     clock::Clock,
-    frame::{self, CallState, Node},
+    frame::{self, CallState, Node, Waits},
     lane::{FIRST, Hand, Lane},
     name::ActorName,
     observe,
@@ -71,7 +71,7 @@ const PAUSED: u64 = 32;
 #[repr(C)]
 pub(crate) struct Shared<M> {
     first: First,
-    waits: Mutex<Vec<(u64, Arc<dyn Node>)>>,
+    waits: Mutex<Waits>,
     pub(crate) name: ActorName,
     capacity: usize,
     pub(crate) world: Arc<World>,
@@ -677,10 +677,6 @@ impl<M> Shared<M> {
         self.options.as_ref().is_some_and(|options| options.timed)
     }
 
-    pub(crate) fn was_busy(&self, time: Duration) {
-        self.state().rare().busy += time;
-    }
-
     /// How long its polls have taken, in all incarnations; `None` unless that is measured.
     pub(crate) fn busy_time(&self) -> Option<Duration> {
         self.is_timed().then(|| self.state().rare.as_ref().map_or(Duration::ZERO, |rare| rare.busy))
@@ -749,7 +745,7 @@ impl<M: Send + 'static> Shared<M> {
                 line: None,
                 rare: None,
             }),
-            waits: Mutex::new(Vec::new()),
+            waits: Mutex::new(None),
             name,
             capacity: options.capacity.unwrap_or(usize::MAX),
             world,
@@ -763,12 +759,78 @@ impl<M: Send + 'static> Shared<M> {
 }
 
 impl<M: Send + 'static> Node for Shared<M> {
-    fn name(&self) -> ActorName {
-        self.name.clone()
+    fn name(&self) -> &ActorName {
+        &self.name
     }
 
-    fn waits(&self) -> &Mutex<Vec<(u64, Arc<dyn Node>)>> {
+    fn waits(&self) -> &Mutex<Waits> {
         &self.waits
+    }
+
+    fn hear(&self, me: DeviceId, message: Message) -> Option<Exit> {
+        match message {
+            Message::Shutdown(from) if from == me => self.is_killed().then(|| Exit::Fault(Fault::killed())),
+            Message::Shutdown(_) => {
+                self.stop(Exit::Shutdown);
+                None
+            }
+            Message::Disconnect(news) => {
+                let mut heard = self.watches(|watches| watches.hear(news.device));
+                for (number, make) in heard.monitors {
+                    let news = news.clone();
+                    match catch(|| make(news)) {
+                        Ok(message) => {
+                            if let Err(message) = self.push_system(message, Some(number)) {
+                                self.bury(Item { message, call: None }, DeadLetter::Stopped);
+                            }
+                        }
+                        Err(panic) => return Some(Exit::Fault(Fault::panic(&panic))),
+                    }
+                }
+                if !heard.linked {
+                    return None;
+                }
+                match &mut heard.trap {
+                    None => Fault::cascade(&news).map(Exit::Fault),
+                    Some(trap) => {
+                        let made = catch(|| trap(news));
+                        if let Some(trap) = heard.trap.take() {
+                            self.watches(|watches| watches.trap_again(trap));
+                        }
+                        match made {
+                            Ok(message) => drop(self.push_system(message, None)),
+                            Err(panic) => return Some(Exit::Fault(Fault::panic(&panic))),
+                        }
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn asked_to_stop(&self) -> Option<Exit> {
+        Shared::asked_to_stop(self)
+    }
+
+    fn ending(&self, exit: &Exit) {
+        Shared::ending(self, exit);
+    }
+
+    fn ended(&self, exit: &Exit) {
+        Shared::ended(self, exit);
+    }
+
+    fn watch(&self) -> Option<Arc<Clock>> {
+        self.is_timed().then(|| Arc::clone(&self.world.clock))
+    }
+
+    fn was_busy(&self, time: Duration) {
+        self.state().rare().busy += time;
+    }
+
+    #[cfg(feature = "metrics")]
+    fn handled(&self) -> u64 {
+        self.counts().3
     }
 }
 

@@ -4,7 +4,12 @@
 
 use backplane::Exit;
 
-use crate::{mailbox::Shared, name::ActorName, options::DeadLetter};
+use crate::{
+    clock::Clock,
+    frame::{self, Frame, Node},
+    name::ActorName,
+    options::DeadLetter,
+};
 
 /// In each incarnation; of no size without the features.
 pub(crate) struct Observer {
@@ -23,35 +28,38 @@ struct Meters {
 }
 
 impl Observer {
-    pub(crate) fn new<M>(shared: &Shared<M>) -> Observer {
+    pub(crate) fn new(node: &dyn Node) -> Observer {
         #[cfg(feature = "metrics")]
         let meters = {
-            let labels = labels(&shared.name);
+            let labels = labels(node.name());
             metrics::counter!("backplane_actor_started_total", labels.clone()).increment(1);
             Meters {
                 handled: metrics::counter!("backplane_actor_handled_total", labels.clone()),
                 busy: metrics::histogram!("backplane_actor_busy_seconds", labels),
-                seen: shared.counts().3,
+                seen: node.handled(),
             }
         };
-        let _ = shared;
+        let _ = node;
         Observer {
             #[cfg(feature = "tracing")]
-            span: span(&shared.name),
+            span: span(node.name()),
             #[cfg(feature = "metrics")]
             meters,
         }
     }
 
-    /// Runs one poll, which must not unwind.
+    /// Runs one poll in its frame, which must not unwind.
     #[inline]
-    pub(crate) fn poll<M, T>(&mut self, shared: &Shared<M>, poll: impl FnOnce() -> T) -> T {
+    pub(crate) fn poll<T>(&mut self, frame: &mut Option<Box<Frame>>, poll: impl FnOnce() -> T) -> T {
         #[cfg(feature = "tracing")]
         let _inside = self.span.enter();
-        let value = if shared.is_timed() { self.timed(shared, poll) } else { poll() };
+        let value = match frame.as_ref().and_then(|frame| frame.node.watch()) {
+            None => frame::within(frame, poll),
+            Some(clock) => self.timed(&clock, frame, poll),
+        };
         #[cfg(feature = "metrics")]
-        {
-            let handled = shared.counts().3;
+        if let Some(frame) = frame {
+            let handled = frame.node.handled();
             self.meters.handled.increment(handled.saturating_sub(self.meters.seen));
             self.meters.seen = handled;
         }
@@ -59,12 +67,13 @@ impl Observer {
     }
 
     #[cold]
-    fn timed<M, T>(&self, shared: &Shared<M>, poll: impl FnOnce() -> T) -> T {
-        let clock = &shared.world.clock;
+    fn timed<T>(&self, clock: &Clock, frame: &mut Option<Box<Frame>>, poll: impl FnOnce() -> T) -> T {
         let began = clock.now();
-        let value = poll();
+        let value = frame::within(frame, poll);
         let busy = clock.now().saturating_duration_since(began);
-        shared.was_busy(busy);
+        if let Some(frame) = frame {
+            frame.node.was_busy(busy);
+        }
         #[cfg(feature = "metrics")]
         self.meters.busy.record(busy.as_secs_f64());
         value

@@ -6,18 +6,17 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use backplane::{Device, Exit, Fault, Message, catch};
+use backplane::{Device, Exit, Fault, catch};
 use pin_project_lite::pin_project;
 
 use crate::{
-    frame::{self, Frame},
-    mailbox::{Item, Shared},
+    frame::{self, Frame, Node},
     observe::{self, Observer},
-    options::DeadLetter,
     sync::Arc,
     system::Outcome,
 };
@@ -48,94 +47,48 @@ pin_project! {
     /// # }
     /// ```
     #[must_use = "futures do nothing unless polled"]
-    pub struct Run<M, F> where M: Send, M: 'static {
-        shared: Arc<Shared<M>>,
+    pub struct Run<M, F> {
         // Until it has ended.
         device: Option<Device>,
-        frame: Option<Frame>,
+        // Between polls.
+        frame: Option<Box<Frame>>,
         observer: Observer,
         #[pin]
         future: Option<F>,
+        messages: PhantomData<fn() -> M>,
     }
 
-    impl<M, F> PinnedDrop for Run<M, F> where M: Send, M: 'static {
+    impl<M, F> PinnedDrop for Run<M, F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let Some(device) = this.device.take() else { return };
+            let (Some(device), Some(frame)) = (this.device.take(), this.frame) else { return };
             let exit = Exit::Fault(Fault::killed());
-            this.shared.ending(&exit);
+            frame.node.ending(&exit);
             drop(catch(|| this.future.set(None)));
-            this.shared.ended(&exit);
-            observe::ended(&this.shared.name, &exit);
-            settle(this.frame, Some(&exit));
+            frame.node.ended(&exit);
+            observe::ended(frame.node.name(), &exit);
+            frame.settle(Some(&exit));
             // The device itself says whether it was condemned.
             drop(device);
         }
     }
 }
 
-fn settle(frame: &mut Option<Frame>, exit: Option<&Exit>) {
-    if let Some(frame) = frame
-        && (exit.is_some() || !frame.ending)
-    {
-        for call in frame.dropped.take().into_iter().flat_map(|dropped| *dropped) {
-            call.settle(exit);
+impl<M, F: Future<Output: Outcome>> Run<M, F> {
+    pub(crate) fn new(node: Arc<dyn Node>, device: Device, future: F) -> Run<M, F> {
+        let observer = Observer::new(&*node);
+        let frame = Box::new(Frame { node, call: None, dropped: None, ending: false });
+        Run {
+            device: Some(device),
+            frame: Some(frame),
+            observer,
+            future: Some(future),
+            messages: PhantomData,
         }
     }
 }
 
-impl<M: Send + 'static, F: Future<Output: Outcome>> Run<M, F> {
-    pub(crate) fn new(shared: Arc<Shared<M>>, device: Device, future: F) -> Run<M, F> {
-        let node = shared.node();
-        let frame = Frame { node, call: None, dropped: None, ending: false };
-        let observer = Observer::new(&*shared);
-        Run { shared, device: Some(device), frame: Some(frame), observer, future: Some(future) }
-    }
-}
-
-/// What a message of the mesh means; an exit, if this is the end.
-fn hear<M: Send + 'static>(shared: &Shared<M>, me: backplane::DeviceId, message: Message) -> Option<Exit> {
-    match message {
-        Message::Shutdown(from) if from == me => shared.is_killed().then(|| Exit::Fault(Fault::killed())),
-        Message::Shutdown(_) => {
-            shared.stop(Exit::Shutdown);
-            None
-        }
-        Message::Disconnect(news) => {
-            let mut heard = shared.watches(|watches| watches.hear(news.device));
-            for (number, make) in heard.monitors {
-                let news = news.clone();
-                match catch(|| make(news)) {
-                    Ok(message) => {
-                        if let Err(message) = shared.push_system(message, Some(number)) {
-                            shared.bury(Item { message, call: None }, DeadLetter::Stopped);
-                        }
-                    }
-                    Err(panic) => return Some(Exit::Fault(Fault::panic(&panic))),
-                }
-            }
-            if !heard.linked {
-                return None;
-            }
-            match &mut heard.trap {
-                None => Fault::cascade(&news).map(Exit::Fault),
-                Some(trap) => {
-                    let made = catch(|| trap(news));
-                    if let Some(trap) = heard.trap.take() {
-                        shared.watches(|watches| watches.trap_again(trap));
-                    }
-                    match made {
-                        Ok(message) => drop(shared.push_system(message, None)),
-                        Err(panic) => return Some(Exit::Fault(Fault::panic(&panic))),
-                    }
-                    None
-                }
-            }
-        }
-    }
-}
-
-impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
+impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
     type Output = Exit;
 
     /// # Panics
@@ -143,7 +96,9 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
     /// If it has returned before.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exit> {
         let mut this = self.project();
-        let Some(device) = this.device.as_mut() else { panic!("polled after it had ended") };
+        let (Some(device), Some(frame)) = (this.device.as_mut(), this.frame.as_ref()) else {
+            panic!("polled after it had ended")
+        };
         let mut end = None;
         let id = device.id();
         let mut budget = TURN;
@@ -151,7 +106,7 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
             && budget > 0
             && let Poll::Ready(message) = device.poll_receive(cx)
         {
-            end = hear(this.shared, id, message);
+            end = frame.node.hear(id, message);
             budget -= 1;
         }
         if budget == 0 {
@@ -163,32 +118,42 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
                 let Some(future) = this.future.as_mut().as_pin_mut() else {
                     panic!("polled after it had ended")
                 };
-                let frame = &mut *this.frame;
-                let poll = || frame::within(frame, || catch(|| future.poll(cx)));
-                match this.observer.poll(&**this.shared, poll) {
+                match this.observer.poll(this.frame, || catch(|| future.poll(cx))) {
                     Ok(Poll::Pending) => {
-                        settle(this.frame, None);
+                        if let Some(frame) = this.frame {
+                            frame.settle(None);
+                        }
                         return Poll::Pending;
                     }
                     Ok(Poll::Ready(outcome)) => match outcome.exit() {
                         // Asked to stop, it ends as asked, unless it fails.
-                        Exit::Normal => this.shared.asked_to_stop().unwrap_or(Exit::Normal),
+                        Exit::Normal => {
+                            let asked = this.frame.as_ref().and_then(|frame| frame.node.asked_to_stop());
+                            asked.unwrap_or(Exit::Normal)
+                        }
                         exit => exit,
                     },
                     Err(panic) => Exit::Fault(Fault::panic(&panic)),
                 }
             }
         };
-        this.shared.ending(&exit);
+        let ending = |frame: &Option<Box<Frame>>, exit: &Exit| {
+            if let Some(frame) = frame {
+                frame.node.ending(exit);
+            }
+        };
+        ending(this.frame, &exit);
         let dropped = frame::within(this.frame, || catch(|| this.future.set(None)));
         let exit = match dropped {
             Err(panic) if !exit.is_fault() => Exit::Fault(Fault::panic(&panic)),
             _ => exit,
         };
-        this.shared.ending(&exit);
-        this.shared.ended(&exit);
-        observe::ended(&this.shared.name, &exit);
-        settle(this.frame, Some(&exit));
+        ending(this.frame, &exit);
+        if let Some(frame) = this.frame {
+            frame.node.ended(&exit);
+            observe::ended(frame.node.name(), &exit);
+            frame.settle(Some(&exit));
+        }
         if let Some(device) = this.device.take() {
             device.disconnect(exit.clone());
         }
@@ -196,10 +161,10 @@ impl<M: Send + 'static, F: Future<Output: Outcome>> Future for Run<M, F> {
     }
 }
 
-impl<M: Send + 'static, F> fmt::Debug for Run<M, F> {
+impl<M, F> fmt::Debug for Run<M, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
-            .field("actor", &format_args!("{}", self.shared.name))
+            .field("actor", &self.frame.as_ref().map(|frame| frame.node.name()))
             .field("ended", &self.device.is_none())
             .finish_non_exhaustive()
     }

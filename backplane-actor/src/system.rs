@@ -552,7 +552,7 @@ impl<M: Send + 'static> Home<M> {
         }
         self.shared.begin(device.line());
         let future = process(Mailbox::new(Arc::clone(&self.shared)));
-        Run::new(Arc::clone(&self.shared), device, future)
+        Run::new(self.shared.node(), device, future)
     }
 }
 

@@ -165,9 +165,11 @@ fn main() {
     }
     if only.is_none_or(|only| "bytes".starts_with(only.as_str())) {
         println!("bytes of an idle actor");
-        let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 6] = [
+        let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 8] = [
             ("ours, process", ours::bytes),
             ("ours, handlers", ours::bytes_handler),
+            ("ours on smol, process", ours::bytes_smol),
+            ("ours on smol, handlers", ours::bytes_handler_smol),
             ("raw tokio", raw::tokio_bytes),
             ("raw smol", raw::smol_bytes),
             ("kameo", kameo_side::bytes),

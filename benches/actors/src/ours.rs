@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use backplane::{Device, runtime::Tokio};
+use backplane::{Device, runtime::{Smol, Tokio}};
 use backplane_actor::{Actor, Address, Context, Handle, Mailbox, Options, Reply, System};
 
 use crate::{Side, heap_of, side, timed};
@@ -241,5 +241,15 @@ pub(crate) fn bytes(tokio: &tokio::runtime::Runtime) -> f64 {
 
 pub(crate) fn bytes_handler(tokio: &tokio::runtime::Runtime) -> f64 {
     let system = System::new(Tokio::new(tokio.handle().clone()));
+    heap_of(tokio, || system.start(Counter(0)))
+}
+
+pub(crate) fn bytes_smol(tokio: &tokio::runtime::Runtime) -> f64 {
+    let system = System::new(Smol::global());
+    heap_of(tokio, || system.spawn(count))
+}
+
+pub(crate) fn bytes_handler_smol(tokio: &tokio::runtime::Runtime) -> f64 {
+    let system = System::new(Smol::global());
     heap_of(tokio, || system.start(Counter(0)))
 }
