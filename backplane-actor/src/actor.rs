@@ -1065,7 +1065,6 @@ pub(crate) fn serve<A: Actor>(
         };
         // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
         cx.mailbox.shared().ending(&exit);
-        frame::with(|frame| frame.ending = true);
         let failed = {
             let mut last_words = pin!(actor.terminate(&exit, &mut cx));
             poll_fn(|task| match catch(|| last_words.as_mut().poll(task)) {

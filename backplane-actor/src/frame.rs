@@ -28,6 +28,7 @@ pub(crate) trait Node: Send + Sync {
     fn ending(&self, exit: &Exit);
     /// All that this incarnation held has been dropped.
     fn ended(&self, exit: &Exit);
+    fn is_ending(&self) -> bool;
     /// What measures its polls, if something does.
     fn watch(&self) -> Option<Arc<Clock>>;
     fn was_busy(&self, time: Duration);
@@ -55,14 +56,13 @@ pub(crate) struct Frame {
     /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
     #[allow(clippy::box_collection, reason = "it is there for a moment, and seldom")]
     pub(crate) dropped: Option<Box<Vec<Arc<dyn CallState>>>>,
-    /// The actor is ending: what was dropped waits until it is known how.
-    pub(crate) ending: bool,
 }
 
 impl Frame {
     /// Callers whose replies were dropped are told: how it ended, or that there is no answer.
     pub(crate) fn settle(&mut self, exit: Option<&Exit>) {
-        if exit.is_some() || !self.ending {
+        // While it ends, what was dropped waits until it is known how.
+        if self.dropped.is_some() && (exit.is_some() || !self.node.is_ending()) {
             for call in self.dropped.take().into_iter().flat_map(|dropped| *dropped) {
                 call.settle(exit);
             }

@@ -50,9 +50,15 @@ pub(crate) struct Hand<M> {
     pub(crate) taken: u64,
     more: Option<Box<More<M>>>,
     /// Others are told of `taken` when it has none of these bits.
-    lag: u32,
+    lag: u8,
     /// How many urgent messages have been received in a row.
-    pub(crate) streak: u32,
+    pub(crate) streak: u8,
+    /// How many messages have been received in this poll.
+    pub(crate) turn: u16,
+    /// There are no options that want to see each message.
+    pub(crate) plain: bool,
+    /// What was received last is a call.
+    pub(crate) in_call: bool,
 }
 
 /// What few have.
@@ -264,9 +270,18 @@ impl<M> Lane<M> {
 
 impl<M> Hand<M> {
     /// An empty one, for a mailbox of this capacity from which so many have been taken before.
-    pub(crate) fn new(capacity: usize, taken: u64) -> Hand<M> {
-        let lag = 1 << (capacity / 64).clamp(1, 32).ilog2();
-        Hand { head: VecDeque::new(), taken, more: None, lag: lag - 1, streak: 0 }
+    pub(crate) fn new(capacity: usize, taken: u64, plain: bool) -> Hand<M> {
+        let lag: u8 = 1 << (capacity / 64).clamp(1, 32).ilog2();
+        Hand {
+            head: VecDeque::new(),
+            taken,
+            more: None,
+            lag: lag - 1,
+            streak: 0,
+            turn: 0,
+            plain,
+            in_call: false,
+        }
     }
 
     #[inline]

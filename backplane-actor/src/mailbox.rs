@@ -26,7 +26,7 @@ use crate::{
     name::ActorName,
     observe,
     options::{DEFAULT_CAPACITY, DeadLetter, Options, Overdue, QueueOnRestart},
-    sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
+    sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
     watch::Watches,
 };
 
@@ -41,9 +41,9 @@ pub(crate) enum Priority {
 }
 
 /// So many urgent messages may pass one that is not.
-const STREAK: u32 = 8;
+const STREAK: u8 = 8;
 /// So many messages are received in one poll, before others get their turn.
-const TURN: u32 = 256;
+const TURN: u16 = 256;
 
 /// A message, and the call that it asks, if it does.
 pub(crate) struct Item<M> {
@@ -59,12 +59,15 @@ pub(crate) struct World {
 }
 
 /// Something waits that is not in the receiver's hand and comes first, or has to be looked at.
-const SYSTEM: u64 = 1;
-const URGENT: u64 = 2;
-const WAITING: u64 = 4;
-const STOP: u64 = 8;
-const RETRY: u64 = 16;
-const PAUSED: u64 = 32;
+const SYSTEM: u32 = 1;
+const URGENT: u32 = 2;
+const WAITING: u32 = 4;
+const STOP: u32 = 8;
+const RETRY: u32 = 16;
+const PAUSED: u32 = 32;
+
+/// The capacity of a mailbox that has no bound.
+const UNBOUNDED: u32 = u32::MAX;
 
 /// In this order, so that `first` and `state` are more than a cache line apart: what senders write, the receiver need not
 /// see for each message.
@@ -73,7 +76,6 @@ pub(crate) struct Shared<M> {
     first: First,
     waits: Mutex<Waits>,
     pub(crate) name: ActorName,
-    capacity: usize,
     pub(crate) world: Arc<World>,
     options: Option<Arc<Options<M>>>,
     state: Mutex<State<M>>,
@@ -81,7 +83,9 @@ pub(crate) struct Shared<M> {
 
 /// What the receiver looks at for each message.
 struct First {
-    flags: AtomicU64,
+    flags: AtomicU32,
+    /// Room for so many messages of each lane; [`UNBOUNDED`] is none.
+    capacity: u32,
     taken: AtomicU64,
     senders: AtomicUsize,
 }
@@ -232,14 +236,14 @@ impl<M> Shared<M> {
     fn has_room(&self, state: &State<M>, priority: Priority) -> bool {
         let waiting = match priority {
             Priority::Normal => {
-                if self.capacity == usize::MAX {
+                if self.first.capacity == UNBOUNDED {
                     return true;
                 }
                 state.waiting(self.first.taken.load(Ordering::Acquire))
             }
             Priority::Urgent => state.rare.as_ref().map_or(0, |rare| rare.urgent.len()),
         };
-        waiting < self.capacity
+        waiting < self.capacity()
     }
 
     /// Puts it in, or gives it back.
@@ -615,6 +619,14 @@ impl<M> Shared<M> {
         }
     }
 
+    /// Room for so many messages of each lane.
+    pub(crate) fn capacity(&self) -> usize {
+        match self.first.capacity {
+            UNBOUNDED => usize::MAX,
+            room => room as usize,
+        }
+    }
+
     pub(crate) fn line(&self) -> Option<Line> {
         self.state().line
     }
@@ -732,7 +744,8 @@ impl<M: Send + 'static> Shared<M> {
         };
         Arc::new(Shared {
             first: First {
-                flags: AtomicU64::new(0),
+                flags: AtomicU32::new(0),
+                capacity: options.capacity.map_or(UNBOUNDED, |room| room.try_into().unwrap_or(UNBOUNDED)),
                 taken: AtomicU64::new(FIRST),
                 senders: AtomicUsize::new(1),
             },
@@ -747,7 +760,6 @@ impl<M: Send + 'static> Shared<M> {
             }),
             waits: Mutex::new(None),
             name,
-            capacity: options.capacity.unwrap_or(usize::MAX),
             world,
             options: options.is_special().then(|| Arc::new(options)),
         })
@@ -822,6 +834,10 @@ impl<M: Send + 'static> Node for Shared<M> {
 
     fn watch(&self) -> Option<Arc<Clock>> {
         self.is_timed().then(|| Arc::clone(&self.world.clock))
+    }
+
+    fn is_ending(&self) -> bool {
+        self.exit().is_some()
     }
 
     fn was_busy(&self, time: Duration) {
@@ -903,10 +919,6 @@ impl std::error::Error for TooManySetAside {}
 struct Reader<M> {
     shared: Arc<Shared<M>>,
     hand: Hand<M>,
-    turn: u32,
-    /// There are no options that want to see each message.
-    plain: bool,
-    in_call: bool,
     own: Option<Box<Own<M>>>,
 }
 
@@ -935,14 +947,7 @@ impl<M: Send + 'static> Mailbox<M> {
     pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
         let plain = shared.options.is_none();
-        Mailbox(Box::new(Reader {
-            hand: Hand::new(shared.capacity, taken),
-            shared,
-            turn: 0,
-            plain,
-            in_call: false,
-            own: None,
-        }))
+        Mailbox(Box::new(Reader { hand: Hand::new(shared.capacity(), taken, plain), shared, own: None }))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
@@ -973,29 +978,29 @@ impl<M: Send + 'static> Mailbox<M> {
     /// The next of those in hand, if there is nothing special about it or about what was before.
     #[inline(always)]
     fn next_of_many(&mut self) -> Option<M> {
-        let Reader { shared, hand, turn, plain, in_call, own } = &mut *self.0;
-        if *turn >= TURN
-            || !*plain
-            || *in_call
+        let Reader { shared, hand, own } = &mut *self.0;
+        if hand.turn >= TURN
+            || !hand.plain
+            || hand.in_call
             || own.is_some()
             || shared.first.flags.load(Ordering::Acquire) != 0
         {
             return None;
         }
         let message = hand.take_message(&shared.first.taken)?;
-        *turn += 1;
+        hand.turn += 1;
         Some(message)
     }
 
     /// Notes what is handled from here on.
     fn deliver(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
-        if call.is_some() || self.0.in_call {
-            self.0.in_call = call.is_some();
+        if call.is_some() || self.0.hand.in_call {
+            self.0.hand.in_call = call.is_some();
             let before = frame::with(|frame| mem::replace(&mut frame.call, call));
             drop(before);
         }
-        if !self.0.plain
+        if !self.0.hand.plain
             && let Some(options) = &self.0.shared.options
         {
             self.note(options, &message);
@@ -1007,7 +1012,7 @@ impl<M: Send + 'static> Mailbox<M> {
     fn note(&self, options: &Options<M>, message: &M) {
         if let Some((_, copy)) = &options.retry {
             // What is being tried again has been noted with its count.
-            let copied = if self.0.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+            let copied = if self.0.hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
             let mut state = self.0.shared.state();
             let rare = state.rare();
             let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
@@ -1020,7 +1025,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// The message that was received has been handled: it cannot be what kills the actor later.
     #[inline]
     pub(crate) fn handled(&self) {
-        if self.0.plain {
+        if self.0.hand.plain {
             return;
         }
         if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
@@ -1126,25 +1131,25 @@ impl<M: Send + 'static> Mailbox<M> {
             return Poll::Ready(Some(message));
         }
         self.handled();
-        if self.0.turn >= TURN {
-            self.0.turn = 0;
+        if self.0.hand.turn >= TURN {
+            self.0.hand.turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         if self.0.own.is_some()
             && let Some(item) = self.next_of_own()
         {
-            self.0.turn += 1;
+            self.0.hand.turn += 1;
             return Poll::Ready(Some(self.deliver(item)));
         }
         match self.next(Some(cx.waker())) {
             Next::Message(item) => {
-                self.0.turn += 1;
+                self.0.hand.turn += 1;
                 Poll::Ready(Some(self.deliver(item)))
             }
             Next::End => Poll::Ready(None),
             Next::Nothing => {
-                self.0.turn = 0;
+                self.0.hand.turn = 0;
                 Poll::Pending
             }
         }
@@ -1214,7 +1219,7 @@ impl<M: Send + 'static> Mailbox<M> {
 
     /// So many messages may have left the queue without being handled.
     pub(crate) fn most_set_aside(&self) -> usize {
-        self.0.shared.capacity.max(DEFAULT_CAPACITY)
+        self.0.shared.capacity().max(DEFAULT_CAPACITY)
     }
 
     /// How many messages wait.
@@ -1438,7 +1443,7 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
     }
     hand.streak = 0;
     if hand.is_empty() {
-        let limit = if state.exact { 1 } else { (shared.capacity / 2).max(1) };
+        let limit = if state.exact { 1 } else { (shared.capacity() / 2).max(1) };
         state.normal.hand_over(hand, limit);
         if state.skipped() > 0 {
             state.pass_skipped();

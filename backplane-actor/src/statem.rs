@@ -28,7 +28,6 @@ use backplane::{Exit, Fault, catch};
 
 use crate::{
     clock::{Clock, Deadline},
-    frame,
     mailbox::{Item, Mailbox, Shared},
     options::{DeadLetter, later},
     sync::Arc,
@@ -1531,7 +1530,6 @@ pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: 
     }
     // Whoever asks from here on, or drops a reply of this machine's, is told how it ends.
     shared.ending(&exit);
-    frame::with(|frame| frame.ending = true);
     let failed = {
         let mut last_words = pin!(machine.data.terminate(&exit, &machine.state));
         poll_fn(|cx| match catch(|| last_words.as_mut().poll(cx)) {
