@@ -14,6 +14,7 @@ mod kills;
 mod log;
 mod memory;
 mod output;
+mod places;
 mod plain;
 mod progress;
 mod random;

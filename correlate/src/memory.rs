@@ -4,7 +4,9 @@
 //! nothing, and cut into partitions. What should come out is known from the seed alone: [`check`] asks neither the
 //! messages nor anything that was counted on the way.
 
-use std::{hint::black_box, mem, sync::Arc};
+use std::{mem, sync::Arc};
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::{
     error::Error,
@@ -26,8 +28,9 @@ const PAGE: usize = 2048;
 /// Bytes of a row in a log: the customer and the payloads.
 pub(crate) const ROW: usize = 8 * (1 + STAGES);
 
-/// Messages whose places in the table are looked up together.
-const AHEAD: usize = 32;
+/// How many messages before its turn a message's place in the table is asked for. What comes from the memory within that
+/// time costs nothing; what comes too early is gone again.
+const AHEAD: usize = 16;
 
 /// What a stream says about a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,15 +211,15 @@ pub(crate) struct Batch {
 }
 
 /// A customer of whom some streams have spoken: of three stages, one or two.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(align(32))]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(32))]
 struct Place {
     customer: u64,
     payloads: [u64; STAGES - 1],
     /// A bit for each stage that has spoken. No bit, no customer.
-    seen: u8,
+    seen: u32,
     /// The stage that spoke first.
-    first: u8,
+    first: u32,
 }
 
 impl Slot for Place {
@@ -247,7 +250,8 @@ impl Open {
         let bit = 1 << stage;
         match self.table.find(hash(customer), |place| place.customer == customer) {
             Err(at) => {
-                self.table.add(at, Place { customer, payloads: [payload, 0], seen: bit, first: stage });
+                self.table
+                    .add(at, Place { customer, payloads: [payload, 0], seen: bit, first: stage.into() });
             }
             Ok(at) => {
                 let place = self.table.get_mut(at);
@@ -256,7 +260,7 @@ impl Open {
                 } else if place.seen.count_ones() as usize == STAGES - 1 {
                     let second = (place.seen & !(1 << place.first)).trailing_zeros();
                     let mut payloads = [payload; STAGES];
-                    payloads[usize::from(place.first)] = place.payloads[0];
+                    payloads[place.first as usize] = place.payloads[0];
                     payloads[second as usize] = place.payloads[1];
                     self.table.evict(at);
                     self.join(Row { customer, payloads });
@@ -275,7 +279,8 @@ impl Open {
         rows.push(row);
         self.joined += 1;
         if rows.len() == PAGE {
-            self.full.push(Sheet { file, page: mem::take(rows) });
+            let page = mem::replace(rows, Vec::with_capacity(PAGE));
+            self.full.push(Sheet { file, page });
         }
     }
 }
@@ -342,14 +347,16 @@ impl Job for InMemory {
     }
 
     fn merge(&self, open: &mut Open, batch: &Batch, done: &mut usize, until: usize) {
-        for messages in batch.messages[*done..until].chunks(AHEAD) {
-            for &(customer, _) in messages {
-                black_box(open.table.home(hash(customer)).customer);
+        let messages = &batch.messages[..until];
+        for &(customer, _) in messages[*done..].iter().take(AHEAD) {
+            open.table.expect(hash(customer));
+        }
+        while let Some(&(customer, payload)) = messages.get(*done) {
+            if let Some(&(customer, _)) = messages.get(*done + AHEAD) {
+                open.table.expect(hash(customer));
             }
-            for &(customer, payload) in messages {
-                open.add(batch.stage, customer, payload);
-                *done += 1;
-            }
+            open.add(batch.stage, customer, payload);
+            *done += 1;
         }
         open.peak_bytes = open.peak_bytes.max(open.table.bytes());
     }
@@ -383,7 +390,7 @@ impl Job for InMemory {
         for place in open.table.iter() {
             saved.u64(place.customer);
             place.payloads.iter().for_each(|payload| saved.u64(*payload));
-            saved.0.extend_from_slice(&[place.seen, place.first]);
+            saved.0.extend_from_slice(&[place.seen as u8, place.first as u8]);
         }
         saved.0
     }
@@ -395,9 +402,9 @@ impl Job for InMemory {
         let (peak, peak_bytes, len) = (from.u64()?, from.u64()?, from.u64()?);
         for _ in 0..len {
             let (customer, payloads) = (from.u64()?, [from.u64()?, from.u64()?]);
-            let (seen, first) = (from.u8()?, from.u8()?);
+            let (seen, first) = (u32::from(from.u8()?), u32::from(from.u8()?));
             let is_open = (1..STAGES as u32).contains(&seen.count_ones()) && seen < 1 << STAGES;
-            if !is_open || usize::from(first) >= STAGES || seen & 1 << first == 0 {
+            if !is_open || first as usize >= STAGES || seen & 1 << first == 0 {
                 return Err(Malformed);
             }
             let Err(at) = open.table.find(hash(customer), |place| place.customer == customer) else {

@@ -3,8 +3,13 @@
 //! Open addressing with linear probing, ordered by the upper bits of the hash: growing and shrinking walk the memory
 //! from one end to the other. Eviction shifts its followers back, so that nothing is left behind where a key was.
 
-/// What stands in one place of a [`Table`]. The default stands for a free place.
-pub(crate) trait Slot: Copy + Default {
+use bytemuck::Pod;
+use prefetch_index::prefetch_index;
+
+use crate::places::Places;
+
+/// What stands in one place of a [`Table`]. A place with nothing but zeros is free.
+pub(crate) trait Slot: Pod {
     /// The hash it was added under.
     fn hash(&self) -> u64;
     /// Nothing stands here.
@@ -14,7 +19,7 @@ pub(crate) trait Slot: Copy + Default {
 /// A set of slots, found by hash.
 #[derive(Debug)]
 pub(crate) struct Table<S> {
-    slots: Vec<S>,
+    slots: Places<S>,
     shift: u32,
     len: usize,
     peak: usize,
@@ -24,9 +29,12 @@ pub(crate) struct Table<S> {
 const LEAST: usize = 1 << 6;
 
 impl<S: Slot> Table<S> {
+    /// Slots that the memory gives at once.
+    const A_LINE: usize = if size_of::<S>() < 64 { 64 / size_of::<S>() } else { 1 };
+
     /// Nothing is open.
     pub(crate) fn new() -> Table<S> {
-        Table { slots: vec![S::default(); LEAST], shift: 64 - LEAST.trailing_zeros(), len: 0, peak: 0 }
+        Table { slots: Places::new(LEAST), shift: 64 - LEAST.trailing_zeros(), len: 0, peak: 0 }
     }
 
     /// How many keys are open.
@@ -46,23 +54,26 @@ impl<S: Slot> Table<S> {
 
     /// The memory it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.slots.len() * size_of::<S>()
+        size_of_val(self.slots.all())
     }
 
-    /// The slot that would be looked at first. Reading a few of them before their keys are looked for lets the memory
-    /// answer for all at once.
+    /// The key will be looked for soon: asks the memory for its place and for what stands behind it, where a search goes on
+    /// and an eviction begins. Waits for neither.
     #[inline]
-    pub(crate) fn home(&self, hash: u64) -> &S {
-        &self.slots[(hash >> self.shift) as usize]
+    pub(crate) fn expect(&self, hash: u64) {
+        let (slots, home) = (self.slots.all(), (hash >> self.shift) as usize);
+        prefetch_index(slots, home);
+        prefetch_index(slots, home + Self::A_LINE);
     }
 
     /// Where the key stands, or else where it would.
     #[inline]
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&S) -> bool) -> Result<usize, usize> {
-        let mask = self.slots.len() - 1;
+        let slots = self.slots.all();
+        let mask = slots.len() - 1;
         let mut at = (hash >> self.shift) as usize;
         loop {
-            let slot = &self.slots[at];
+            let slot = &slots[at];
             if slot.is_free() {
                 return Err(at);
             }
@@ -76,65 +87,69 @@ impl<S: Slot> Table<S> {
     /// What stands there.
     #[inline]
     pub(crate) fn get_mut(&mut self, at: usize) -> &mut S {
-        &mut self.slots[at]
+        &mut self.slots.all_mut()[at]
     }
 
     /// Adds a key where [`find`](Table::find) did not find it.
     #[inline]
     pub(crate) fn add(&mut self, at: usize, slot: S) {
-        self.slots[at] = slot;
+        let slots = self.slots.all_mut();
+        slots[at] = slot;
+        let size = slots.len();
         self.len += 1;
         self.peak = self.peak.max(self.len);
-        if self.len * 8 > self.slots.len() * 5 {
-            self.resize(self.slots.len() * 2);
+        if self.len * 4 > size * 3 {
+            self.resize(size * 2);
         }
     }
 
     /// Takes a key out.
     #[inline]
     pub(crate) fn evict(&mut self, at: usize) {
-        let mask = self.slots.len() - 1;
+        let slots = self.slots.all_mut();
+        let mask = slots.len() - 1;
         let (mut hole, mut next) = (at, at);
         loop {
             next = (next + 1) & mask;
-            let follower = self.slots[next];
+            let follower = &slots[next];
             if follower.is_free() {
                 break;
             }
             let home = (follower.hash() >> self.shift) as usize;
             if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
-                self.slots[hole] = follower;
+                slots[hole] = *follower;
                 hole = next;
             }
         }
-        self.slots[hole] = S::default();
+        slots[hole] = S::zeroed();
+        let size = slots.len();
         self.len -= 1;
-        if self.len * 16 < self.slots.len() && self.slots.len() > LEAST {
-            self.resize((self.slots.len() / 4).max(LEAST));
+        if self.len * 16 < size && size > LEAST {
+            self.resize((size / 4).max(LEAST));
         }
     }
 
     /// All that is open, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &S> {
-        self.slots.iter().filter(|slot| !slot.is_free())
+        self.slots.all().iter().filter(|slot| !slot.is_free())
     }
 
     /// All that is open, to be changed; the hash must stay.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut S> {
-        self.slots.iter_mut().filter(|slot| !slot.is_free())
+        self.slots.all_mut().iter_mut().filter(|slot| !slot.is_free())
     }
 
     #[cold]
     fn resize(&mut self, size: usize) {
-        let before = std::mem::replace(&mut self.slots, vec![S::default(); size]);
+        let before = std::mem::replace(&mut self.slots, Places::new(size));
         self.shift = 64 - size.trailing_zeros();
-        let mask = size - 1;
-        for slot in before.into_iter().filter(|slot| !slot.is_free()) {
+        let (slots, mask) = (self.slots.all_mut(), size - 1);
+        for slot in before.all().iter().filter(|slot| !slot.is_free()) {
             let mut at = (slot.hash() >> self.shift) as usize;
-            while !self.slots[at].is_free() {
+            while !slots[at].is_free() {
                 at = (at + 1) & mask;
             }
-            self.slots[at] = slot;
+            slots[at] = *slot;
         }
     }
 }
@@ -143,10 +158,13 @@ impl<S: Slot> Table<S> {
 mod tests {
     use std::collections::HashMap;
 
+    use bytemuck::Zeroable;
+
     use super::*;
     use crate::random::{Random, mix};
 
-    #[derive(Clone, Copy, Default)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    #[repr(C)]
     struct Plain {
         hash: u64,
         key: u64,
@@ -167,6 +185,7 @@ mod tests {
         let (mut random, mut table, mut model) = (Random::new(seed), Table::<Plain>::new(), HashMap::new());
         for step in 0..steps as u64 {
             let key = 1 + random.below(keys);
+            table.expect(hash(key));
             match table.find(hash(key), |slot| slot.key == key) {
                 Ok(at) => {
                     assert_eq!(model.remove(&key), Some(table.get_mut(at).value));
@@ -195,6 +214,11 @@ mod tests {
         agrees_with_a_hash_map(1, 100, 5_000, |_| u64::MAX);
         agrees_with_a_hash_map(2, 100, 5_000, |key| if key % 2 == 0 { u64::MAX } else { 0 });
         agrees_with_a_hash_map(3, 40, 5_000, |key| u64::MAX << (key % 64));
+    }
+
+    #[test]
+    fn it_finds_the_same_where_its_memory_is_the_systems() {
+        agrees_with_a_hash_map(4, 600_000, 800_000, mix);
     }
 
     #[test]

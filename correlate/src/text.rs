@@ -5,6 +5,7 @@
 
 use std::{collections::HashSet, hash::BuildHasher, mem};
 
+use bytemuck::{Pod, Zeroable};
 use foldhash::quality::RandomState;
 use serde_json::json;
 
@@ -172,7 +173,7 @@ impl InFiles {
         let Open { table, heap, .. } = open;
         let hash = self.hasher.hash_one(&*key);
         if let Ok(at) = table.find(hash, |place| place.hash == hash && heap.part(place.first).key == key) {
-            table.get_mut(at).late = true;
+            table.get_mut(at).late = 1;
         }
     }
 
@@ -190,12 +191,12 @@ impl InFiles {
             let mut rests = [None; MOST_STAGES];
             for part in open.heap.chain(place.last) {
                 rests[usize::from(part.stage)] = Some(part.rest);
-                if place.late {
+                if place.late != 0 {
                     left.late += 1;
                     self.write_row(&mut pages[1].1, key, &mem::take(&mut rests));
                 }
             }
-            if !place.late {
+            if place.late == 0 {
                 left.keys += 1;
                 left.messages += u64::from(place.seen.count_ones());
                 self.write_row(&mut pages[0].1, key, &rests);
@@ -382,7 +383,8 @@ impl Heap {
 }
 
 /// A key that some stages have, but not all.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
 struct Place {
     hash: u64,
     /// The part that came first; it holds the key.
@@ -390,9 +392,9 @@ struct Place {
     /// The part that came last.
     last: u64,
     /// A bit for each stage that is there. No bit, no key.
-    seen: u16,
+    seen: u32,
     /// The key has been joined before.
-    late: bool,
+    late: u32,
 }
 
 impl Slot for Place {
@@ -441,7 +443,7 @@ impl Open {
             }
             Err(at) => {
                 let first = heap.push(&Part { before: FIRST, stage, key, rest });
-                table.add(at, Place { hash, first, last: first, seen: bit, late: false });
+                table.add(at, Place { hash, first, last: first, seen: bit, late: 0 });
             }
             Ok(at) => {
                 let place = table.get_mut(at);
@@ -642,11 +644,11 @@ impl Job for InFiles {
             let Err(at) = open.table.find(hash, |place| is_first(&open, place)) else {
                 return Err(Malformed);
             };
-            let (mut place, parts) = (Place { hash, ..Place::default() }, from.u32()?);
+            let (mut place, parts) = (Place { hash, ..Place::zeroed() }, from.u32()?);
             place.last = FIRST;
             for n in 0..parts {
                 let (stage, rest) = (from.u8()?, from.bytes()?);
-                let bit = 1_u16.checked_shl(stage.into()).ok_or(Malformed)?;
+                let bit = 1_u32.checked_shl(stage.into()).ok_or(Malformed)?;
                 if usize::from(stage) >= self.stages.len() || place.seen & bit != 0 {
                     return Err(Malformed);
                 }

@@ -76,6 +76,12 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("flate2", "`.ndjson.gz`"),
             ("memchr", "finds lines"),
             ("foldhash", "finds keys"),
+            (
+                "prefetch-index",
+                "asks the memory for a key's place before it is looked for, without unsafe code of ours",
+            ),
+            ("memmap2", "memory for a large table that asks the system for huge pages"),
+            ("bytemuck", "a table's places in that memory, without unsafe code of ours"),
             ("crc32fast", "checksums of the log's frames"),
             ("signal-hook", "SIGTERM and Ctrl-C finish the epoch"),
             ("plotters", "the chart of throughput"),
