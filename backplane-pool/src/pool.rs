@@ -830,7 +830,7 @@ impl Handle {
         let (runnable, task) = local.shard().enter(Spawner::Within, refused, name, make);
         match runnable {
             Ok(runnable) => local.schedule(runnable, false),
-            Err(runnable) => drop_untold(runnable),
+            Err(runnable) => local.refuse(runnable),
         }
         Task::new(task)
     }
@@ -853,9 +853,19 @@ impl Handle {
         let (runnable, task) = domain.outside().enter(Spawner::Without, refused, name, make);
         match runnable {
             Ok(runnable) => domain.inject(runnable),
-            Err(runnable) => drop_untold(runnable),
+            Err(runnable) => refuse(runnable),
         }
         Task::new(task)
+    }
+}
+
+/// Drops a task that its pool does not take any more.
+#[cold]
+fn refuse(runnable: Runnable) {
+    let mut runnable = Some(runnable);
+    with_worker(|local| runnable.take().map(|runnable| local.refuse(runnable)));
+    if let Some(runnable) = runnable {
+        drop_untold(runnable);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     pin::current_cpu,
     reactor::Reactor,
     registry::{Key, Shard, Site},
-    task::{Runnable, Since, since},
+    task::{Runnable, Since, drop_untold, since},
 };
 
 /// So often in a row a task may run next because the one before has woken it. Then others have their turn.
@@ -31,6 +31,8 @@ const OUTSIDE: u32 = 61;
 const WAKE_NANOS: u32 = 30_000;
 /// After so many polls, work that is still waiting is offered to those who sleep.
 const BACKLOG: u32 = 8;
+/// So many tasks that a poll spawns in a pool that has ended are dropped at once.
+const REFUSALS: u32 = 64;
 /// So many sites are remembered as known to the house.
 const KNOWN: usize = 32;
 /// How long a turn should be: between two turns events and timers are looked at.
@@ -49,6 +51,8 @@ pub(crate) struct Local {
     reactor: RefCell<Reactor>,
     /// Tasks that no other worker may run.
     pinned: RefCell<VecDeque<Runnable>>,
+    /// What one poll has spawned where nothing is taken any more, beyond [`REFUSALS`].
+    refused: RefCell<Vec<Runnable>>,
     state: State,
 }
 
@@ -67,6 +71,7 @@ struct State {
     pinned_turn: Cell<bool>,
     /// Inside `poll`; outside, the thread waits or turns the reactor.
     polling: Cell<bool>,
+    refusals: Cell<u32>,
     searching: Cell<bool>,
     asleep_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
@@ -91,7 +96,8 @@ impl Local {
         state.turn.set(64);
         state.poll_nanos.set(u32::MAX);
         state.random.set(index as u32 * 2 + 1);
-        Local { index, domain, remote, deque, reactor: reactor.into(), pinned: RefCell::default(), state }
+        let (reactor, pinned, refused) = (reactor.into(), RefCell::default(), RefCell::default());
+        Local { index, domain, remote, deque, reactor, pinned, refused, state }
     }
 
     /// Runs a future on this thread, and waits in what this worker waits in.
@@ -216,9 +222,12 @@ impl Local {
         }
         let _leave = Leave(self, self.remote.polled());
         let mut future = std::pin::pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(value),
-            Poll::Pending => self.poll(cx).map(|()| unreachable!("a task that blocks is still there")),
+        poll_fn(|cx| {
+            self.state.polling.set(true);
+            match future.as_mut().poll(cx) {
+                Poll::Ready(value) => Poll::Ready(value),
+                Poll::Pending => self.poll(cx).map(|()| unreachable!("a task that blocks is still there")),
+            }
         })
         .await
     }
@@ -244,6 +253,9 @@ impl Local {
         self.state.idle_jumps.set(0);
         let mut polls = 0;
         while polls < turn {
+            if self.state.refusals.get() > 0 {
+                self.drop_refused();
+            }
             if self.domain.house.phase() == Phase::Dropping {
                 return self.poll_dropping(cx);
             }
@@ -293,6 +305,26 @@ impl Local {
         if since != Since::default() {
             self.heard(since);
         }
+    }
+
+    /// Takes a task that nobody will run, and drops it: at once, but for a poll that goes on and on. One that starts again whatever
+    /// has ended would do so forever, and its own end would never come; what it spawns ends after the poll.
+    #[cold]
+    pub(crate) fn refuse(&self, runnable: Runnable) {
+        let refusals = self.state.refusals.get() + 1;
+        if self.state.polling.get() && refusals > REFUSALS {
+            self.refused.borrow_mut().push(runnable);
+        } else {
+            self.state.refusals.set(refusals);
+            drop_untold(runnable);
+        }
+    }
+
+    #[cold]
+    fn drop_refused(&self) {
+        self.state.refusals.set(0);
+        // Destructors may spawn again; that is for the next time.
+        self.refused.take().into_iter().for_each(drop_untold);
     }
 
     /// Sites that were seen lately are known to the house.
@@ -582,6 +614,10 @@ impl Local {
         loop {
             while let Some(runnable) = self.find_for_dropping() {
                 self.discard(runnable);
+            }
+            if self.state.refusals.get() > 0 {
+                self.drop_refused();
+                continue;
             }
             if self.domain.is_empty() {
                 self.stop_searching();

@@ -1,11 +1,13 @@
 //! How a pool ends.
 
 use std::{
+    convert::Infallible,
     future::pending,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
+use backplane::{Device, LinkMode};
 use backplane_pool::{JoinError, Pool};
 use futures_lite::future::yield_now;
 
@@ -224,4 +226,40 @@ fn an_idle_pool_ends_at_once_and_so_does_one_that_was_never_used() {
     let used = pool(2);
     used.block_on(used.spawn(async {})).unwrap();
     used.shutdown(Duration::ZERO).unwrap();
+}
+
+/// Starts again whatever has ended, and waits for nothing else: such a one must meet its own end all the same.
+#[test]
+fn who_starts_again_what_ended_with_the_pool_ends_with_it() {
+    for (spawner, home) in [(0, 0), (0, 7)] {
+        let pool = two_nodes();
+        let (says, starts) = mpsc::channel();
+        let home = pool.on_node(home).unwrap();
+        let keep = async move {
+            says.send(()).unwrap();
+            // Until tasks are dropped.
+            while !home.spawn(async {}).is_finished() {
+                std::thread::yield_now();
+            }
+            let mut keeper = Device::new();
+            loop {
+                let device = Device::new();
+                keeper.link(&device, LinkMode::Monitor);
+                home.spawn(device.manage(pending::<Result<(), Infallible>>())).detach();
+                let _ = says.send(());
+                keeper.receive().await;
+            }
+        };
+        pool.on_node(spawner).unwrap().spawn(keep).detach();
+        starts.recv().unwrap();
+        drop(pool);
+        assert!(starts.iter().count() < 100);
+    }
+}
+
+#[test]
+fn who_blocks_on_a_task_that_no_pool_takes_hears_that_it_was_cancelled() {
+    let (pool, gone) = (pool(1), pool(1).handle());
+    let asks = pool.spawn(async move { futures_lite::future::block_on(gone.spawn(async {})) });
+    assert!(matches!(pool.block_on(asks).unwrap(), Err(JoinError::Cancelled)));
 }
