@@ -72,6 +72,12 @@ impl Own {
     fn backlog(&mut self) -> Option<&mut Backlog> {
         self.table.extra()
     }
+
+    /// Whether there is something older to look at than what is in the slot, or something to give back.
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.table.has_extra() && self.table.extra_of_many().is_none_or(Backlog::waits)
+    }
 }
 
 /// What was taken from the slot, or is kept for later. Empty for most, most of the time.
@@ -91,6 +97,12 @@ struct Backlog {
 }
 
 impl Backlog {
+    /// Whether there is something to look at.
+    #[inline]
+    fn waits(&self) -> bool {
+        !self.ready.is_empty() || !self.news.is_empty() || self.changes.is_some()
+    }
+
     /// Whether it would not be missed.
     fn is_idle(&self) -> bool {
         let policies = (self.on_fault, self.on_shutdown) == (OnFault::default(), OnShutdown::default());
@@ -361,7 +373,7 @@ impl Device {
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
         // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
         // together waits for it.)
-        if !self.own.get_mut().table.has_extra() {
+        if !self.own.get_mut().is_behind() {
             if self.slot.word() & slot::NEWS == 0 {
                 if self.wait(cx.waker()) {
                     return Poll::Pending;
@@ -400,7 +412,7 @@ impl Device {
     /// The news that is here, if it is the only one and nothing comes before it.
     #[inline]
     fn take_one(&mut self) -> Option<Notice> {
-        if self.own.get_mut().table.has_extra() || self.slot.word() & slot::NEWS == 0 {
+        if self.own.get_mut().is_behind() || self.slot.word() & slot::NEWS == 0 {
             return None;
         }
         self.slot.take_one()
@@ -472,7 +484,7 @@ impl Device {
             }
         }
         let (own, slot) = (self.own.get_mut(), self.slot);
-        if !own.table.has_extra() && slot.word() & slot::NEWS == 0 {
+        if !own.is_behind() && slot.word() & slot::NEWS == 0 {
             return None;
         }
         own.next_of_many(slot, budget)
@@ -481,7 +493,7 @@ impl Device {
     /// Whether there is nothing to hear.
     #[inline]
     pub(crate) fn is_quiet(&mut self) -> bool {
-        self.slot.word() & slot::NEWS == 0 && !self.own.get_mut().table.has_extra()
+        self.slot.word() & slot::NEWS == 0 && !self.own.get_mut().is_behind()
     }
 
     /// Whether there is no news in the slot, and this waker is.
@@ -590,8 +602,12 @@ impl Device {
                 let remains = closing.take();
                 return self.say_goodbye(exit, dropped, remains);
             }
-            let told;
-            (told, change) = closing.close(watched);
+            let (told, waker);
+            (told, change, waker) = closing.close(watched);
+            if let Some(waker) = waker {
+                // It is the user's.
+                crate::unwind::quietly(|| drop(waker));
+            }
             if told {
                 return None;
             }
@@ -651,7 +667,7 @@ impl Device {
     /// what came before it (invariant 4).
     #[inline]
     fn sync(&self, own: &mut Own) {
-        if own.table.has_extra() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
+        if own.is_behind() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
             self.sync_all(own, true);
         }
     }

@@ -462,17 +462,18 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// Whether there is nothing in it but, perhaps, one piece of news and one change.
+    /// Whether there is nothing in it but, perhaps, one piece of news, one change, and a waker.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.word & (FLAGS & !(NEWS | CHANGES)) == 0
+        self.word & (FLAGS & !(NEWS | CHANGES | WAKER)) == 0
             && (self.word & (NEWS | CHANGES) == 0 || self.state.more.is_none())
     }
 
-    /// Closes a slot that is plain. Returns whether there is nobody to tell, and the change.
+    /// Closes a slot that is plain. Returns whether there is nobody to tell, the change, and the waker, to be dropped.
     #[inline]
-    pub(crate) fn close(mut self, watched: bool) -> (bool, Option<Entry>) {
+    pub(crate) fn close(mut self, watched: bool) -> (bool, Option<Entry>, Option<Waker>) {
         let mut change = None;
+        let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
         if self.word & NEWS != 0 {
             // Nobody hears it. What it says is ours: it may be dropped under the lock.
             self.state.first = None;
@@ -489,7 +490,7 @@ impl Closing {
         if told {
             slot.give(generation);
         }
-        (told, change)
+        (told, change, waker)
     }
 
     /// Closes a slot and takes out what is in it, to be dropped when nothing is locked any more.
