@@ -288,6 +288,23 @@ impl<K: Kind> Shared<K> {
         self.line.shutdown(self.first_poll);
     }
 
+    /// The same, of a child whose supervisor has gone on meanwhile: it is woken only if it has turned round to wait.
+    pub(crate) fn polled_quietly(&self, key: Key) {
+        let now = self.engine.now_inside();
+        let since = self.age_at(now);
+        // Who has come to listen since is to be told, which is the supervisor's.
+        if !self.listeners.anybody() {
+            let mut tree = self.tree();
+            if tree.started_quietly(now, key) {
+                if let Some(body) = tree.body_mut(key) {
+                    body.set_since(since);
+                }
+                return;
+            }
+        }
+        self.polled();
+    }
+
     pub(crate) fn pop(&self) -> Option<Command<K>> {
         self.queue().commands.pop_front()
     }

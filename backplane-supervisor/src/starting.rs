@@ -318,6 +318,8 @@ pin_project_lite::pin_project! {
     /// By hand, for as an `async` block it would hold the future twice.
     pub(crate) struct Life<K: Kind, F> {
         polled: Option<Arc<Shared<K>>>,
+        // Nobody waits for it under this key.
+        quiet: Option<Key>,
         #[pin]
         future: F,
     }
@@ -329,7 +331,10 @@ impl<K: Kind, F: Future> Future for Life<K, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if let Some(shared) = this.polled.take() {
-            shared.polled();
+            match *this.quiet {
+                Some(key) => shared.polled_quietly(key),
+                None => shared.polled(),
+            }
         }
         this.future.poll(cx).map(drop)
     }
@@ -341,6 +346,8 @@ pub(crate) struct Birth<K: Kind> {
     pub(crate) shared: Arc<Shared<K>>,
     pub(crate) key: Key,
     pub(crate) pulse: Pulse,
+    /// Nobody waits for its first poll.
+    pub(crate) quiet: bool,
 }
 
 impl<K: Kind> Birth<K> {
@@ -350,7 +357,7 @@ impl<K: Kind> Birth<K> {
         F: Future + Send + 'static,
     {
         let future = start(self.device);
-        Box::pin(Life { polled: Some(self.shared), future })
+        Box::pin(Life { polled: Some(self.shared), quiet: self.quiet.then_some(self.key), future })
     }
 
     /// The job of a worker that says when it is started.
@@ -360,7 +367,7 @@ impl<K: Kind> Birth<K> {
     {
         let cradle = self.cradle();
         let future = start(cradle.device, cradle.starting);
-        Box::pin(Life::<K, F> { polled: None, future })
+        Box::pin(Life::<K, F> { polled: None, quiet: None, future })
     }
 
     /// What a supervisor needs of it.

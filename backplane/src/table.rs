@@ -652,7 +652,7 @@ impl Page {
     #[inline]
     fn cell(&self, place: usize) -> usize {
         let cells = self.cells.len();
-        (place * BLOCK & (cells - 1)) + (place >> (cells.trailing_zeros() - BLOCK.trailing_zeros()))
+        ((place * BLOCK) & (cells - 1)) + (place >> (cells.trailing_zeros() - BLOCK.trailing_zeros()))
     }
 
     /// Where a peer is, or else the empty place where it would be.
