@@ -473,7 +473,10 @@ impl Closing {
     #[inline]
     pub(crate) fn close(mut self, watched: bool) -> (bool, Option<Entry>, Option<Waker>) {
         let mut change = None;
-        let waker = if self.word & WAKER != 0 { self.state.waker.take() } else { None };
+        let waker = match self.word & WAKER {
+            0 => None,
+            _ => self.state.waker.take(),
+        };
         if self.word & NEWS != 0 {
             // Nobody hears it. What it says is ours: it may be dropped under the lock.
             self.state.first = None;
