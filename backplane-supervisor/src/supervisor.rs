@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{self, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
+use backplane::{
+    Device, DeviceId, Disconnect, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch,
+};
 
 use crate::engine::{Engine, Of, Sleep, Task, quietly};
 use crate::handle::{
@@ -978,6 +980,15 @@ impl<K: Kind> Running<K> {
         let mut exit = self.drive(boot).await;
         while exit.is_none() {
             let mut turn = self.next_mail().await;
+            if let Turn::News(news) = turn {
+                match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
+                    Ok(action) => {
+                        exit = self.drive(action).await;
+                        continue;
+                    }
+                    Err(mail) => turn = Turn::Mail(mail),
+                }
+            }
             if let Some(attempt) = self.quiet.take()
                 && self.shared.tree().be_loud()
             {
@@ -986,6 +997,7 @@ impl<K: Kind> Running<K> {
                 let (mail, alarm) = match turn {
                     Turn::Mail(mail) => (Some(mail), None),
                     Turn::Alarm(alarm) => (None, Some(alarm)),
+                    Turn::News(_) => (None, None),
                 };
                 let outcome = self.hear(attempt, mail).await;
                 let action = self.conclude(key, outcome);
@@ -997,9 +1009,10 @@ impl<K: Kind> Running<K> {
             }
             exit = match turn {
                 Turn::Mail(Mail::Ended(key, device)) => {
-                    let action = self.ended(key, device);
+                    let action = self.ended(key, device, None).ok().flatten();
                     self.drive(action).await
                 }
+                Turn::News(_) => None,
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
                 Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
@@ -1091,10 +1104,22 @@ impl<K: Kind> Running<K> {
                 if let Some(mail) = self.mail.pop_front() {
                     return Poll::Ready(Turn::Mail(mail));
                 }
-                let until = self.timers.peek().map(|Reverse(timer)| timer.at);
-                if let Some(mail) = ready!(self.poll_mail(cx, until)) {
-                    return Poll::Ready(Turn::Mail(mail));
+                // What comes most, on the shortest way.
+                if let Some(device) = &mut self.device
+                    && let Poll::Ready(message) = device.poll_receive(cx)
+                {
+                    match message {
+                        Message::Disconnect(news) if Some(news.device) != self.parent => {
+                            return Poll::Ready(Turn::News(news));
+                        }
+                        message => match self.sort(message) {
+                            Some(mail) => return Poll::Ready(Turn::Mail(mail)),
+                            None => continue,
+                        },
+                    }
                 }
+                let until = self.timers.peek().map(|Reverse(timer)| timer.at);
+                ready!(self.poll_time(cx, until));
             }
         })
     }
@@ -1123,6 +1148,11 @@ impl<K: Kind> Running<K> {
         {
             return Poll::Ready(self.sort(message));
         }
+        self.poll_time(cx, until).map(|()| None)
+    }
+
+    /// Waits until about then.
+    fn poll_time(&mut self, cx: &mut task::Context<'_>, until: Option<Instant>) -> Poll<()> {
         let Some(until) = until else {
             self.sleep = None;
             return Poll::Pending;
@@ -1134,7 +1164,7 @@ impl<K: Kind> Running<K> {
         };
         ready!(timer.as_mut().poll(cx));
         self.sleep = None;
-        Poll::Ready(None)
+        Poll::Ready(())
     }
 
     fn sort(&mut self, message: Message) -> Option<Mail<K>> {
@@ -1208,16 +1238,22 @@ impl<K: Kind> Running<K> {
 
     // ---- doing what the tree says --------------------------------------------------------------------------------
 
-    /// A child has ended by itself; what the tree says to that.
-    fn ended(&mut self, key: Key, device: DeviceId) -> Option<Action> {
+    /// A child has ended by itself; what the tree says to that. Where it is `news`, the end is noted first; but if a start attempt
+    /// is to be waited for, that is all, and it is mail for who waits.
+    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Option<Action>, Mail<K>> {
         let now = self.now();
         let mut tree = self.shared.tree();
-        let body = tree.body_mut(key)?;
+        let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
         // A line that is known by now is that of a later incarnation, or its end has been handled.
-        if body.line?.id() != device {
-            return None;
+        let is_current = |body: &&mut Body<K::Seed>| body.line.is_some_and(|line| line.id() == device);
+        let Some(body) = tree.body_mut(key).filter(is_current) else { return Ok(None) };
+        let before = news.and_then(|exit| body.end(exit));
+        if waits {
+            drop(tree);
+            drop(before);
+            return Err(Mail::Ended(key, device));
         }
-        let (exit, task) = body.take_end()?;
+        let Some((exit, task)) = body.take_end() else { return Ok(None) };
         let end = end_of(&exit);
         self.clock = now;
         if self.broken || self.shared.listeners().anybody() {
@@ -1225,7 +1261,7 @@ impl<K: Kind> Running<K> {
             quietly(|| drop(task));
             self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
             self.end = exit;
-            return self.think(|tree| tree.ended(now, key, end));
+            return Ok(self.think(|tree| tree.ended(now, key, end)));
         }
         // Nobody is to be told in between: in one go.
         tree.ended(now, key, end);
@@ -1234,9 +1270,11 @@ impl<K: Kind> Running<K> {
             action = tree.next();
         }
         drop(tree);
+        drop(before);
         quietly(|| drop(task));
         self.end = exit;
-        action
+        self.quiet = None;
+        Ok(action)
     }
 
     /// Tells the tree what has happened; what it says to do about it.
@@ -1950,6 +1988,8 @@ impl<K: Kind> Running<K> {
 }
 
 enum Turn<K: Kind> {
+    /// A child has ended, if that is what its device was.
+    News(Disconnect),
     Mail(Mail<K>),
     Alarm(Alarm),
 }

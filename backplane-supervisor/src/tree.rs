@@ -714,6 +714,11 @@ impl<B: Named> Tree<B> {
         quiet
     }
 
+    /// Whether there is a start attempt that nobody waits for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.is_some()
+    }
+
     /// From now on there is somebody who waits. False if there is nothing to wait for any more.
     pub(crate) fn be_loud(&mut self) -> bool {
         self.quiet.take().is_some()
