@@ -5,6 +5,7 @@
 //! ractor knows no others, but for the rows that say otherwise.
 
 mod actix_side;
+mod hydra_side;
 mod kameo_side;
 mod ours;
 mod ractor_side;
@@ -54,6 +55,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::tell(1),
                 ractor_side::tell(1),
                 actix_side::tell(1),
+                hydra_side::tell(1),
             ],
         },
         Row {
@@ -66,6 +68,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::tell(4),
                 ractor_side::tell(4),
                 actix_side::tell(4),
+                hydra_side::tell(4),
             ],
         },
         Row {
@@ -77,6 +80,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::tell_many(16),
                 ractor_side::tell_many(16),
                 actix_side::tell_many(16),
+                hydra_side::tell_many(16),
             ],
         },
         Row {
@@ -91,6 +95,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::call(),
                 ractor_side::call(),
                 actix_side::call(),
+                hydra_side::call(),
             ],
         },
         Row {
@@ -103,17 +108,32 @@ fn rows() -> Vec<Row> {
                 raw::smol_spawn(),
                 kameo_side::spawn(),
                 ractor_side::spawn(),
+                actix_side::spawn(),
+                hydra_side::spawn(),
             ],
         },
         Row {
             name: "crash to news",
             count: 10_000,
-            sides: vec![ours::crash(), raw::tokio_crash(), kameo_side::crash(), ractor_side::crash()],
+            sides: vec![
+                ours::crash(),
+                raw::tokio_crash(),
+                kameo_side::crash(),
+                ractor_side::crash(),
+                hydra_side::crash(),
+            ],
         },
         Row {
             name: "ring of 100",
             count: 100_000,
-            sides: vec![ours::ring(100), raw::tokio_ring(100), kameo_side::ring(100), ractor_side::ring(100)],
+            sides: vec![
+                ours::ring(100),
+                raw::tokio_ring(100),
+                kameo_side::ring(100),
+                ractor_side::ring(100),
+                actix_side::ring(100),
+                hydra_side::ring(100),
+            ],
         },
     ]
 }
@@ -165,7 +185,7 @@ fn main() {
     }
     if only.is_none_or(|only| "bytes".starts_with(only.as_str())) {
         println!("bytes of an idle actor");
-        let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 8] = [
+        let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 10] = [
             ("ours, process", ours::bytes),
             ("ours, handlers", ours::bytes_handler),
             ("ours on smol, process", ours::bytes_smol),
@@ -174,6 +194,8 @@ fn main() {
             ("raw smol", raw::smol_bytes),
             ("kameo", kameo_side::bytes),
             ("ractor", ractor_side::bytes),
+            ("actix", actix_side::bytes),
+            ("hydra", hydra_side::bytes),
         ];
         for (name, measure) in bytes {
             println!("  {name:<22} {:>9.0} B", measure(&tokio));
