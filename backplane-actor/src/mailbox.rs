@@ -1464,14 +1464,16 @@ fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Wak
             return Next::Message(item);
         }
         let mut next = choose(shared, &mut state, hand);
-        let mut wakers = Vec::new();
+        let mut admitted = None;
         if shared.first.flags.load(Ordering::Acquire) & WAITING != 0 {
             // All that has been taken has left its place.
             shared.first.taken.store(hand.taken, Ordering::Release);
+            let mut wakers = Vec::new();
             shared.admit(&mut state, &mut wakers);
             if !wakers.is_empty() && matches!(next, Next::Nothing) {
                 next = choose(shared, &mut state, hand);
             }
+            admitted = Some(wakers);
         }
         let done = match next {
             Next::Nothing if ours.is_some() => {
@@ -1482,7 +1484,9 @@ fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Wak
             Next::Message(_) | Next::End => true,
         };
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        if let Some(wakers) = admitted {
+            wakers.into_iter().for_each(Waker::wake);
+        }
         if done {
             return next;
         }
@@ -1500,10 +1504,8 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
         return next;
     }
     hand.streak = 0;
-    if hand.is_empty() {
-        if !state.normal.is_empty() || state.skipped() > 0 {
-            hand_over(shared, state, hand);
-        }
+    if hand.is_empty() && (!state.normal.is_empty() || state.skipped() > 0) {
+        hand_over(shared, state, hand);
     }
     match hand.take(&shared.first.taken) {
         Some(item) => Next::Message(item),

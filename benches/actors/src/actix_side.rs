@@ -173,7 +173,7 @@ pub(crate) fn call() -> Side {
 
 /// All in one arbiter.
 pub(crate) fn spawn() -> Side {
-    side("actix", move |n| async move {
+    side("actix, one thread", move |n| async move {
         tokio::task::block_in_place(|| {
             in_actix(0, move |_| {
                 timed(async move {
@@ -190,7 +190,7 @@ pub(crate) fn spawn() -> Side {
 
 /// All in one arbiter.
 pub(crate) fn ring(size: u32) -> Side {
-    side("actix", move |n| async move {
+    side("actix, one thread", move |n| async move {
         tokio::task::block_in_place(|| {
             in_actix(0, move |_| async move {
                 let (done, wait) = tokio::sync::oneshot::channel();

@@ -21,6 +21,9 @@ use std::{
 /// What a side measures: nanoseconds for each of so many.
 pub type Measured = Pin<Box<dyn Future<Output = Duration> + Send>>;
 
+/// What measures the bytes of an idle actor.
+type Bytes = fn(&tokio::runtime::Runtime) -> f64;
+
 /// One side of one row.
 pub struct Side {
     name: &'static str,
@@ -33,6 +36,23 @@ where
     F: Future<Output = Duration> + Send + 'static,
 {
     Side { name, run: Box::new(move |n| Box::pin(run(n))) }
+}
+
+/// The same on a runtime of one thread, as actix has it within an arbiter.
+fn on_one_thread(name: &'static str, of: Side) -> Side {
+    side(name, move |n| {
+        let run = (of.run)(n);
+        async move {
+            tokio::task::block_in_place(|| {
+                let thread = std::thread::spawn(|| {
+                    let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                    let tokio = tokio.expect("a runtime");
+                    tokio.block_on(tokio.spawn(run)).expect("it runs to its end")
+                });
+                thread.join().expect("it measures")
+            })
+        }
+    })
 }
 
 struct Row {
@@ -108,6 +128,7 @@ fn rows() -> Vec<Row> {
                 raw::smol_spawn(),
                 kameo_side::spawn(),
                 ractor_side::spawn(),
+                on_one_thread("ours, one thread", ours::spawn_handler()),
                 actix_side::spawn(),
                 hydra_side::spawn(),
             ],
@@ -131,6 +152,7 @@ fn rows() -> Vec<Row> {
                 raw::tokio_ring(100),
                 kameo_side::ring(100),
                 ractor_side::ring(100),
+                on_one_thread("ours, one thread", ours::ring(100)),
                 actix_side::ring(100),
                 hydra_side::ring(100),
             ],
@@ -185,7 +207,7 @@ fn main() {
     }
     if only.is_none_or(|only| "bytes".starts_with(only.as_str())) {
         println!("bytes of an idle actor");
-        let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 10] = [
+        let bytes: [(&str, Bytes); 10] = [
             ("ours, process", ours::bytes),
             ("ours, handlers", ours::bytes_handler),
             ("ours on smol, process", ours::bytes_smol),
