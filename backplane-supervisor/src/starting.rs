@@ -318,8 +318,6 @@ pin_project_lite::pin_project! {
     /// By hand, for as an `async` block it would hold the future twice.
     pub(crate) struct Life<K: Kind, F> {
         polled: Option<Arc<Shared<K>>>,
-        // Nobody waits for it under this key.
-        quiet: Option<Key>,
         #[pin]
         future: F,
     }
@@ -331,10 +329,7 @@ impl<K: Kind, F: Future> Future for Life<K, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if let Some(shared) = this.polled.take() {
-            match *this.quiet {
-                Some(key) => shared.polled_quietly(key),
-                None => shared.polled(),
-            }
+            shared.polled();
         }
         this.future.poll(cx).map(drop)
     }
@@ -346,8 +341,6 @@ pub(crate) struct Birth<K: Kind> {
     pub(crate) shared: Arc<Shared<K>>,
     pub(crate) key: Key,
     pub(crate) pulse: Pulse,
-    /// Nobody waits for its first poll.
-    pub(crate) quiet: bool,
 }
 
 impl<K: Kind> Birth<K> {
@@ -357,7 +350,7 @@ impl<K: Kind> Birth<K> {
         F: Future + Send + 'static,
     {
         let future = start(self.device);
-        Box::pin(Life { polled: Some(self.shared), quiet: self.quiet.then_some(self.key), future })
+        Box::pin(Life { polled: Some(self.shared), future })
     }
 
     /// The job of a worker that says when it is started.
@@ -367,7 +360,7 @@ impl<K: Kind> Birth<K> {
     {
         let cradle = self.cradle();
         let future = start(cradle.device, cradle.starting);
-        Box::pin(Life::<K, F> { polled: None, quiet: None, future })
+        Box::pin(Life::<K, F> { polled: None, future })
     }
 
     /// What a supervisor needs of it.

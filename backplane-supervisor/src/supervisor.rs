@@ -1446,13 +1446,15 @@ impl<K: Kind> Running<K> {
             let plain = facts.is_some_and(Facts::is_plain);
             let loan = K::lend(&mut body.seed);
             let nobody = plain && !self.broken && !self.shared.listeners().anybody();
-            (loan, limits, nobody && tree.be_quiet(key))
+            let quiet = nobody && tree.be_quiet(key);
+            self.shared.set_quiet(quiet);
+            (loan, limits, quiet)
         };
         let (Some(loan), Some((within, progress))) = (loan, limits) else { return Begun::Never };
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
-        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone(), quiet };
+        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone() };
         let job = catch(|| self.kind.job(&loan, birth));
         let (task, panic) = match job {
             Ok(job) => (Some(self.shared.engine().spawn(job)), None),

@@ -704,14 +704,11 @@ impl<B: Named> Tree<B> {
         quiet
     }
 
-    /// As [`started`](Tree::started), if nobody waits for it.
-    pub(crate) fn started_quietly(&mut self, now: Instant, key: Key) -> bool {
-        let quiet = self.quiet == Some(key);
-        if quiet {
-            self.quiet = None;
-            self.started(now, key);
-        }
-        quiet
+    /// As [`started`](Tree::started), if nobody waits for it; of whom.
+    pub(crate) fn started_quietly(&mut self, now: Instant) -> Option<Key> {
+        let key = self.quiet.take()?;
+        self.started(now, key);
+        Some(key)
     }
 
     /// Whether there is a start attempt that nobody waits for.

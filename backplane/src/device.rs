@@ -602,12 +602,8 @@ impl Device {
                 let remains = closing.take();
                 return self.say_goodbye(exit, dropped, remains);
             }
-            let (told, waker);
-            (told, change, waker) = closing.close(watched);
-            if let Some(waker) = waker {
-                // It is the user's.
-                crate::unwind::quietly(|| drop(waker));
-            }
+            let told;
+            (told, change) = closing.close(watched);
             if told {
                 return None;
             }
@@ -654,10 +650,17 @@ impl Device {
         if let (Exit::Fault(fault), Some(label)) = (&mut exit, remains.label.take()) {
             *fault = std::mem::replace(fault, Fault::bare(FaultKind::Gone)).named(label);
         }
+        let me = Line { slot: self.slot, generation: self.generation };
+        if remains.more.is_none()
+            && let Some(few) = self.own.get_mut().table.few()
+        {
+            // As most do whose task waits for news: there is little to tell, and nothing is to be kept for it.
+            tell_few(me, few, remains.change.take(), &exit);
+            return None;
+        }
         let table = &mut self.own.get_mut().table;
         let later = remains.more.take().map_or_else(Table::new, |more| more.changes);
         let many = table.is_long() || later.is_long();
-        let me = Line { slot: self.slot, generation: self.generation };
         let entries = table.take_entries();
         let farewell = Farewell { me, exit, entries, change: remains.change.take(), later, done: false };
         many.then(|| Box::new(farewell))
@@ -809,6 +812,25 @@ impl Device {
             entry.bits = Bits::NONE;
         }
         own.table.change(change, spent(self.slot, true));
+    }
+}
+
+/// Tells of an end, of a slot that is closed, those that a few entries say, and a change that had not reached them.
+///
+/// By itself, so that those who have nobody waiting lose nothing by it.
+#[inline(never)]
+fn tell_few(me: Line, few: &[Option<Entry>; 2], change: Option<Entry>, exit: &Exit) {
+    let change = change.filter(Entry::changes_notify);
+    for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
+        if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
+            entry.peer().tell(me, exit);
+        }
+    }
+    if let Some(change) = change.filter(Entry::is_heard) {
+        change.peer().tell(me, exit);
+    }
+    if let Err(late) = me.slot.retire(me.generation) {
+        drop(Farewell::late(me, exit.clone(), late));
     }
 }
 

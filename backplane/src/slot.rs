@@ -462,21 +462,17 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// Whether there is nothing in it but, perhaps, one piece of news, one change, and a waker.
+    /// Whether there is nothing in it but, perhaps, one piece of news and one change.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.word & (FLAGS & !(NEWS | CHANGES | WAKER)) == 0
+        self.word & (FLAGS & !(NEWS | CHANGES)) == 0
             && (self.word & (NEWS | CHANGES) == 0 || self.state.more.is_none())
     }
 
-    /// Closes a slot that is plain. Returns whether there is nobody to tell, the change, and the waker, to be dropped.
+    /// Closes a slot that is plain. Returns whether there is nobody to tell, and the change.
     #[inline]
-    pub(crate) fn close(mut self, watched: bool) -> (bool, Option<Entry>, Option<Waker>) {
+    pub(crate) fn close(mut self, watched: bool) -> (bool, Option<Entry>) {
         let mut change = None;
-        let waker = match self.word & WAKER {
-            0 => None,
-            _ => self.state.waker.take(),
-        };
         if self.word & NEWS != 0 {
             // Nobody hears it. What it says is ours: it may be dropped under the lock.
             self.state.first = None;
@@ -493,7 +489,7 @@ impl Closing {
         if told {
             slot.give(generation);
         }
-        (told, change, waker)
+        (told, change)
     }
 
     /// Closes a slot and takes out what is in it, to be dropped when nothing is locked any more.
