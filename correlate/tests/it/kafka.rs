@@ -52,6 +52,19 @@ impl Broker {
 
     /// Fills a new source: three stages for so many keys, each key in its partition, in an order that tells nothing.
     fn fill(&self, topic: &str, keys: u64) {
+        let of = |key| ["A", "B", "C"].map(|stage| (key, stage, key * 31));
+        self.make(topic);
+        self.send(topic, (0..keys).flat_map(of).collect());
+    }
+
+    /// The same with each message twice, and in each another number: 6 times the key and what is left.
+    fn fill_twice(&self, topic: &str, keys: u64) {
+        let of = |key| (0..6).map(move |n| (key, ["A", "B", "C"][n as usize % 3], key * 6 + n));
+        self.make(topic);
+        self.send(topic, (0..keys).flat_map(of).collect());
+    }
+
+    fn make(&self, topic: &str) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an administrator");
         let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
         let made = admin.create_topics([&new], &AdminOptions::new());
@@ -59,17 +72,19 @@ impl Broker {
             .expect("an answer")
             .into_iter()
             .for_each(|made| drop(made.expect("made")));
-        let mut messages: Vec<(u64, &str)> =
-            (0..keys).flat_map(|key| ["A", "B", "C"].map(|stage| (key, stage))).collect();
+    }
+
+    /// Sends them, in an order that tells nothing.
+    fn send(&self, topic: &str, mut messages: Vec<(u64, &str, u64)>) {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         for last in (1..messages.len()).rev() {
             messages.swap(last, dice.below(last as u64 + 1) as usize);
         }
         let producer: ThreadedProducer<DefaultProducerContext> =
             self.config().set("linger.ms", "20").create().expect("a producer");
-        for (key, stage) in messages {
+        for (key, stage, value) in messages {
             let (name, value) =
-                (key.to_string(), format!(r#"{{"stage":"{stage}","key":{key},"value":{}}}"#, key * 31));
+                (key.to_string(), format!(r#"{{"stage":"{stage}","key":{key},"value":{value}}}"#));
             let mut record = BaseRecord::to(topic).key(&name).payload(&value).partition((key % 4) as i32);
             while let Err((_, again)) = producer.send(record) {
                 record = again;
@@ -79,9 +94,9 @@ impl Broker {
         producer.flush(PATIENCE).expect("all is sent");
     }
 
-    fn begin(&self, topic: &str, more: &str) -> Child {
+    fn begin(&self, topic: &str, more: &str) -> Life {
         let mut command = self.command(topic, more);
-        command.stdout(Stdio::null()).spawn().expect("it starts")
+        Life(command.stdout(Stdio::null()).spawn().expect("it starts"))
     }
 
     fn command(&self, topic: &str, more: &str) -> Command {
@@ -105,11 +120,20 @@ impl Broker {
 
     /// Ends by itself when all is joined.
     fn finish(&self, topic: &str) -> Value {
-        report(&self.command(topic, "--until-end --report json").output().expect("it starts"))
+        self.finish_with(topic, "")
+    }
+
+    fn finish_with(&self, topic: &str, more: &str) -> Value {
+        let mut command = self.command(topic, &format!("--until-end --report json {more}"));
+        report(&command.output().expect("it starts"))
     }
 
     /// What is committed in the sink, how often for each row; read until there are so many, or until the end.
     fn rows(&self, topic: &str, wanted: Option<u64>) -> HashMap<String, u64> {
+        self.lines(&format!("{topic}-out"), wanted)
+    }
+
+    fn lines(&self, topic: &str, wanted: Option<u64>) -> HashMap<String, u64> {
         let mut config = self.config();
         config
             .set("group.id", "reader")
@@ -118,8 +142,7 @@ impl Broker {
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
-            list.add_partition_offset(&format!("{topic}-out"), partition, Offset::Beginning)
-                .expect("a partition");
+            list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
         }
         consumer.assign(&list).expect("assigned");
         let (mut rows, mut ended, until) =
@@ -149,14 +172,69 @@ impl Broker {
     }
 }
 
-fn kill(mut child: Child) {
-    child.kill().and_then(|()| child.wait()).expect("it dies");
+/// Of each stage of a line the number in its message.
+fn numbers(line: &str) -> Vec<u64> {
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    let stages = ["A", "B", "C"].into_iter().enumerate();
+    let there = stages.filter_map(|(n, stage)| Some((n as u64, line[stage]["value"].as_u64()?)));
+    let numbers: Vec<u64> = there
+        .map(|(n, number)| {
+            assert_eq!((line["key"].as_u64(), n), (Some(number / 6), number % 3), "{line}");
+            number
+        })
+        .collect();
+    assert!(!numbers.is_empty(), "{line}");
+    numbers
 }
 
-fn ask_to_stop(mut child: Child) {
-    let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+impl Broker {
+    /// After [`fill_twice`](Broker::fill_twice): no message is twice in what came out, what is missing is open, and what the
+    /// program has counted is what is there. Which of two messages is in a row is a matter of luck, but of one throw.
+    fn verify_twice(&self, topic: &str, keys: u64, report: &Value) {
+        let (rows, duplicates) =
+            (self.rows(topic, None), self.lines(&format!("{topic}-out-duplicates"), None));
+        for (line, times) in rows.iter().chain(&duplicates) {
+            assert_eq!(*times, 1, "{line} in {topic}");
+        }
+        let mut there = vec![false; 6 * keys as usize];
+        for (lines, stages) in [(&rows, 3), (&duplicates, 1)] {
+            for line in lines.keys() {
+                let numbers = numbers(line);
+                assert_eq!(numbers.len(), stages, "{line}");
+                for number in numbers {
+                    let there = &mut there[number as usize];
+                    assert!(!std::mem::replace(there, true), "{number} came out twice: {line}");
+                }
+            }
+        }
+        let open = there.chunks(6).filter(|key| key.contains(&false)).count();
+        let is = [rows.len(), duplicates.len(), open].map(|n| n as u64);
+        let said = [&report["joined"], &report["duplicates"], &report["open_keys"]["end"]];
+        assert_eq!(is.map(Some), said.map(Value::as_u64), "rows, duplicates, open keys of {topic}");
+        assert!(is[0] >= keys && is[1] > 0, "{is:?}");
+        let sums = rows.keys().chain(duplicates.keys()).flat_map(|line| numbers(line)).sum::<u64>();
+        let missing: u64 = (0..).zip(&there).filter(|(_, there)| !**there).map(|(n, _)| n).sum();
+        assert_eq!(sums + missing, (0..6 * keys).sum::<u64>());
+    }
+}
+
+/// A process that does not outlive its test.
+struct Life(Child);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+fn kill(mut life: Life) {
+    life.0.kill().and_then(|()| life.0.wait()).expect("it dies");
+}
+
+fn ask_to_stop(mut life: Life) {
+    let asked = Command::new("kill").args(["-TERM", &life.0.id().to_string()]).status();
     assert!(asked.is_ok_and(|status| status.success()));
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(life.0.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
@@ -220,6 +298,64 @@ fn kafka_a_broker_that_is_killed_and_comes_back_loses_nothing() {
     broker.rows(topic, Some(keys));
     ask_to_stop(child);
     broker.verify(topic, keys);
+}
+
+/// Without transactions; a short session, as each life waits for the end of the one before.
+const READ_BACK: &str = "--transactions never --set session.timeout.ms=2000";
+
+#[test]
+fn kafka_without_transactions_which_of_two_messages_was_joined_is_decided_once() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("decided", 10_000);
+    broker.fill_twice(topic, keys);
+    for life in 0..8 {
+        // Rows can be read before their epoch is through: it is killed in the middle of one.
+        let child = broker.begin(topic, &format!("{READ_BACK} --kills 4 --seed {life}"));
+        broker.made(topic);
+        broker.rows(topic, Some(20 + life * keys / 8));
+        kill(child);
+    }
+    let report = broker.finish_with(topic, READ_BACK);
+    assert_eq!(report["transactions"], false, "{report}");
+    broker.verify_twice(topic, keys, &report);
+    let again = broker.finish_with(topic, READ_BACK);
+    assert_eq!(again["messages"], 0, "{again}");
+    broker.verify_twice(topic, keys, &again);
+}
+
+#[test]
+fn kafka_without_transactions_the_other_of_two_processes_takes_over() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("two-never", 20_000);
+    broker.fill_twice(topic, keys);
+    let first = broker.begin(topic, &format!("{READ_BACK} --kills 3"));
+    broker.made(topic);
+    broker.rows(topic, Some(10));
+    let second = broker.begin(topic, READ_BACK);
+    broker.rows(topic, Some(8_000));
+    kill(first);
+    broker.rows(topic, Some(16_000));
+    ask_to_stop(second);
+    let report = broker.finish_with(topic, READ_BACK);
+    broker.verify_twice(topic, keys, &report);
+}
+
+#[test]
+fn kafka_without_transactions_a_broker_that_is_killed_and_comes_back_loses_nothing() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("broker-never", 20_000);
+    broker.fill_twice(topic, keys);
+    let child = broker.begin(topic, READ_BACK);
+    broker.made(topic);
+    for rows in [1_000, 10_000] {
+        broker.rows(topic, Some(rows));
+        broker.script("kill");
+        broker.script("start");
+    }
+    broker.rows(topic, Some(keys));
+    ask_to_stop(child);
+    let report = broker.finish_with(topic, READ_BACK);
+    broker.verify_twice(topic, keys, &report);
 }
 
 /// A measurement, in release: `cargo test --release -p correlate --features kafka kafka_rate -- --ignored --nocapture`.
