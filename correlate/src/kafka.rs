@@ -59,6 +59,9 @@ use crate::{
 /// How long a broker may take to answer before it is asked again, or the run ends.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Partitions whose commits are read at the same time.
+const ABREAST: usize = 8;
+
 /// A program that gets nowhere for so many rounds ends.
 const ROUNDS: u64 = 1_000;
 
@@ -361,7 +364,19 @@ impl Round<'_> {
         let read = |(shard, partition): (u32, &i32)| {
             commits::read(self.cluster, self.group, *partition, shard, given.len(), stages, owner)
         };
-        (0..).zip(given).map(read).collect()
+        // A client takes half a second until it hears the first word, and the first word of several comes at once.
+        let mut all_told = Vec::new();
+        for (first, few) in (0..).step_by(ABREAST).zip(given.chunks(ABREAST)) {
+            let few_told: Result<Vec<_>, Error> = thread::scope(|scope| {
+                let reading: Vec<_> = (first..).zip(few).map(|one| scope.spawn(move || read(one))).collect();
+                let told = reading
+                    .into_iter()
+                    .map(|reading| reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                told.collect()
+            });
+            all_told.extend(few_told?);
+        }
+        Ok(all_told)
     }
 
     fn run(&self, given: &[i32], vitals: &Arc<Vitals>) -> Result<Ended, Error> {

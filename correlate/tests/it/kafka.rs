@@ -30,8 +30,12 @@ struct Broker {
 
 impl Broker {
     fn there() -> Option<Broker> {
-        let Some(dir) = std::env::var_os("CORRELATE_KAFKA").map(PathBuf::from) else {
-            eprintln!("SKIPPED: CORRELATE_KAFKA names no broker; `.ci/run kafka` starts one");
+        Broker::of("CORRELATE_KAFKA")
+    }
+
+    fn of(variable: &str) -> Option<Broker> {
+        let Some(dir) = std::env::var_os(variable).map(PathBuf::from) else {
+            eprintln!("SKIPPED: {variable} names no broker; `.ci/run kafka` starts one");
             return None;
         };
         let address = std::fs::read_to_string(dir.join("broker")).expect("the broker's address");
@@ -308,11 +312,11 @@ fn kafka_without_transactions_which_of_two_messages_was_joined_is_decided_once()
     let Some(broker) = Broker::there() else { return };
     let (topic, keys) = ("decided", 10_000);
     broker.fill_twice(topic, keys);
-    for life in 0..8 {
+    for life in 0..6 {
         // Rows can be read before their epoch is through: it is killed in the middle of one.
         let child = broker.begin(topic, &format!("{READ_BACK} --kills 4 --seed {life}"));
         broker.made(topic);
-        broker.rows(topic, Some(20 + life * keys / 8));
+        broker.rows(topic, Some(20 + life * keys / 6));
         kill(child);
     }
     let report = broker.finish_with(topic, READ_BACK);
@@ -355,6 +359,25 @@ fn kafka_without_transactions_a_broker_that_is_killed_and_comes_back_loses_nothi
     broker.rows(topic, Some(keys));
     ask_to_stop(child);
     let report = broker.finish_with(topic, READ_BACK);
+    broker.verify_twice(topic, keys, &report);
+}
+
+#[test]
+fn kafka_a_broker_that_knows_no_transactions_is_found_out_and_nothing_is_lost() {
+    let Some(broker) = Broker::of("CORRELATE_KAFKA_OLD") else { return };
+    let (topic, keys, session) = ("old", 10_000, "--set session.timeout.ms=2000");
+    broker.fill_twice(topic, keys);
+    for rows in [20, 5_000] {
+        let child = broker.begin(topic, session);
+        broker.made(topic);
+        broker.rows(topic, Some(rows));
+        kill(child);
+    }
+    let always = broker.command(topic, "--transactions always --until-end").output().expect("it starts");
+    let words = said(&always.stderr);
+    assert!(always.status.code() == Some(1) && words.contains("not supported by any of"), "{words}");
+    let report = broker.finish_with(topic, session);
+    assert_eq!(report["transactions"], false, "{report}");
     broker.verify_twice(topic, keys, &report);
 }
 
