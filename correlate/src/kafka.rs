@@ -158,6 +158,17 @@ impl Cluster {
         }
     }
 
+    /// The same of a topic that has just been made: the brokers hear of it one after another.
+    fn partitions_soon(&self, consumer: &BaseConsumer, topic: &str) -> Result<i32, Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.partitions(consumer, topic) {
+                Err(Error::Request(_)) if Instant::now() < until => thread::sleep(Duration::from_millis(20)),
+                done => return done,
+            }
+        }
+    }
+
     /// Makes the topics that are not there; the source must be.
     fn make_topics(&self, partitions: i32, replication: i32) -> Result<(), Error> {
         let admin: AdminClient<DefaultClientContext> =
@@ -196,7 +207,7 @@ pub(crate) fn run(
     let reader = cluster.reader()?;
     let partitions = cluster.partitions(&reader, &cluster.topics.source)?;
     cluster.make_topics(partitions, options.replication)?;
-    if cluster.partitions(&reader, &cluster.topics.commits)? != partitions {
+    if cluster.partitions_soon(&reader, &cluster.topics.commits)? != partitions {
         let Topics { source, commits, .. } = &cluster.topics;
         return Err(Error::Request(format!(
             "Kafka: {commits} has not as many partitions as {source}; a source's partitions cannot be added to"

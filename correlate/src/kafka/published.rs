@@ -121,7 +121,8 @@ impl Published {
             ("message.timeout.ms", &*timeout),
             ("linger.ms", "5"),
             ("compression.type", "lz4"),
-            ("queue.buffering.max.messages", "1000000"),
+            // What waits here for a sink that is slow must not wait until its time is over.
+            ("queue.buffering.max.kbytes", "2048"),
         ];
         let topics = [cluster.topics.of_rows().as_slice(), &[&cluster.topics.commits]].concat();
         let topics = topics.into_iter().map(str::to_owned).collect();

@@ -49,8 +49,14 @@ impl Broker {
     }
 
     fn script(&self, verb: &str) {
+        self.script_with(verb, &[]);
+    }
+
+    fn script_with(&self, verb: &str, more: &[&str]) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/kafka");
-        let done = Command::new("bash").arg(script).arg(verb).arg(&self.dir).stdin(Stdio::null()).status();
+        let mut script = vec![script.as_os_str(), verb.as_ref(), self.dir.as_os_str()];
+        script.extend(more.iter().map(|word| std::ffi::OsStr::new(*word)));
+        let done = Command::new("bash").args(script).stdin(Stdio::null()).status();
         assert!(done.is_ok_and(|status| status.success()), "{verb}");
     }
 
@@ -79,11 +85,16 @@ impl Broker {
     }
 
     /// Sends them, in an order that tells nothing.
-    fn send(&self, topic: &str, mut messages: Vec<(u64, &str, u64)>) {
+    fn send(&self, topic: &str, mut messages: Vec<(u64, &'static str, u64)>) {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         for last in (1..messages.len()).rev() {
             messages.swap(last, dice.below(last as u64 + 1) as usize);
         }
+        let messages = messages.into_iter().map(|(key, stage, value)| (key, stage, value.to_string()));
+        self.send_in_order(topic, messages);
+    }
+
+    fn send_in_order(&self, topic: &str, messages: impl Iterator<Item = (u64, &'static str, String)>) {
         let producer: ThreadedProducer<DefaultProducerContext> =
             self.config().set("linger.ms", "20").create().expect("a producer");
         for (key, stage, value) in messages {
@@ -360,6 +371,38 @@ fn kafka_without_transactions_a_broker_that_is_killed_and_comes_back_loses_nothi
     ask_to_stop(child);
     let report = broker.finish_with(topic, READ_BACK);
     broker.verify_twice(topic, keys, &report);
+}
+
+/// The most memory that a process had at one time, in MB.
+fn most_memory(life: &Life) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", life.0.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux");
+    let kb: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kb / 1024
+}
+
+#[test]
+fn kafka_a_slow_sink_holds_up_the_consumer_and_no_memory_grows() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("slow", 60_000);
+    broker.make(topic);
+    // 240 MB; the stages of a key come together, so that few keys are open whatever is read.
+    let pad = "x".repeat(1_300);
+    let of = |key: u64| ["A", "B", "C"].map(|stage| (key, stage, format!(r#""{key} {pad}""#)));
+    broker.send_in_order(topic, (0..keys).flat_map(of));
+    broker.script_with("slow", &["slowly", "1000000"]);
+    for (way, rows) in [("always", 2_000), ("never", 4_000)] {
+        // A client's own buffer before the readers is bounded by a setting; it is made small beside what is measured.
+        let more =
+            format!("--transactions {way} --set client.id=slowly --set queued.max.messages.kbytes=1024");
+        let life = broker.begin(topic, &more);
+        broker.made(topic);
+        broker.rows(topic, Some(rows));
+        let most = most_memory(&life);
+        println!("{way}: {most} MB at most after {rows} rows of {keys}");
+        assert!(most < 160, "{most} MB with {way}");
+        kill(life);
+    }
 }
 
 #[test]
