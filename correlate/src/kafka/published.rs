@@ -122,7 +122,7 @@ impl Published {
             ("linger.ms", "5"),
             ("compression.type", "lz4"),
             // What waits here for a sink that is slow must not wait until its time is over.
-            ("queue.buffering.max.kbytes", "2048"),
+            ("queue.buffering.max.kbytes", "1024"),
         ];
         let topics = [cluster.topics.of_rows().as_slice(), &[&cluster.topics.commits]].concat();
         let topics = topics.into_iter().map(str::to_owned).collect();

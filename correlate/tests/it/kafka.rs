@@ -387,11 +387,17 @@ fn kafka_a_slow_sink_holds_up_the_consumer_and_no_memory_grows() {
     let (topic, keys) = ("slow", 60_000);
     broker.make(topic);
     // 240 MB; the stages of a key come together, so that few keys are open whatever is read.
-    let pad = "x".repeat(1_300);
-    let of = |key: u64| ["A", "B", "C"].map(|stage| (key, stage, format!(r#""{key} {pad}""#)));
-    broker.send_in_order(topic, (0..keys).flat_map(of));
-    broker.script_with("slow", &["slowly", "1000000"]);
-    for (way, rows) in [("always", 2_000), ("never", 4_000)] {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut of = |key: u64| {
+        ["A", "B", "C"].map(|stage| {
+            // What can be packed is no load.
+            let noise: String = (0..80).map(|_| format!("{:016x}", dice.below(u64::MAX))).collect();
+            (key, stage, format!(r#""{key} {noise}""#))
+        })
+    };
+    broker.send_in_order(topic, (0..keys).flat_map(&mut of));
+    broker.script_with("slow", &["slowly", "700000"]);
+    for (way, rows) in [("always", 2_500), ("never", 4_500)] {
         // A client's own buffer before the readers is bounded by a setting; it is made small beside what is measured.
         let more =
             format!("--transactions {way} --set client.id=slowly --set queued.max.messages.kbytes=1024");
@@ -422,6 +428,29 @@ fn kafka_a_broker_that_knows_no_transactions_is_found_out_and_nothing_is_lost() 
     let report = broker.finish_with(topic, session);
     assert_eq!(report["transactions"], false, "{report}");
     broker.verify_twice(topic, keys, &report);
+}
+
+#[cfg(feature = "kafka-ssl")]
+#[test]
+fn kafka_over_tls_whoever_says_the_password_joins() {
+    let Some(broker) = Broker::there() else { return };
+    let Ok(secure) = std::fs::read_to_string(broker.dir.join("secure")) else {
+        eprintln!("SKIPPED: the broker speaks no TLS, as there was no openssl to certify it");
+        return;
+    };
+    let (topic, keys) = ("secret", 5_000);
+    broker.fill(topic, keys);
+    let there = Broker { address: secure.trim().to_owned(), dir: broker.dir.clone() };
+    let mut options = format!(
+        "--set security.protocol=sasl_ssl --set ssl.ca.location={}",
+        broker.dir.join("ca.pem").display()
+    );
+    options += " --set sasl.username=tests --set sasl.password=secret";
+    let said = there.finish_with(topic, &format!("{options} --set sasl.mechanism=SCRAM-SHA-256"));
+    assert_eq!(said["joined"], keys, "{said}");
+    let again = there.finish_with(topic, &format!("{options} --set sasl.mechanism=PLAIN"));
+    assert_eq!((&again["joined"], &again["messages"]), (&keys.into(), &0.into()), "{again}");
+    broker.verify(topic, keys);
 }
 
 /// A measurement, in release: `cargo test --release -p correlate --features kafka kafka_rate -- --ignored --nocapture`.
