@@ -246,9 +246,13 @@ fn kill(mut life: Life) {
     life.0.kill().and_then(|()| life.0.wait()).expect("it dies");
 }
 
+fn signal(life: &Life, signal: &str) {
+    let done = Command::new("kill").args([signal, &life.0.id().to_string()]).status();
+    assert!(done.is_ok_and(|status| status.success()));
+}
+
 fn ask_to_stop(mut life: Life) {
-    let asked = Command::new("kill").args(["-TERM", &life.0.id().to_string()]).status();
-    assert!(asked.is_ok_and(|status| status.success()));
+    signal(&life, "-TERM");
     assert_eq!(life.0.wait().expect("it ends").code(), Some(0));
 }
 
@@ -351,6 +355,26 @@ fn kafka_without_transactions_the_other_of_two_processes_takes_over() {
     kill(first);
     broker.rows(topic, Some(16_000));
     ask_to_stop(second);
+    let report = broker.finish_with(topic, READ_BACK);
+    broker.verify_twice(topic, keys, &report);
+}
+
+#[test]
+fn kafka_without_transactions_whoever_was_taken_for_dead_and_wakes_up_doubles_nothing() {
+    let Some(broker) = Broker::there() else { return };
+    let (topic, keys) = ("woken", 20_000);
+    broker.fill_twice(topic, keys);
+    let first = broker.begin(topic, READ_BACK);
+    broker.made(topic);
+    broker.rows(topic, Some(20));
+    signal(&first, "-STOP");
+    // The group gives it up, and whoever comes is given all of it.
+    let second = broker.begin(topic, READ_BACK);
+    broker.rows(topic, Some(12_000));
+    signal(&first, "-CONT");
+    broker.rows(topic, Some(keys));
+    kill(second);
+    ask_to_stop(first);
     let report = broker.finish_with(topic, READ_BACK);
     broker.verify_twice(topic, keys, &report);
 }
