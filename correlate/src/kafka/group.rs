@@ -183,8 +183,9 @@ impl Group {
         Ok(offset.and_then(|offset| u64::try_from(offset).ok()))
     }
 
-    /// Commits the group's offset of a partition, under the name and generation that it knows us by.
-    pub(crate) fn commit(&self, topic: &str, partition: i32, offset: u64) -> Result<(), Error> {
+    /// Commits the group's offset of a partition, under the name and generation that it knows us by. Says whether the group
+    /// has answered: then it will not give us up for as long as a session is.
+    pub(crate) fn commit(&self, topic: &str, partition: i32, offset: u64) -> Result<bool, Error> {
         let mut list = TopicPartitionList::new();
         let done = list
             .add_partition_offset(topic, partition, Offset::Offset(offset as i64))
@@ -192,20 +193,15 @@ impl Group {
         match done {
             Err(error) if is_taken(&error) => Err(Error::Taken),
             // Where to go on is said by the commits; the offset is for people and for the generation, and comes again.
-            Ok(()) | Err(_) => Ok(()),
+            done => Ok(done.is_ok()),
         }
     }
 
     /// Makes sure that the partitions are ours: whoever was taken for dead, and does not know, hears of it here.
     pub(crate) fn claim(&self, topic: &str, partitions: &[i32]) -> Result<(), Error> {
         let until = Instant::now() + PATIENCE;
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            let offset = Offset::Offset(self.offset(topic, *partition)?.unwrap_or(0) as i64);
-            list.add_partition_offset(topic, *partition, offset).map_err(failed("claim partitions"))?;
-        }
         loop {
-            match self.consumer.commit(&list, CommitMode::Sync) {
+            match self.commit_again(topic, partitions) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_taken(&error) => return Err(Error::Taken),
                 // They are about to be given anew.
@@ -213,11 +209,28 @@ impl Group {
                     return Err(Error::Taken);
                 }
                 // A broker that is away may come back.
-                Err(_) if Instant::now() < until && !self.shared.round_stop.load(Relaxed) => {}
+                Err(_) if Instant::now() < until && !self.shared.round_stop.load(Relaxed) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
                 Err(_) if self.shared.round_stop.load(Relaxed) => return Err(Error::Taken),
                 Err(error) => return Err(failed("claim partitions")(error)),
             }
         }
+    }
+
+    /// Commits what is committed.
+    fn commit_again(&self, topic: &str, partitions: &[i32]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let mut list = self.consumer.committed_offsets(list, PATIENCE / 6)?;
+        for partition in partitions {
+            let there = list.find_partition(topic, *partition).and_then(|there| there.offset().to_raw());
+            let offset = there.filter(|offset| *offset >= 0).unwrap_or(0);
+            list.set_partition_offset(topic, *partition, Offset::Offset(offset))?;
+        }
+        self.consumer.commit(&list, CommitMode::Sync)
     }
 
     /// How long the group waits for a sign of life.

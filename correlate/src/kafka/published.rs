@@ -98,6 +98,8 @@ pub(crate) struct Published {
     /// The partitions of the source, by shard.
     given: Vec<i32>,
     owner: u64,
+    /// When the group was asked that has said last that the partitions are ours.
+    proof: Instant,
     /// What the next message in each partition of the commits is to get as its offset.
     next: Vec<u64>,
     /// For each shard the epoch that is decided and not finished, and how far the topics reached before.
@@ -141,6 +143,7 @@ impl Published {
             keys,
             given: given.to_vec(),
             owner: random,
+            proof: Instant::now(),
             next: vec![0; given.len()],
             decided: vec![None; given.len()],
         };
@@ -172,23 +175,40 @@ impl Published {
         }
         drop(heard);
         // One who was taken for dead, and wakes up, must not take it from whoever has it now.
-        self.group.claim(&self.cluster.topics.source, &self.given)
+        self.claim()
+    }
+
+    fn claim(&mut self) -> Result<(), Error> {
+        let asked = Instant::now();
+        self.group.claim(&self.cluster.topics.source, &self.given)?;
+        self.proof = asked;
+        Ok(())
     }
 
     fn send(&self, topic: &str, partition: Option<i32>, key: &[u8], payload: &[u8]) -> Result<(), Error> {
+        while !self.try_send(topic, partition, key, payload)? {}
+        Ok(())
+    }
+
+    /// Says whether there was room for it in the client; when there is none it has waited a little.
+    fn try_send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: &[u8],
+        payload: &[u8],
+    ) -> Result<bool, Error> {
         let mut record = BaseRecord::to(topic).key(key).payload(payload);
         if let Some(partition) = partition {
             record = record.partition(partition);
         }
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
-                    record = again;
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err((error, _)) => return Err(failed("publish an epoch")(error)),
+        match self.producer.send(record) {
+            Ok(()) => Ok(true),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                std::thread::sleep(Duration::from_millis(5));
+                Ok(false)
             }
+            Err((error, _)) => Err(failed("publish an epoch")(error)),
         }
     }
 
@@ -242,9 +262,20 @@ impl Published {
         rows.iter().flat_map(of).collect()
     }
 
-    fn publish(&self, rows: &[Row<'_>]) -> Result<(), Error> {
-        let topics = self.cluster.topics.of_rows();
-        rows.iter().try_for_each(|row| self.send(topics[row.topic as usize], None, &row.key, row.row))
+    fn publish(&mut self, rows: &[Row<'_>]) -> Result<(), Error> {
+        for row in rows {
+            loop {
+                // The group's word is good for a session. A row is sent in the first quarter of that, and expires in two more.
+                if self.proof.elapsed() >= self.group.session() / 4 {
+                    self.claim()?;
+                }
+                let topic = self.cluster.topics.of_rows()[row.topic as usize];
+                if self.try_send(topic, None, &row.key, row.row)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Leaves those rows that are not behind these places yet.
@@ -366,7 +397,11 @@ impl Log for Published {
         }
         self.decided[shard] = None;
         let offset = commit.cut.iter().map(|mark| mark.offset).min().unwrap_or(0);
+        let asked = Instant::now();
         let done = self.group.commit(&self.cluster.topics.source, partition, offset);
+        if let Ok(true) = done {
+            self.proof = asked;
+        }
         if let Err(Error::Taken) = done {
             let epoch = commit.epoch;
             say(format!(
@@ -374,7 +409,7 @@ impl Log for Published {
                  has read the sink back before, rows of it are there twice"
             ));
         }
-        done
+        done.map(|_| ())
     }
 
     fn rewind(&mut self) -> Result<(), Error> {

@@ -259,7 +259,7 @@ fn ask_to_stop(mut life: Life) {
 #[test]
 fn kafka_a_process_that_is_killed_goes_on_exactly_once() {
     let Some(broker) = Broker::there() else { return };
-    let (topic, keys) = ("killed", 40_000);
+    let (topic, keys) = ("killed", 20_000);
     broker.fill(topic, keys);
     for rows in [100, 8_000] {
         let child = broker.begin(topic, "--kills 6");
@@ -291,13 +291,13 @@ impl Broker {
 #[test]
 fn kafka_of_two_processes_in_a_group_one_is_killed_and_the_other_takes_over() {
     let Some(broker) = Broker::there() else { return };
-    let (topic, keys) = ("two", 60_000);
+    let (topic, keys) = ("two", 30_000);
     broker.fill(topic, keys);
     let first = broker.begin(topic, "--kills 3");
     broker.made(topic);
     broker.rows(topic, Some(10));
     let second = broker.begin(topic, "");
-    broker.rows(topic, Some(20_000));
+    broker.rows(topic, Some(10_000));
     kill(first);
     broker.rows(topic, Some(keys));
     ask_to_stop(second);
@@ -307,7 +307,7 @@ fn kafka_of_two_processes_in_a_group_one_is_killed_and_the_other_takes_over() {
 #[test]
 fn kafka_a_broker_that_is_killed_and_comes_back_loses_nothing() {
     let Some(broker) = Broker::there() else { return };
-    let (topic, keys) = ("broker", 60_000);
+    let (topic, keys) = ("broker", 30_000);
     broker.fill(topic, keys);
     let child = broker.begin(topic, "");
     broker.made(topic);
