@@ -69,6 +69,7 @@ pub(crate) struct Resumed<T> {
     /// Messages that were merged again.
     pub(crate) again: u64,
     /// The epochs whose rows were wanted, with them.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code))]
     pub(crate) wanted: Vec<Epoch>,
 }
 
