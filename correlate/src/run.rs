@@ -352,7 +352,7 @@ impl Run {
             "partitions": self.partitions,
             "shards": job.shards(),
         });
-        Ok((log::embedded::Folder::open(dir, &about)?, wish))
+        Ok((self.pace.open(dir, &about)?, wish))
     }
 
     /// Reads all input for the names of its stages.

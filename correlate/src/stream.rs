@@ -168,7 +168,7 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let stop = on_signal()?;
     let join = InMemory::new(demo.partitions.into(), demo.batch as usize).sharded(demo.shards.into());
     let (owners, shards) = (join.owners(), join.shards());
-    let mut folder = Folder::open(dir, &about(demo.messages, demo.seed, demo.partitions, shards))?;
+    let mut folder = demo.pace.open(dir, &about(demo.messages, demo.seed, demo.partitions, shards))?;
     let began = Instant::now();
     fill(&mut folder, &join, demo)?;
     if stop.load(Relaxed) {

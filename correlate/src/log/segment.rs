@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     log::{
         Mark,
-        frame::{BadFrame, BadHead, FRAME_HEAD, Frame, SEGMENT_HEAD, SegmentHead},
+        frame::{BadFrame, BadHead, FRAME_HEAD, Frame, SEGMENT_HEAD, SegmentHead, VERSION},
     },
 };
 
@@ -62,27 +62,34 @@ impl Place {
 
     /// Whether the bytes begin a segment of this partition.
     pub(crate) fn check(&self, first: u64, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.segment(first);
-        let why = match SegmentHead::decode(bytes) {
-            Ok(head) if head == self.head(first) => return Ok(()),
-            Ok(_) => "its head is that of another segment or log".to_owned(),
-            Err(BadHead::Short) => "it is too short for the head of a segment".to_owned(),
-            Err(BadHead::Foreign) => "it is no segment of a log".to_owned(),
-            Err(BadHead::Damaged) => "the checksum of its head is wrong".to_owned(),
-            Err(BadHead::Version(version)) => {
-                let ours = crate::log::frame::VERSION;
-                return Err(Error::Request(format!(
-                    "{} is of version {version} of the log's format; this program reads and writes version {ours}",
-                    path.display()
-                )));
-            }
-        };
-        Err(Error::Corrupt { path, offset: 0, why })
+        check_head(&self.segment(first), self.head(first), bytes)
     }
 
     fn head(&self, first: u64) -> SegmentHead {
         SegmentHead { kind: self.kind, partition: self.partition, log: self.log, first }
     }
+}
+
+/// Whether the bytes of a file begin with this head.
+pub(crate) fn check_head(path: &Path, wanted: SegmentHead, bytes: &[u8]) -> Result<(), Error> {
+    let why = match SegmentHead::decode(bytes) {
+        Ok(head) if head == wanted => return Ok(()),
+        Ok(_) => "its head is that of another file or log",
+        Err(BadHead::Short) => "it is too short for the head of a file of a log",
+        Err(BadHead::Foreign) => "it is no file of a log",
+        Err(BadHead::Damaged) => "the checksum of its head is wrong",
+        Err(BadHead::Version(version)) => return Err(other_version(path, version.into())),
+    };
+    Err(Error::Corrupt { path: path.to_owned(), offset: 0, why: why.to_owned() })
+}
+
+/// A file is of another version of the format.
+pub(crate) fn other_version(path: &Path, theirs: u64) -> Error {
+    Error::Request(format!(
+        "{} is of version {theirs} of the log's format; this program reads and writes version {VERSION}: go on with the \
+         program that wrote it, or name another folder",
+        path.display()
+    ))
 }
 
 /// Asks for names in a folder to be on disk.
