@@ -221,7 +221,6 @@ impl Folder {
         let mut entries = about.entries()?;
         let (mut past, mut kept) = (Past { snapshots: vec![None; shards], commits: Vec::new() }, Vec::new());
         let snapshots = SnapshotName::all(&about.snapshots())?;
-        remove_unfinished(&about.snapshots())?;
         for shard in 0..shards {
             let last = entries.epochs().filter(|(commit, _)| commit.shard as usize == shard).last();
             let last = last.map_or(0, |(commit, _)| commit.epoch);
@@ -269,6 +268,12 @@ impl Folder {
                 past.commits.push(commit.clone());
             }
         }
+        // All of it is looked at before any of it is changed.
+        for (file, end) in ends.iter().enumerate() {
+            about.sink(file).reaches(*end)?;
+        }
+        about.commits().reaches(entries.end)?;
+        remove_unfinished(&about.snapshots())?;
         let tracks = ends
             .iter()
             .enumerate()

@@ -60,6 +60,23 @@ impl Place {
         Ok(firsts)
     }
 
+    /// Whether the segment is there in which an end is, as far as that end. Changes nothing.
+    pub(crate) fn reaches(&self, end: End) -> Result<(), Error> {
+        if end.bytes == 0 {
+            return Ok(());
+        }
+        let path = self.segment(end.segment);
+        let mut file = File::open(&path).map_err(Error::file("open", &path))?;
+        let there = file.metadata().map_err(Error::file("read", &path))?.len();
+        if there < end.bytes {
+            let why = format!("it ends here, and {} bytes of it were committed", end.bytes);
+            return Err(Error::Corrupt { path, offset: there, why });
+        }
+        let mut head = [0; SEGMENT_HEAD];
+        file.read_exact(&mut head).map_err(Error::file("read", &path))?;
+        self.check(end.segment, &head)
+    }
+
     /// Whether the bytes begin a segment of this partition.
     pub(crate) fn check(&self, first: u64, bytes: &[u8]) -> Result<(), Error> {
         check_head(&self.segment(first), self.head(first), bytes)
@@ -122,6 +139,7 @@ impl Track {
     fn cut(&mut self) -> Result<(), Error> {
         let End { segment, bytes, .. } = self.end;
         self.file = None;
+        self.place.reaches(self.end)?;
         for first in self.place.segments()? {
             if first > segment || bytes == 0 {
                 let path = self.place.segment(first);
@@ -134,14 +152,6 @@ impl Track {
         let path = self.place.segment(segment);
         let mut file =
             OpenOptions::new().read(true).write(true).open(&path).map_err(Error::file("open", &path))?;
-        let mut head = [0; SEGMENT_HEAD];
-        let there = file.metadata().map_err(Error::file("read", &path))?.len();
-        if there < bytes {
-            let why = format!("it ends here, and {} bytes of it were committed", bytes);
-            return Err(Error::Corrupt { path, offset: there, why });
-        }
-        file.read_exact(&mut head).map_err(Error::file("read", &path))?;
-        self.place.check(segment, &head)?;
         let at_end = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::Start(bytes)));
         at_end.map_err(Error::file("write", &path))?;
         self.file = Some(file);
