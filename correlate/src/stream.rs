@@ -218,6 +218,7 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let merged = vitals.merged.load(Relaxed);
     let audit = (merged == whole).then(|| audit(dir)).transpose()?;
     let mut more = vec![
+        Line::in_flight(&vitals),
         Line::number("starts", "starts", starts.into()),
         Line {
             field: "resumed",
