@@ -237,7 +237,11 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
         more.push(Line::number("messages_doubled", "messages doubled", audit.doubled));
     }
     if let Some(path) = &demo.chart {
-        chart::draw(path, "Messages committed, and restarts", &Seen::of(dir)?.history())?;
+        chart::draw(
+            path,
+            "Messages committed; each red line is a start after the first",
+            &Seen::of(dir)?.history(),
+        )?;
         let words = path.display().to_string();
         more.push(Line { field: "chart", name: "chart", value: words.clone().into(), words });
     }

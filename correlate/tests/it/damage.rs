@@ -12,14 +12,14 @@ use std::{
 use crate::{Folder, refused, report, said};
 
 /// Many small epochs and segments.
-const JOB: &str = "--log log --messages 20000 --kills 0 --quiet --epoch 1 --epoch-messages 200 --batch 64 --snapshot 1 --segment-bytes 4000 --report json";
+const JOB: &str = "--log log --messages 8000 --kills 0 --quiet --epoch 1 --epoch-messages 200 --batch 64 --snapshot 1 --segment-bytes 4000 --report json";
 
 impl Folder {
     /// A log of a job that ended between rows and commit, half-way: commits, and snapshots, and rows that do not count.
     fn half_done(name: &str) -> Folder {
         let folder = Folder::new(name);
         for _ in 0..20 {
-            let dead = folder.correlate(&format!("{JOB} --die-in-epoch 40"));
+            let dead = folder.correlate(&format!("{JOB} --die-in-epoch 30"));
             assert!(!matches!(dead.status.code(), Some(0..=3)), "{}", said(&dead.stderr));
             let are_there = |(dir, least)| folder.files(dir).len() >= least;
             if [("log/snapshots", 2), ("log/commits", 2), ("log/sink-05", 1)].into_iter().all(are_there) {
@@ -60,7 +60,7 @@ impl Folder {
     fn goes_on(&self) {
         let report = report(&self.correlate(JOB));
         assert_eq!(report["exact"], true, "{report}");
-        refused(&self.correlate("verify --log log"), 0, "exact: 20,000 rows");
+        refused(&self.correlate("verify --log log"), 0, "exact: 8,000 rows");
     }
 
     /// A script, as root of a mount namespace of its own; `None`, and loudly, where the system gives none.
@@ -158,11 +158,12 @@ fn a_disk_may_be_full_for_any_file_of_a_log_and_the_same_command_goes_on_when_th
     let (seldom, often) = ("--epoch 3600000 --snapshot 3600000", "--epoch 1 --epoch-messages 400 --snapshot");
     meet(0, seldom, "log.json");
     meet(50, seldom, "source-");
-    let dead = folder.correlate(&format!("{job} --die-in-epoch 1 {often} 3600000"));
+    let dead = folder.correlate(&format!("{job} --die-in-epoch 1 {seldom}"));
     assert!(!matches!(dead.status.code(), Some(0..=3)), "{}", said(&dead.stderr));
     meet(20, seldom, "sink-");
     meet(40, &format!("{often} 3600000"), "commits/");
-    meet(60, "--epoch 1 --epoch-messages 3000 --snapshot 1", "snapshots/");
+    // All others stay below that.
+    meet(200, "--epoch 3600000 --epoch-messages 3000 --snapshot 1", "snapshots/");
     let report = report(&folder.correlate(job));
     assert_eq!(report["exact"], true, "{report}");
     refused(&folder.correlate("verify --log log"), 0, "exact: 20,000 rows");
@@ -328,7 +329,7 @@ fn a_last_commit_that_is_torn_is_made_again_wherever_it_is_torn() {
     let sound = fs::read(&path).expect("a file");
     let last = *frames(&sound).last().expect("there are some");
     let before = folder.everything();
-    let step = ((sound.len() - last) / 12).max(1);
+    let step = ((sound.len() - last) / 6).max(1);
     for end in (last..sound.len()).step_by(step) {
         fs::write(&path, &sound[..end]).expect("written");
         let status = folder.correlate("status --log log");
