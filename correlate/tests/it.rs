@@ -915,3 +915,27 @@ fn a_join_of_files_that_is_killed_goes_on_whatever_their_form() {
     let report = report(&folder.correlate(&format!("{run} --kills 5 --shards 1 --report json --verify")));
     assert_eq!((&report["exact"], &report["starts"]), (&true.into(), &4.into()), "{report}");
 }
+
+#[test]
+fn a_packed_file_that_is_cut_short_is_rejected_once_though_the_run_is_killed_after_it() {
+    let folder = Folder::new("log-cut-short");
+    let made = folder.correlate("generate --output in --messages 20000 --overwrite");
+    assert!(made.status.success(), "{}", said(&made.stderr));
+    let mut dice = Dice(9);
+    for (name, header, line) in [
+        ("a.ndjson.gz", "", r#"{"stage":"A","key":"K"}"#.to_owned() + "\n"),
+        ("b.csv.gz", "stage,key\n", "A,K\n".to_owned()),
+    ] {
+        let lines = (0..200).map(|_| line.replace('K', &format!("x{}", dice.below(1 << 40))));
+        let packed = folder.packed(name, (header.to_owned() + &lines.collect::<String>()).as_bytes());
+        folder.file(name, &packed[..packed.len() / 2]);
+    }
+    let run = "run --input in --output out --log log --stages A,B,C --epoch 1 --epoch-messages 2000 --kills 0 --abreast 1";
+    let mut child = folder.begin(run);
+    folder.committed(8);
+    child.kill().and_then(|()| child.wait()).expect("it dies");
+    let report = report(&folder.correlate(&format!("{run} --report json --verify")));
+    assert_eq!((&report["exact"], &report["starts"]), (&true.into(), &2.into()), "{report}");
+    assert_eq!((&report["rejected_lines"], &report["files_cut_short"]), (&2.into(), &2.into()), "{report}");
+    assert_eq!(folder.lines("rejects.ndjson").len(), 2);
+}

@@ -382,7 +382,8 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    fn encode(&self, into: &mut Writer) {
+    /// Appends it.
+    pub(crate) fn encode(&self, into: &mut Writer) {
         match self {
             Entry::Start { number, millis } => {
                 into.0.push(0);
@@ -402,7 +403,8 @@ impl Entry {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
+    /// Reads it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
         let mut from = Reader(bytes);
         let entry = match from.u8()? {
             0 => Entry::Start { number: from.u32()?, millis: from.u64()? },
@@ -612,10 +614,11 @@ fn read_snapshot(about: &About, name: &SnapshotName) -> Result<Snapshot, Error> 
 }
 
 /// What is behind the head of a snapshot.
-fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, (usize, String)> {
+pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, (usize, String)> {
     let (mut at, mut pieces, mut after, mut keys) = (SEGMENT_HEAD, 0, None, Vec::new());
     loop {
-        let frame = Frame::decode(&bytes[at..]).map_err(|bad: BadFrame| (at, bad.to_string()))?;
+        let rest = bytes.get(at..).unwrap_or_default();
+        let frame = Frame::decode(rest).map_err(|bad: BadFrame| (at, bad.to_string()))?;
         if frame.first != pieces {
             return Err((at, format!("piece {} is here where {pieces} should be", frame.first)));
         }
@@ -939,7 +942,7 @@ mod tests {
         let folder = || Folder::open(&dir.0, &json!("test")).expect("opened").in_segments_of(1);
         let (mut log, _) = folder().log(vec![0; 2], 1, Trial::default()).expect("a log");
         let keep = |log: &mut Embedded, number: u64| {
-            let snapshot = (number % 2 == 0).then(|| Arc::new(vec![7; 50]));
+            let snapshot = number.is_multiple_of(2).then(|| Arc::new(vec![7; 50]));
             log.commit(&Epoch { snapshot, ..epoch(number) }, Share::ALL).expect("committed");
             while log.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
                 thread::yield_now();
