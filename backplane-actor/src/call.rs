@@ -6,6 +6,7 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    sync::Weak,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -14,11 +15,11 @@ use backplane::Exit;
 
 use crate::{
     address::Address,
-    clock::{Clock, later_than},
+    clock::{self, Clock, later_than},
     frame::{self, CallState, Node},
     mailbox::{Item, Priority, Refusal, WhenFull},
     name::ActorName,
-    sync::{Arc, AtomicBool, Mutex, Ordering, lock},
+    sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock},
 };
 
 /// So long a call waits, unless said otherwise: OTP's five seconds.
@@ -44,6 +45,8 @@ pub const DEFAULT_CALL_TIME: Duration = Duration::from_secs(5);
 struct Slot<T> {
     /// Nobody waits any more; written under the lock.
     over: AtomicBool,
+    /// What the clock calls it, once its time is counted there; written under the lock.
+    alarm: AtomicU32,
     inside: Mutex<Inside<T>>,
     /// Which actor was called, as an address that is only compared.
     callee: usize,
@@ -57,8 +60,8 @@ struct Inside<T> {
 /// Until when the caller waits.
 enum Until {
     Forever,
-    /// [`DEFAULT_CALL_TIME`] from when it called; the clock knows by this name when that is.
-    Default(Arc<Clock>, u32),
+    /// [`DEFAULT_CALL_TIME`] from when the clock of this number begins to count it.
+    Default(u64),
     Then(Instant),
 }
 
@@ -67,8 +70,12 @@ enum Stage<T> {
     Answered(T),
     /// The reply was dropped; with the exit of the actor, if it ended.
     Dropped(Option<Exit>),
+    TimedOut,
     Over,
 }
+
+/// No name of the clock's.
+const UNNAMED: u32 = u32::MAX;
 
 impl<T> Slot<T> {
     fn finish(&self, stage: Stage<T>) -> Result<(), Stage<T>> {
@@ -83,7 +90,7 @@ impl<T> Slot<T> {
                 }
                 Ok(())
             }
-            Stage::Answered(_) | Stage::Dropped(_) | Stage::Over => {
+            Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
                 drop(inside);
                 Err(stage)
             }
@@ -115,7 +122,7 @@ impl<T> Slot<T> {
                 drop(waker);
                 Poll::Ready(self.leave())
             }
-            Stage::Answered(_) | Stage::Dropped(_) | Stage::Over => {
+            Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
                 let stage = mem::replace(&mut inside.stage, Stage::Over);
                 self.over.store(true, Ordering::Release);
                 Poll::Ready(stage)
@@ -130,13 +137,35 @@ impl<T: Send> CallState for Slot<T> {
     }
 
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant> {
-        let (clock, name) = match &lock(&self.inside).until {
+        match lock(&self.inside).until {
             Until::Forever => return None,
-            Until::Then(at) => return Some(*at),
-            Until::Default(clock, name) => (Arc::clone(clock), *name),
-        };
-        let known = if self.is_over() { None } else { clock.deadline_of(name) };
-        known.or_else(|| Some(later_than(now(), DEFAULT_CALL_TIME)))
+            Until::Then(at) => return Some(at),
+            Until::Default(_) => {}
+        }
+        Some(later_than(now(), DEFAULT_CALL_TIME))
+    }
+
+    fn counts(&self, until: Instant, name: u32) -> bool {
+        let mut inside = lock(&self.inside);
+        if self.is_over() {
+            return false;
+        }
+        inside.until = Until::Then(until);
+        self.alarm.store(name, Ordering::Relaxed);
+        true
+    }
+
+    fn expire(&self) {
+        let mut inside = lock(&self.inside);
+        if let Stage::Waiting(waker) = &mut inside.stage {
+            let waker = waker.take();
+            self.over.store(true, Ordering::Release);
+            inside.stage = Stage::TimedOut;
+            drop(inside);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
     }
 
     fn settle(&self, exit: Option<&Exit>) {
@@ -278,12 +307,13 @@ impl<T: Send + 'static> Reply<T> {
     /// ```
     pub fn deadline(&self) -> Option<Instant> {
         let slot = self.slot.as_ref()?;
-        let clock = match &lock(&slot.inside).until {
+        let clock = match lock(&slot.inside).until {
             Until::Forever => return None,
-            Until::Then(at) => return Some(*at),
-            Until::Default(clock, _) => Arc::clone(clock),
+            Until::Then(at) => return Some(at),
+            Until::Default(clock) => clock,
         };
-        slot.deadline(&mut || clock.now())
+        // Nobody counts the time of a clock that is gone.
+        clock::now_of(clock).map(|now| later_than(now, DEFAULT_CALL_TIME))
     }
 }
 
@@ -432,6 +462,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     pub(crate) fn new(address: &'a Address<M>, make: impl FnOnce(Reply<T>) -> M) -> Call<'a, M, T> {
         let slot = Arc::new(Slot {
             over: AtomicBool::new(false),
+            alarm: AtomicU32::new(UNNAMED),
             inside: Mutex::new(Inside { stage: Stage::Waiting(None), until: Until::Forever }),
             callee: Arc::as_ptr(address.shared()).cast::<()>().addr(),
         });
@@ -613,8 +644,9 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             }
         };
         let own = match (&self.limit, inherited) {
-            (Limit::Default, None) => None,
-            (Limit::Default, Some(_)) => Some(later_than(now(), DEFAULT_CALL_TIME)),
+            // The mailbox notes it with the message.
+            (Limit::Default, None) if !self.system => None,
+            (Limit::Default, _) => Some(later_than(now(), DEFAULT_CALL_TIME)),
             (Limit::Within(time), _) => Some(later_than(now(), *time)),
             (Limit::Until(deadline), _) => Some(*deadline),
             (Limit::Never, _) => None,
@@ -628,13 +660,10 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 self.alarm = Some(clock.set(at, cx.waker().clone()));
                 Until::Then(at)
             }
-            (None, Limit::Default) => {
-                let alarm = clock.set_default(cx.waker().clone());
-                self.alarm = Some(alarm);
-                Until::Default(Arc::clone(clock), alarm)
-            }
+            (None, Limit::Default) => Until::Default(clock.id()),
             (None, _) => Until::Forever,
         };
+        let fresh = matches!(until, Until::Default(_));
         let waker = cx.waker().clone();
         let mut inside = lock(&self.slot.inside);
         inside.until = until;
@@ -651,10 +680,27 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         let call = Arc::clone(&self.slot) as Arc<dyn CallState>;
         let item = Item { message, call: Some(call) };
         let shared = self.address.shared();
-        let pushed = match shared.push(self.priority, item, WhenFull::Refuse) {
-            Ok(()) => Ok(None),
+        let pushed = if fresh {
+            shared.push_fresh(self.priority, item)
+        } else {
+            shared.push(self.priority, item, WhenFull::Refuse).map(|()| false)
+        };
+        let pushed = match pushed {
+            Ok(tell) => {
+                if tell {
+                    clock.tell(Arc::downgrade(shared) as Weak<dyn Node>);
+                }
+                Ok(None)
+            }
             Err((Refusal::Closed, item)) => Err(item),
-            Err((Refusal::Full, item)) => shared.push_waiting(self.priority, item, cx.waker().clone()),
+            Err((Refusal::Full, item)) => {
+                if fresh {
+                    let at = later_than(now(), DEFAULT_CALL_TIME);
+                    lock(&self.slot.inside).until = Until::Then(at);
+                    self.alarm = Some(clock.set(at, cx.waker().clone()));
+                }
+                shared.push_waiting(self.priority, item, cx.waker().clone())
+            }
         };
         match pushed {
             Ok(None) => self.step = Step::Sent,
@@ -709,6 +755,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                     None => CallError::NoReply,
                 }));
             }
+            Poll::Ready(Stage::TimedOut) => return Poll::Ready(Err(CallError::TimedOut)),
             Poll::Ready(Stage::Waiting(_) | Stage::Over) => return Poll::Ready(Err(CallError::NoReply)),
             Poll::Pending => {}
         }
@@ -734,12 +781,11 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
     /// Whether whoever has inherited the time saw it run out.
     fn is_late(&self) -> bool {
-        let (clock, name) = match &lock(&self.slot.inside).until {
-            Until::Forever => return false,
-            Until::Then(at) => return *at <= self.clock().now(),
-            Until::Default(clock, name) => (Arc::clone(clock), *name),
+        let until = match lock(&self.slot.inside).until {
+            Until::Forever | Until::Default(_) => return false,
+            Until::Then(at) => at,
         };
-        clock.deadline_of(name).is_some_and(|until| until <= clock.now())
+        until <= self.clock().now()
     }
 
     fn leave(&mut self) {
@@ -752,7 +798,8 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             drop(waits);
             drop(gone);
         }
-        if let Some(alarm) = self.alarm.take() {
+        let counted = self.slot.alarm.load(Ordering::Relaxed);
+        for alarm in self.alarm.take().into_iter().chain((counted != UNNAMED).then_some(counted)) {
             self.clock().cancel(alarm);
         }
         self.step = Step::Over;

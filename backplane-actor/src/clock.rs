@@ -1,11 +1,13 @@
 //! Deadlines: a heap of moments on the runtime's clock, and one task that looks after all of them.
 //!
-//! A call's default time is counted without reading the clock, which takes as long as half a call: who waits so long stands
-//! in `fresh`, and the task counts from when it looks there. It looks at once if it was not about to, and again after each
-//! [`TICK`] in which somebody came. So such a deadline is never early, and late by a tick at most, and by what the executor
-//! is late itself.
+//! A call's default time is counted without reading the clock, which takes as long as half a call, and without a place here
+//! for a call that is answered at once: the mailbox notes it with the message, and tells the clock only if it has not told it
+//! since the clock last looked. The task collects such calls, and counts from then. It looks at once if it was not about to,
+//! and again after each [`TICK`] in which somebody told it. So such a deadline is never early, and late by a tick at most, and
+//! by what the executor is late itself.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::{Future, poll_fn},
     mem,
@@ -19,11 +21,13 @@ use backplane::{Runtime, catch};
 
 use crate::{
     call::DEFAULT_CALL_TIME,
+    frame::{CallState, Node},
     sync::{Arc, Mutex, lock},
 };
 
 /// The clock of a system. Its task is started with the first deadline, and again if its executor dropped it.
 pub(crate) struct Clock {
+    id: u64,
     now: Box<dyn Fn() -> Instant + Send + Sync>,
     start: Box<dyn Fn(Weak<Clock>) + Send + Sync>,
     deadlines: Mutex<Deadlines>,
@@ -34,10 +38,8 @@ struct Deadlines {
     heap: Vec<(Instant, u32)>,
     places: Vec<Place>,
     free: Vec<u32>,
-    /// Places of those that wait for [`DEFAULT_CALL_TIME`] from when the task next looks.
-    fresh: Vec<u32>,
-    /// Somebody has come there since the task last looked.
-    came: bool,
+    /// Mailboxes with calls that wait for [`DEFAULT_CALL_TIME`] from when the task next looks.
+    fresh: Vec<Weak<dyn Node>>,
     /// The task looks there again within a tick, by itself or because it has been woken.
     ticks: bool,
     driven: bool,
@@ -47,13 +49,31 @@ struct Deadlines {
 }
 
 struct Place {
-    /// Where in the heap; or where in `fresh`, with `FRESH`; or `OUT`.
+    /// Where in the heap; or `OUT`.
     at: u32,
-    waker: Option<Waker>,
+    who: Option<Who>,
+}
+
+/// Who is to hear that the time has come.
+enum Who {
+    Waker(Waker),
+    Call(Arc<dyn CallState>),
 }
 
 const OUT: u32 = u32::MAX;
-const FRESH: u32 = 1 << 31;
+
+/// Clocks by their numbers: a call knows its clock without counting references to it.
+static CLOCKS: std::sync::Mutex<BTreeMap<u64, Weak<Clock>>> = std::sync::Mutex::new(BTreeMap::new());
+
+fn clocks() -> std::sync::MutexGuard<'static, BTreeMap<u64, Weak<Clock>>> {
+    CLOCKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What time it is on the clock of this number, if it is still there.
+pub(crate) fn now_of(id: u64) -> Option<Instant> {
+    let clock = clocks().get(&id)?.upgrade();
+    clock.map(|clock| clock.now())
+}
 
 /// By so much a default deadline may be late.
 const TICK: Duration = Duration::from_millis(1);
@@ -115,16 +135,7 @@ impl Deadlines {
     }
 
     fn remove(&mut self, place: u32) {
-        let at = mem::replace(&mut self.places[place as usize].at, OUT);
-        if at & FRESH != 0 {
-            let index = (at & !FRESH) as usize;
-            self.fresh.swap_remove(index);
-            if let Some(moved) = self.fresh.get(index) {
-                self.places[*moved as usize].at = at;
-            }
-            return;
-        }
-        let index = at as usize;
+        let index = mem::replace(&mut self.places[place as usize].at, OUT) as usize;
         let Some(last) = self.heap.pop() else { return };
         if index < self.heap.len() {
             self.put(index, last);
@@ -136,15 +147,25 @@ impl Deadlines {
 
 impl Clock {
     pub(crate) fn new<R: Runtime>(runtime: Arc<R>) -> Arc<Clock> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let clock = Arc::clone(&runtime);
-        Arc::new(Clock {
+        let clock = Arc::new(Clock {
+            id,
             now: Box::new(move || clock.now()),
             start: Box::new(move |clock| {
                 let task = runtime.spawn(drive(Arc::clone(&runtime), clock));
                 runtime.detach(task);
             }),
             deadlines: Mutex::default(),
-        })
+        });
+        clocks().insert(id, Arc::downgrade(&clock));
+        clock
+    }
+
+    /// By which [`now_of`] finds it.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -153,7 +174,7 @@ impl Clock {
 
     pub(crate) fn set(self: &Arc<Clock>, at: Instant, waker: Waker) -> u32 {
         let mut deadlines = lock(&self.deadlines);
-        let name = deadlines.new_place(Place { at: OUT, waker: Some(waker) });
+        let name = deadlines.new_place(Place { at: OUT, who: Some(Who::Waker(waker)) });
         deadlines.insert(at, name);
         let start = !mem::replace(&mut deadlines.driven, true);
         let sooner = deadlines.armed.is_none_or(|armed| at < armed);
@@ -163,32 +184,16 @@ impl Clock {
         name
     }
 
-    /// For so long as a call waits unless told otherwise, from now on, about.
-    pub(crate) fn set_default(self: &Arc<Clock>, waker: Waker) -> u32 {
+    /// There are calls in this mailbox whose time begins.
+    #[cold]
+    pub(crate) fn tell(self: &Arc<Clock>, node: Weak<dyn Node>) {
         let mut deadlines = lock(&self.deadlines);
-        let at = FRESH | deadlines.fresh.len() as u32;
-        let name = deadlines.new_place(Place { at, waker: Some(waker) });
-        deadlines.fresh.push(name);
-        deadlines.came = true;
+        deadlines.fresh.push(node);
         let start = !mem::replace(&mut deadlines.driven, true);
         let ticks = mem::replace(&mut deadlines.ticks, true);
         let driver = if ticks { None } else { deadlines.driver.take() };
         drop(deadlines);
         self.see_to_it(start, driver);
-        name
-    }
-
-    /// When this one is due; now, if it has fired; `None`, if it has but just been set, and is counted from when the task
-    /// next looks.
-    pub(crate) fn deadline_of(&self, name: u32) -> Option<Instant> {
-        let deadlines = lock(&self.deadlines);
-        let at = deadlines.places.get(name as usize).map_or(OUT, |place| place.at);
-        let due = deadlines.heap.get(at as usize).map(|due| due.0);
-        drop(deadlines);
-        match at {
-            OUT => Some(self.now()),
-            _ => due,
-        }
     }
 
     #[inline]
@@ -210,11 +215,13 @@ impl Clock {
             if place.at == OUT {
                 return true;
             }
-            if place.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if let Some(Who::Waker(waker)) = &place.who
+                && waker.will_wake(cx.waker())
+            {
                 return false;
             }
             if let Some(new) = new.take() {
-                let before = place.waker.replace(new);
+                let before = place.who.replace(Who::Waker(new));
                 drop(deadlines);
                 drop(before);
                 return false;
@@ -227,31 +234,45 @@ impl Clock {
     pub(crate) fn cancel(&self, name: u32) {
         let mut deadlines = lock(&self.deadlines);
         let place = &mut deadlines.places[name as usize];
-        let waker = place.waker.take();
+        let who = place.who.take();
         if place.at != OUT {
             deadlines.remove(name);
         }
         deadlines.free.push(name);
         drop(deadlines);
-        drop(waker);
+        drop(who);
     }
 
-    /// Fires what is due; the next moment, if there is one.
+    /// Begins to count the time of those that have told, and fires what is due; the next moment, if there is one.
     fn turn(&self, cx: &Context<'_>) -> Option<Instant> {
-        let (now, driver) = (self.now(), cx.waker().clone());
-        let mut due = Vec::new();
+        let driver = cx.waker().clone();
         let mut deadlines = lock(&self.deadlines);
-        let mut fresh = mem::take(&mut deadlines.fresh);
-        for name in fresh.drain(..) {
-            deadlines.insert(later_than(now, DEFAULT_CALL_TIME), name);
+        let mut nodes = mem::take(&mut deadlines.fresh);
+        deadlines.ticks = !nodes.is_empty();
+        drop(deadlines);
+        let mut calls = Vec::new();
+        for node in nodes.drain(..).filter_map(|node| node.upgrade()) {
+            node.take_fresh(&mut calls);
         }
-        deadlines.fresh = fresh;
-        deadlines.ticks = mem::take(&mut deadlines.came);
+        calls.retain(|call| !call.is_over());
+        // After that, so that nobody's time is short.
+        let now = self.now();
+        let (mut due, mut counted) = (Vec::new(), Vec::with_capacity(calls.len()));
+        let until = later_than(now, DEFAULT_CALL_TIME);
+        let mut deadlines = lock(&self.deadlines);
+        if deadlines.fresh.is_empty() {
+            deadlines.fresh = nodes;
+        }
+        for call in calls {
+            let name = deadlines.new_place(Place { at: OUT, who: Some(Who::Call(Arc::clone(&call))) });
+            deadlines.insert(until, name);
+            counted.push((call, name));
+        }
         while let Some(&(at, name)) = deadlines.heap.first()
             && at <= now
         {
             deadlines.remove(name);
-            due.extend(deadlines.places[name as usize].waker.take());
+            due.extend(deadlines.places[name as usize].who.take());
         }
         let first = deadlines.heap.first().map(|first| first.0);
         let tick = deadlines.ticks.then(|| later_than(now, TICK));
@@ -262,8 +283,16 @@ impl Clock {
         let (armed, before) = (deadlines.armed, deadlines.driver.replace(driver));
         drop(deadlines);
         drop(before);
-        for waker in due {
-            drop(catch(|| waker.wake()));
+        for (call, name) in counted {
+            if !call.counts(until, name) {
+                self.cancel(name);
+            }
+        }
+        for who in due {
+            drop(catch(|| match who {
+                Who::Waker(waker) => waker.wake(),
+                Who::Call(call) => call.expire(),
+            }));
         }
         armed
     }
@@ -271,6 +300,7 @@ impl Clock {
 
 impl Drop for Clock {
     fn drop(&mut self) {
+        clocks().remove(&self.id);
         let driver = lock(&self.deadlines).driver.take();
         if let Some(driver) = driver {
             drop(catch(|| driver.wake()));
@@ -293,8 +323,13 @@ impl Drop for Driving {
             let mut deadlines = lock(&clock.deadlines);
             (deadlines.driven, deadlines.ticks, deadlines.armed) = (false, false, None);
             let driver = deadlines.driver.take();
+            let fresh = mem::take(&mut deadlines.fresh);
             drop(deadlines);
             drop(driver);
+            // Whoever is called next there, tells the next one.
+            for node in fresh.into_iter().filter_map(|node| node.upgrade()) {
+                node.forget_clock();
+            }
         }
     }
 }

@@ -32,6 +32,10 @@ pub(crate) trait Node: Send + Sync {
     /// What measures its polls, if something does.
     fn watch(&self) -> Option<Arc<Clock>>;
     fn was_busy(&self, time: Duration);
+    /// Gives away the calls whose time is not counted yet. For the next one the clock is told again.
+    fn take_fresh(&self, calls: &mut Vec<Arc<dyn CallState>>);
+    /// The clock that was told of them is told again.
+    fn forget_clock(&self);
     /// How many messages it has handled.
     #[cfg(feature = "metrics")]
     fn handled(&self) -> u64;
@@ -41,8 +45,13 @@ pub(crate) trait Node: Send + Sync {
 pub(crate) trait CallState: Send + Sync {
     /// Nobody waits for it any more.
     fn is_over(&self) -> bool;
-    /// Until when its caller waits, if there is a limit; from here on that is certain. `now` is asked only where it has to be.
+    /// Until when its caller waits, if there is a limit; where its time is not counted yet, a tick less than it will be, at most.
+    /// `now` is asked only where it has to be.
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant>;
+    /// From now on its time is counted: it waits until then, and has this name in the clock. `false`, if it does not wait.
+    fn counts(&self, until: Instant, name: u32) -> bool;
+    /// Its time is up.
+    fn expire(&self);
     /// There will be no answer; with `exit`, because the actor has ended.
     fn settle(&self, exit: Option<&Exit>);
 }

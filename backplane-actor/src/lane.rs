@@ -202,6 +202,19 @@ impl<M> Lane<M> {
         }
     }
 
+    /// Takes the only one there is: as if it had been handed over, and taken out of the hand, which is empty.
+    #[inline]
+    pub(crate) fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
+        if self.tail.len() != 1 || self.len() != 1 {
+            return None;
+        }
+        let message = self.tail.pop_front()?;
+        let call = self.more.as_mut().and_then(|more| more.call_of(self.first));
+        self.first += 1;
+        hand.taken = self.first;
+        Some(Item { message, call })
+    }
+
     /// Out of the first piece only.
     #[cold]
     fn hand_over_some(&mut self, hand: &mut Hand<M>, limit: usize) {
@@ -315,6 +328,7 @@ impl<M> Hand<M> {
     pub(crate) fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
         let message = match self.head.pop_front() {
             Some(message) => message,
+            None if self.is_empty() => return None,
             None => self.take_piece()?,
         };
         let call = self.more.as_mut().and_then(|more| more.call_of(self.taken));

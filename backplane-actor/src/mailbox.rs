@@ -132,6 +132,34 @@ struct Rare<M> {
     watches: Watches<M>,
     handled_before: u64,
     busy: Duration,
+    fresh: Fresh,
+}
+
+/// Calls whose time the clock has not begun to count: it collects them every tick. So a call that is answered at once, as
+/// most are, is none of the clock's business.
+#[derive(Default)]
+struct Fresh {
+    calls: Vec<Arc<dyn CallState>>,
+    /// The clock knows that there are some.
+    known: bool,
+    /// With more than these, those that are over are looked for.
+    most: usize,
+}
+
+/// So many calls lie in [`Fresh`] before those that are over are looked for.
+const FRESH: usize = 16;
+
+impl Fresh {
+    /// Whether the clock is to be told.
+    fn put(&mut self, call: Arc<dyn CallState>) -> bool {
+        if self.calls.len() >= self.most {
+            // What is over holds nothing of the user's any more.
+            self.calls.retain(|call| !call.is_over());
+            self.most = FRESH.max(2 * self.calls.len());
+        }
+        self.calls.push(call);
+        !mem::replace(&mut self.known, true)
+    }
 }
 
 impl<M> Default for Rare<M> {
@@ -151,6 +179,7 @@ impl<M> Default for Rare<M> {
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
+            fresh: Fresh::default(),
         }
     }
 }
@@ -213,6 +242,12 @@ impl<M> State<M> {
         }
     }
 
+    /// Where there is one message, and nothing else to do, it needs no way through the hand.
+    #[inline]
+    fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
+        if self.skipped() > 0 { None } else { self.normal.take_only(hand) }
+    }
+
     fn skipped(&self) -> u64 {
         self.rare.as_ref().map_or(0, |rare| rare.skipped)
     }
@@ -254,6 +289,27 @@ impl<M> Shared<M> {
         item: Item<M>,
         when_full: WhenFull,
     ) -> Result<(), (Refusal, Item<M>)> {
+        self.push_and(priority, item, when_full, |_| ())
+    }
+
+    /// As [`push`](Shared::push), for a call whose time begins; `true` if the clock is to be told.
+    pub(crate) fn push_fresh(&self, priority: Priority, item: Item<M>) -> Result<bool, (Refusal, Item<M>)> {
+        let mut tell = false;
+        let call = item.call.clone();
+        self.push_and(priority, item, WhenFull::Refuse, |state| {
+            tell = call.is_some_and(|call| state.rare().fresh.put(call));
+        })?;
+        Ok(tell)
+    }
+
+    #[inline(always)]
+    fn push_and(
+        &self,
+        priority: Priority,
+        item: Item<M>,
+        when_full: WhenFull,
+        and: impl FnOnce(&mut State<M>),
+    ) -> Result<(), (Refusal, Item<M>)> {
         let mut state = self.state();
         if state.phase != Phase::Open {
             drop(state);
@@ -287,6 +343,7 @@ impl<M> Shared<M> {
             self.first.flags.fetch_or(URGENT, Ordering::Release);
         }
         state.put(priority, item);
+        and(&mut state);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -840,6 +897,19 @@ impl<M: Send + 'static> Node for Shared<M> {
         self.exit().is_some()
     }
 
+    fn take_fresh(&self, calls: &mut Vec<Arc<dyn CallState>>) {
+        if let Some(rare) = &mut self.state().rare {
+            rare.fresh.known = false;
+            calls.append(&mut rare.fresh.calls);
+        }
+    }
+
+    fn forget_clock(&self) {
+        if let Some(rare) = &mut self.state().rare {
+            rare.fresh.known = false;
+        }
+    }
+
     fn was_busy(&self, time: Duration) {
         self.state().rare().busy += time;
     }
@@ -1379,31 +1449,91 @@ impl<M: Send + 'static> Mailbox<M> {
 
 #[inline(never)]
 fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Waker>) -> Next<M> {
-    let mut wakers = Vec::new();
-    let mut waker = waker.cloned();
+    // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
+    let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
     let mut state = shared.state();
-    let mut next = choose(shared, &mut state, hand);
-    if shared.first.flags.load(Ordering::Acquire) & WAITING != 0 {
-        // All that has been taken has left its place.
-        shared.first.taken.store(hand.taken, Ordering::Release);
-        shared.admit(&mut state, &mut wakers);
-        if !wakers.is_empty() && matches!(next, Next::Nothing) {
-            next = choose(shared, &mut state, hand);
+    loop {
+        if hand.is_empty()
+            && shared.first.flags.load(Ordering::Acquire) == 0
+            && let Some(item) = state.take_only(hand)
+        {
+            shared.first.taken.store(hand.taken, Ordering::Release);
+            drop(state);
+            drop(ours);
+            hand.streak = 0;
+            return Next::Message(item);
         }
+        let mut next = choose(shared, &mut state, hand);
+        let mut admitted = None;
+        if shared.first.flags.load(Ordering::Acquire) & WAITING != 0 {
+            // All that has been taken has left its place.
+            shared.first.taken.store(hand.taken, Ordering::Release);
+            let mut wakers = Vec::new();
+            shared.admit(&mut state, &mut wakers);
+            if !wakers.is_empty() && matches!(next, Next::Nothing) {
+                next = choose(shared, &mut state, hand);
+            }
+            admitted = Some(wakers);
+        }
+        let done = match next {
+            Next::Nothing if ours.is_some() => {
+                mem::swap(&mut state.waker, &mut ours);
+                true
+            }
+            Next::Nothing => waker.is_none(),
+            Next::Message(_) | Next::End => true,
+        };
+        drop(state);
+        if let Some(wakers) = admitted {
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        if done {
+            return next;
+        }
+        ours = waker.cloned();
+        state = shared.state();
     }
-    if matches!(next, Next::Nothing) {
-        mem::swap(&mut state.waker, &mut waker);
-    }
-    drop(state);
-    drop(waker);
-    wakers.into_iter().for_each(Waker::wake);
-    next
 }
 
+#[inline]
 fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Next<M> {
     let flags = shared.first.flags.load(Ordering::Acquire);
+    if flags != 0
+        && let Some(next) = choose_special(shared, state, hand, flags)
+    {
+        return next;
+    }
+    hand.streak = 0;
+    if hand.is_empty() && (!state.normal.is_empty() || state.skipped() > 0) {
+        hand_over(shared, state, hand);
+    }
+    match hand.take(&shared.first.taken) {
+        Some(item) => Next::Message(item),
+        None if state.phase != Phase::Open || shared.first.senders.load(Ordering::Acquire) == 0 => Next::End,
+        None => Next::Nothing,
+    }
+}
+
+#[inline(never)]
+fn hand_over<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) {
+    let limit = if state.exact { 1 } else { (shared.capacity() / 2).max(1) };
+    state.normal.hand_over(hand, limit);
+    if state.skipped() > 0 {
+        state.pass_skipped();
+        shared.first.taken.store(hand.taken, Ordering::Release);
+    }
+}
+
+/// What comes before messages, or keeps them waiting.
+#[cold]
+fn choose_special<M>(
+    shared: &Shared<M>,
+    state: &mut State<M>,
+    hand: &mut Hand<M>,
+    flags: u32,
+) -> Option<Next<M>> {
     if flags & STOP != 0 {
-        return Next::End;
+        return Some(Next::End);
     }
     if flags & SYSTEM != 0 {
         let rare = state.rare();
@@ -1413,11 +1543,11 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
         }
         if let Some((_, message)) = item {
             rare.handled_before += 1;
-            return Next::Message(Item { message, call: None });
+            return Some(Next::Message(Item { message, call: None }));
         }
     }
     if flags & PAUSED != 0 {
-        return Next::Nothing;
+        return Some(Next::Nothing);
     }
     if flags & RETRY != 0 {
         shared.first.flags.fetch_and(!RETRY, Ordering::Release);
@@ -1425,7 +1555,7 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
         if let Some((message, tries)) = rare.retry.take() {
             let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
             rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
-            return Next::Message(Item { message, call: None });
+            return Some(Next::Message(Item { message, call: None }));
         }
     }
     let normal = !hand.is_empty() || !state.normal.is_empty();
@@ -1438,23 +1568,10 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
         if let Some(item) = item {
             hand.streak += 1;
             rare.handled_before += 1;
-            return Next::Message(item);
+            return Some(Next::Message(item));
         }
     }
-    hand.streak = 0;
-    if hand.is_empty() {
-        let limit = if state.exact { 1 } else { (shared.capacity() / 2).max(1) };
-        state.normal.hand_over(hand, limit);
-        if state.skipped() > 0 {
-            state.pass_skipped();
-            shared.first.taken.store(hand.taken, Ordering::Release);
-        }
-    }
-    match hand.take(&shared.first.taken) {
-        Some(item) => Next::Message(item),
-        None if state.phase != Phase::Open || shared.first.senders.load(Ordering::Acquire) == 0 => Next::End,
-        None => Next::Nothing,
-    }
+    None
 }
 
 impl<M> Drop for Mailbox<M> {

@@ -6,10 +6,11 @@ use std::{
     convert::Infallible,
     pin::{Pin, pin},
     task::{Context as Task, Poll, Waker},
+    time::Duration,
 };
 
 use allocation_counter::measure;
-use backplane::Device;
+use backplane::{Device, Runtime};
 use backplane_actor::{Actor, Context, Handle, Mailbox, Options, Reply, System, testing::Seeded};
 
 enum Count {
@@ -102,4 +103,24 @@ fn a_cast_allocates_nothing_and_a_call_once_in_an_actor_with_handlers() {
         assert!(poll(Pin::new(&mut call)).is_ready());
     });
     assert_eq!(calls, 1000);
+}
+
+#[test]
+fn a_call_that_took_long_leaves_nothing_with_the_clock() {
+    let (runtime, pause) = (Seeded::new(1), Duration::from_millis(10));
+    let (system, clock) = (System::new(runtime.clone()), runtime.clone());
+    let slow = system.spawn(move |mut mailbox: Mailbox<Reply<()>>| async move {
+        while let Some(reply) = mailbox.receive().await {
+            clock.sleep_until(clock.now() + pause).await;
+            reply.send(());
+        }
+    });
+    // In less than five seconds of its time.
+    let calls = async {
+        for _ in 0..400 {
+            assert_eq!(slow.ask(|reply| reply).await, Ok(()));
+        }
+    };
+    let info = measure(|| runtime.run(calls));
+    assert!(info.count_current < 100, "{info:?}");
 }

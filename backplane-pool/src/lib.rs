@@ -61,6 +61,7 @@ mod resident;
 #[cfg(feature = "uring")]
 mod ring;
 mod runtime;
+mod sleep;
 #[allow(unreachable_pub)] // Loom reaches it.
 mod slot;
 mod sync;
@@ -83,7 +84,7 @@ pub use pool::{Handle, NoSuchNode, Pool, Unfinished};
 pub use registry::TaskName;
 #[cfg(feature = "uring")]
 pub use ring::{Driver, Lanes};
-pub use runtime::Sleep;
+pub use sleep::Sleep;
 pub use task::{JoinError, Task};
 pub use topology::{Node, Topology, TopologyError};
 

@@ -24,6 +24,7 @@ use crate::{
     domain::{Domain, House, Phase, schedule, with_worker},
     registry::{Key, Site, Spawner, TaskName},
     resident::Resident,
+    sleep::Sleeps,
     task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
     worker::Local,
 };
@@ -45,6 +46,7 @@ struct Shared {
     turn: AtomicUsize,
     /// On which node a device lives, as far as it was said.
     homes: Mutex<Homes>,
+    sleeps: Arc<Sleeps>,
 }
 
 #[derive(Debug, Default)]
@@ -158,7 +160,10 @@ impl Pool {
 
     pub(crate) fn empty(house: Arc<House>) -> Pool {
         let (quarters, turn, homes) = (OnceLock::new(), AtomicUsize::new(0), Mutex::default());
-        let handle = Handle { shared: Arc::new(Shared { house, quarters, turn, homes }), node: None };
+        let handle = Handle {
+            shared: Arc::new(Shared { house, quarters, turn, homes, sleeps: Sleeps::new() }),
+            node: None,
+        };
         Pool { handle, threads: Vec::new(), watch: None }
     }
 
@@ -745,6 +750,10 @@ impl Handle {
             Some(local) => local.block_on(local.run_until(future)),
             None => async_io::block_on(future),
         }
+    }
+
+    pub(crate) fn sleeps(&self) -> &Arc<Sleeps> {
+        &self.shared.sleeps
     }
 
     /// The place of each lane, and what it waits in.

@@ -1,17 +1,12 @@
 //! The pool as a [`Runtime`]: what supervisors and actors run on.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Instant,
-};
+use std::{future::Future, time::Instant};
 
-use async_io::Timer;
 use backplane::Runtime;
 
 use crate::{
     pool::{Handle, Pool},
+    sleep::Sleep,
     task::Task,
 };
 
@@ -34,7 +29,7 @@ macro_rules! runtime {
             }
 
             fn sleep_until(&self, deadline: Instant) -> Sleep {
-                Sleep(Timer::at(deadline))
+                Sleep::new(self.sleeps(), deadline)
             }
 
             fn now(&self) -> Instant {
@@ -45,29 +40,3 @@ macro_rules! runtime {
 }
 
 runtime!(Handle, Pool);
-
-/// Waits for a moment, by a timer of async-io.
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use std::time::Duration;
-/// use backplane::Runtime;
-/// # let pool = backplane_pool::Pool::builder().workers(1).build()?;
-/// let deadline = pool.now() + Duration::from_millis(1);
-/// pool.block_on(pool.sleep_until(deadline));
-/// assert!(pool.now() >= deadline);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "a sleep does nothing unless it is awaited"]
-pub struct Sleep(Timer);
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(Pin::new(&mut self.0).poll(cx));
-        Poll::Ready(())
-    }
-}

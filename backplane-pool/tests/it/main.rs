@@ -8,6 +8,7 @@ mod lanes;
 mod nested;
 mod nodes;
 mod shutdown;
+mod sleeps;
 mod soak;
 mod spawns;
 mod support;

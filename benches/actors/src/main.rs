@@ -5,6 +5,7 @@
 //! ractor knows no others, but for the rows that say otherwise.
 
 mod actix_side;
+mod hydra_side;
 mod kameo_side;
 mod ours;
 mod ractor_side;
@@ -20,6 +21,9 @@ use std::{
 /// What a side measures: nanoseconds for each of so many.
 pub type Measured = Pin<Box<dyn Future<Output = Duration> + Send>>;
 
+/// What measures the bytes of an idle actor.
+type Bytes = fn(&tokio::runtime::Runtime) -> f64;
+
 /// One side of one row.
 pub struct Side {
     name: &'static str,
@@ -32,6 +36,23 @@ where
     F: Future<Output = Duration> + Send + 'static,
 {
     Side { name, run: Box::new(move |n| Box::pin(run(n))) }
+}
+
+/// The same on a runtime of one thread, as actix has it within an arbiter.
+fn on_one_thread(name: &'static str, of: Side) -> Side {
+    side(name, move |n| {
+        let run = (of.run)(n);
+        async move {
+            tokio::task::block_in_place(|| {
+                let thread = std::thread::spawn(|| {
+                    let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                    let tokio = tokio.expect("a runtime");
+                    tokio.block_on(tokio.spawn(run)).expect("it runs to its end")
+                });
+                thread.join().expect("it measures")
+            })
+        }
+    })
 }
 
 struct Row {
@@ -54,6 +75,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::tell(1),
                 ractor_side::tell(1),
                 actix_side::tell(1),
+                hydra_side::tell(1),
             ],
         },
         Row {
@@ -66,6 +88,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::tell(4),
                 ractor_side::tell(4),
                 actix_side::tell(4),
+                hydra_side::tell(4),
             ],
         },
         Row {
@@ -77,6 +100,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::tell_many(16),
                 ractor_side::tell_many(16),
                 actix_side::tell_many(16),
+                hydra_side::tell_many(16),
             ],
         },
         Row {
@@ -91,6 +115,7 @@ fn rows() -> Vec<Row> {
                 kameo_side::call(),
                 ractor_side::call(),
                 actix_side::call(),
+                hydra_side::call(),
             ],
         },
         Row {
@@ -103,17 +128,34 @@ fn rows() -> Vec<Row> {
                 raw::smol_spawn(),
                 kameo_side::spawn(),
                 ractor_side::spawn(),
+                on_one_thread("ours, one thread", ours::spawn_handler()),
+                actix_side::spawn(),
+                hydra_side::spawn(),
             ],
         },
         Row {
             name: "crash to news",
             count: 10_000,
-            sides: vec![ours::crash(), raw::tokio_crash(), kameo_side::crash(), ractor_side::crash()],
+            sides: vec![
+                ours::crash(),
+                raw::tokio_crash(),
+                kameo_side::crash(),
+                ractor_side::crash(),
+                hydra_side::crash(),
+            ],
         },
         Row {
             name: "ring of 100",
             count: 100_000,
-            sides: vec![ours::ring(100), raw::tokio_ring(100), kameo_side::ring(100), ractor_side::ring(100)],
+            sides: vec![
+                ours::ring(100),
+                raw::tokio_ring(100),
+                kameo_side::ring(100),
+                ractor_side::ring(100),
+                on_one_thread("ours, one thread", ours::ring(100)),
+                actix_side::ring(100),
+                hydra_side::ring(100),
+            ],
         },
     ]
 }
@@ -165,7 +207,7 @@ fn main() {
     }
     if only.is_none_or(|only| "bytes".starts_with(only.as_str())) {
         println!("bytes of an idle actor");
-        let bytes: [(&str, fn(&tokio::runtime::Runtime) -> f64); 8] = [
+        let bytes: [(&str, Bytes); 10] = [
             ("ours, process", ours::bytes),
             ("ours, handlers", ours::bytes_handler),
             ("ours on smol, process", ours::bytes_smol),
@@ -174,6 +216,8 @@ fn main() {
             ("raw smol", raw::smol_bytes),
             ("kameo", kameo_side::bytes),
             ("ractor", ractor_side::bytes),
+            ("actix", actix_side::bytes),
+            ("hydra", hydra_side::bytes),
         ];
         for (name, measure) in bytes {
             println!("  {name:<22} {:>9.0} B", measure(&tokio));

@@ -2,7 +2,10 @@
 
 use std::convert::Infallible;
 
-use backplane::{Device, runtime::{Smol, Tokio}};
+use backplane::{
+    Device,
+    runtime::{Smol, Tokio},
+};
 use backplane_actor::{Actor, Address, Context, Handle, Mailbox, Options, Reply, System};
 
 use crate::{Side, heap_of, side, timed};

@@ -10,6 +10,7 @@ use std::{
 
 use async_executor::{Executor, StaticExecutor};
 use async_io::{Async, Timer};
+use backplane::Runtime;
 use backplane_pool::{Handle, Pool};
 
 use crate::THREADS;
@@ -139,6 +140,10 @@ impl Peer for Ours {
 
     fn detach(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.0.spawn(future).detach();
+    }
+
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send + 'static {
+        self.0.sleep_until(Instant::now() + time)
     }
 
     with_async_io!();

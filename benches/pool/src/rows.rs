@@ -2,18 +2,27 @@
 
 use std::{
     hint::black_box,
+    net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_channel::bounded;
+use backplane_pool::{
+    Lanes, Pool,
+    compio::{
+        BufResult,
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    },
+};
 use futures_lite::future::yield_now;
 
 use crate::{
-    Effort, Row, cpu,
+    Effort, Row, THREADS, cpu,
     peers::{Bastion, Ours, Peer, Shared, Smol, Static, Stream, Tokio},
 };
 
@@ -56,6 +65,15 @@ pub fn all(effort: Effort) -> Vec<Row> {
     ));
     row!(rows, 0.95, "echo", "ns", "64 connections, 64 bytes there and back", |p| echo(p, 64, n(200)));
     row!(rows, 0.95, "echo-1", "ns", "one connection, 64 bytes there and back", |p| echo(p, 1, n(2000)));
+    for (name, says, connections, each) in [
+        ("lanes-echo", "the same as `echo`, ours on lanes", 64, n(200)),
+        ("lanes-echo-1", "the same as `echo-1`, ours on lanes", 1, n(2000)),
+    ] {
+        row!(rows, 0.95, name, "ns", says, move |p| echo(p, connections, each));
+        if let Some(row) = rows.last_mut() {
+            row.sides[0].1 = Box::new(move || echo_on_lanes(connections, each));
+        }
+    }
     rows
 }
 
@@ -232,7 +250,7 @@ fn timers<P: Peer>(peer: P, tasks: usize) -> f64 {
 
 fn echo<P: Peer>(peer: P, connections: usize, each: usize) -> f64 {
     // A server once for each kind of peer.
-    static SERVERS: Mutex<Vec<(&str, std::net::SocketAddr)>> = Mutex::new(Vec::new());
+    static SERVERS: Mutex<Vec<(&str, SocketAddr)>> = Mutex::new(Vec::new());
     let kind = std::any::type_name::<P>();
     let mut servers = SERVERS.lock().expect("nobody panics");
     let known = servers.iter().find(|(name, _)| *name == kind).map(|(_, address)| *address);
@@ -263,4 +281,62 @@ fn echo<P: Peer>(peer: P, connections: usize, each: usize) -> f64 {
         together(&spawner, connections, client).await
     });
     per(took, connections * each)
+}
+
+/// Sockets, server and clients on lanes: their futures stay on one thread, and wait in its own io_uring.
+fn echo_on_lanes(connections: usize, each: usize) -> f64 {
+    async fn serve(mut stream: TcpStream) {
+        let mut buffer = vec![0; 64];
+        loop {
+            let BufResult(read, bytes) = stream.read_exact(buffer).await;
+            if read.is_err() {
+                return;
+            }
+            let BufResult(written, bytes) = stream.write_all(bytes).await;
+            written.expect("the client listens");
+            buffer = bytes;
+        }
+    }
+
+    static POOL: OnceLock<(Pool, SocketAddr)> = OnceLock::new();
+    let (pool, address) = POOL.get_or_init(|| {
+        let pool = Pool::builder().workers(THREADS).lanes(Lanes::new()).build().expect("it starts");
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback listens");
+        let address = listener.local_addr().expect("it has one");
+        for lane in pool.lanes() {
+            let (listener, handle) = (listener.try_clone().expect("it can"), pool.handle());
+            let accept = || async move {
+                let listener = TcpListener::from_std(listener).expect("it can");
+                while let Ok((stream, _)) = listener.accept().await {
+                    let Ok(task) = handle.spawn_here(serve(stream)) else { panic!("this is a lane") };
+                    task.detach();
+                }
+            };
+            lane.spawn(accept).detach();
+        }
+        (pool, address)
+    });
+    let (lanes, address) = (pool.lanes(), *address);
+    let start = Instant::now();
+    let clients: Vec<_> = (0..connections)
+        .map(|at| {
+            lanes[at % lanes.len()].spawn(move || async move {
+                let mut stream = TcpStream::connect(address).await.expect("the server is there");
+                let mut buffer = vec![7; 64];
+                for _ in 0..each {
+                    let BufResult(written, bytes) = stream.write_all(buffer).await;
+                    written.expect("the server is there");
+                    let BufResult(read, bytes) = stream.read_exact(bytes).await;
+                    read.expect("the server answers");
+                    buffer = bytes;
+                }
+            })
+        })
+        .collect();
+    pool.block_on(async {
+        for client in clients {
+            client.await.expect("nobody panics here");
+        }
+    });
+    per(start.elapsed(), connections * each)
 }

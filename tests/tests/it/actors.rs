@@ -1,4 +1,4 @@
-//! The same stories on smol, on tokio, and on a thread for each future.
+//! The same stories of actors on smol, on tokio, on the pool and its lanes, and on a thread for each future.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,6 +17,7 @@ use backplane::{
     runtime::{Smol, Tokio},
 };
 use backplane_actor::{Actor, CallError, Context, Handle, Mailbox, Options, Pending, Reply, System};
+use backplane_pool::{Lanes, Pool};
 use backplane_supervisor::{RestartStrategy, Supervisor};
 
 struct Unpark(Thread);
@@ -162,6 +163,18 @@ fn on_tokio_with_two_workers() {
 fn on_tokio_with_one_thread() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     tokio.block_on(all(|| Tokio::new(tokio.handle().clone())));
+}
+
+#[test]
+fn on_the_pool() {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    pool.block_on(all(|| pool.handle()));
+}
+
+#[test]
+fn on_the_lanes_of_a_pool() {
+    let pool = Pool::builder().workers(2).lanes(Lanes::new()).build().unwrap();
+    pool.block_on(all(|| pool.handle()));
 }
 
 #[test]
