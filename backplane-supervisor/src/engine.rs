@@ -41,6 +41,8 @@ pub(crate) trait Engine: Send + Sync {
     fn detach(&self, task: Task);
     fn sleep_until(&self, deadline: Instant) -> Sleep;
     fn now(&self) -> Instant;
+    /// For the supervisor's task, and its children's.
+    fn now_inside(&self) -> Instant;
 }
 
 pub(crate) struct Of<R>(pub(crate) R);
@@ -82,6 +84,10 @@ impl<R: Runtime> Engine for Of<R> {
 
     fn now(&self) -> Instant {
         self.0.now()
+    }
+
+    fn now_inside(&self) -> Instant {
+        self.0.now_inside()
     }
 }
 

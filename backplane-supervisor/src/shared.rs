@@ -1,6 +1,7 @@
 //! What a supervisor and those who speak with it have in common.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -220,6 +221,7 @@ pub(crate) struct Shared<K: Kind> {
     engine: Arc<dyn Engine>,
     listeners: Listeners,
     pub(crate) born: Instant,
+    quiet: AtomicBool,
     queue: Mutex<Queue<K>>,
     tree: Mutex<TreeOf<K>>,
     killed: Mutex<Vec<Killed>>,
@@ -249,6 +251,7 @@ impl<K: Kind> Shared<K> {
             engine,
             listeners,
             born,
+            quiet: AtomicBool::new(false),
             queue: Mutex::new(Queue { commands: VecDeque::new(), open: true }),
             tree: Mutex::new(tree),
             killed: Mutex::new(Vec::new()),
@@ -284,8 +287,30 @@ impl<K: Kind> Shared<K> {
 
     /// The child whose start attempt is being made is polled for the first time, which is all that it will say. There is nothing
     /// to put into the queue for that: the ring itself says it, and comes before the news of the child's end.
+    ///
+    /// Where nobody waits for it, it is noted, and nobody is woken. Who has come to listen since is to be told, which is the
+    /// supervisor's.
     pub(crate) fn polled(&self) {
-        self.line.shutdown(self.first_poll);
+        if !self.quiet.load(Ordering::Acquire) || self.listeners.anybody() || !self.note_polled() {
+            self.line.shutdown(self.first_poll);
+        }
+    }
+
+    fn note_polled(&self) -> bool {
+        let now = self.engine.now_inside();
+        let since = self.age_at(now);
+        let mut tree = self.tree();
+        let Some(key) = tree.started_quietly(now) else { return false };
+        if let Some(body) = tree.body_mut(key) {
+            body.set_since(since);
+        }
+        true
+    }
+
+    /// Whether anybody waits for the start attempt that is being made. Said under the lock of the tree, before its child can be
+    /// polled; and again by who turns round to wait, so that whoever sees that nobody does looks at the tree itself.
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Release);
     }
 
     pub(crate) fn pop(&self) -> Option<Command<K>> {

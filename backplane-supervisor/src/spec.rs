@@ -143,6 +143,11 @@ impl Facts {
         }
     }
 
+    /// Whether its first poll is all that is to be waited for when it starts.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.kind == ChildKind::Worker && !self.pulse && self.start_within.is_none()
+    }
+
     pub(crate) fn with_pulse(self) -> Facts {
         Facts { pulse: true, ..self }
     }

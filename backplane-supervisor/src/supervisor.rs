@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{self, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
+use backplane::{
+    Device, DeviceId, Disconnect, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch,
+};
 
 use crate::engine::{Engine, Of, Sleep, Task, quietly};
 use crate::handle::{
@@ -859,6 +861,8 @@ pub(crate) struct Running<K: Kind> {
     started: Option<ChildRef>,
     /// How the child that the tree has been told of last ended.
     end: Exit,
+    /// The start attempt that goes on while there is nothing to do. Whoever has something to do waits for it first.
+    quiet: Option<Attempt>,
     device: Option<Device>,
     /// Nobody else knows of it: what is asked in its name is what a child's first poll says.
     first_poll: Device,
@@ -960,13 +964,14 @@ impl<K: Kind> Running<K> {
             start_error: None,
             started: None,
             end: Exit::Normal,
+            quiet: None,
             device: Some(device),
             first_poll,
         })
     }
 
     fn now(&self) -> Instant {
-        self.shared.engine().now()
+        self.shared.engine().now_inside()
     }
 
     /// From the initial start to the end.
@@ -974,8 +979,40 @@ impl<K: Kind> Running<K> {
         let boot = self.think(Tree::boot);
         let mut exit = self.drive(boot).await;
         while exit.is_none() {
-            exit = match self.next_mail().await {
-                Turn::Mail(Mail::Ended(key, device)) => self.ended(key, device).await,
+            let mut turn = self.next_mail().await;
+            if let Turn::News(news) = turn {
+                match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
+                    Ok(action) => {
+                        exit = self.drive(action).await;
+                        continue;
+                    }
+                    Err(mail) => turn = Turn::Mail(mail),
+                }
+            }
+            if let Some(attempt) = self.quiet.take()
+                && self.shared.tree().be_loud()
+            {
+                // Had it been waited for from the beginning, this mail would have come to who waits.
+                let key = attempt.key;
+                let (mail, alarm) = match turn {
+                    Turn::Mail(mail) => (Some(mail), None),
+                    Turn::Alarm(alarm) => (None, Some(alarm)),
+                    Turn::News(_) => (None, None),
+                };
+                let outcome = self.hear(attempt, mail).await;
+                let action = self.conclude(key, outcome);
+                exit = self.drive(action).await;
+                match alarm {
+                    Some(alarm) if exit.is_none() => turn = Turn::Alarm(alarm),
+                    _ => continue,
+                }
+            }
+            exit = match turn {
+                Turn::Mail(Mail::Ended(key, device)) => {
+                    let action = self.ended(key, device, None).ok().flatten();
+                    self.drive(action).await
+                }
+                Turn::News(_) => None,
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
                 Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
@@ -1067,10 +1104,22 @@ impl<K: Kind> Running<K> {
                 if let Some(mail) = self.mail.pop_front() {
                     return Poll::Ready(Turn::Mail(mail));
                 }
-                let until = self.timers.peek().map(|Reverse(timer)| timer.at);
-                if let Some(mail) = ready!(self.poll_mail(cx, until)) {
-                    return Poll::Ready(Turn::Mail(mail));
+                // What comes most, on the shortest way.
+                if let Some(device) = &mut self.device
+                    && let Poll::Ready(message) = device.poll_receive(cx)
+                {
+                    match message {
+                        Message::Disconnect(news) if Some(news.device) != self.parent => {
+                            return Poll::Ready(Turn::News(news));
+                        }
+                        message => match self.sort(message) {
+                            Some(mail) => return Poll::Ready(Turn::Mail(mail)),
+                            None => continue,
+                        },
+                    }
                 }
+                let until = self.timers.peek().map(|Reverse(timer)| timer.at);
+                ready!(self.poll_time(cx, until));
             }
         })
     }
@@ -1099,6 +1148,11 @@ impl<K: Kind> Running<K> {
         {
             return Poll::Ready(self.sort(message));
         }
+        self.poll_time(cx, until).map(|()| None)
+    }
+
+    /// Waits until about then.
+    fn poll_time(&mut self, cx: &mut task::Context<'_>, until: Option<Instant>) -> Poll<()> {
         let Some(until) = until else {
             self.sleep = None;
             return Poll::Pending;
@@ -1110,7 +1164,7 @@ impl<K: Kind> Running<K> {
         };
         ready!(timer.as_mut().poll(cx));
         self.sleep = None;
-        Poll::Ready(None)
+        Poll::Ready(())
     }
 
     fn sort(&mut self, message: Message) -> Option<Mail<K>> {
@@ -1184,24 +1238,43 @@ impl<K: Kind> Running<K> {
 
     // ---- doing what the tree says --------------------------------------------------------------------------------
 
-    async fn ended(&mut self, key: Key, device: DeviceId) -> Option<Exit> {
-        let taken = {
-            let mut tree = self.shared.tree();
-            let body = tree.body_mut(key)?;
-            // A line that is known by now is that of a later incarnation, or its end has been handled.
-            if body.line?.id() != device {
-                return None;
-            }
-            body.take_end()
-        };
-        let (exit, task) = taken?;
-        quietly(|| drop(task));
-        self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
-        let (now, end) = (self.now(), end_of(&exit));
+    /// A child has ended by itself; what the tree says to that. Where it is `news`, the end is noted first; but if a start attempt
+    /// is to be waited for, that is all, and it is mail for who waits.
+    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Option<Action>, Mail<K>> {
+        let now = self.now();
+        let mut tree = self.shared.tree();
+        let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
+        // A line that is known by now is that of a later incarnation, or its end has been handled.
+        let is_current = |body: &&mut Body<K::Seed>| body.line.is_some_and(|line| line.id() == device);
+        let Some(body) = tree.body_mut(key).filter(is_current) else { return Ok(None) };
+        let before = news.and_then(|exit| body.end(exit));
+        if waits {
+            drop(tree);
+            drop(before);
+            return Err(Mail::Ended(key, device));
+        }
+        let Some((exit, task)) = body.take_end() else { return Ok(None) };
+        let end = end_of(&exit);
         self.clock = now;
+        if self.broken || self.shared.listeners().anybody() {
+            drop(tree);
+            quietly(|| drop(task));
+            self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
+            self.end = exit;
+            return Ok(self.think(|tree| tree.ended(now, key, end)));
+        }
+        // Nobody is to be told in between: in one go.
+        tree.ended(now, key, end);
+        let mut action = tree.next();
+        if let Some(Action::Report(..)) = action {
+            action = tree.next();
+        }
+        drop(tree);
+        drop(before);
+        quietly(|| drop(task));
         self.end = exit;
-        let action = self.think(|tree| tree.ended(now, key, end));
-        self.drive(action).await
+        self.quiet = None;
+        Ok(action)
     }
 
     /// Tells the tree what has happened; what it says to do about it.
@@ -1218,7 +1291,21 @@ impl<K: Kind> Running<K> {
     async fn drive(&mut self, mut action: Option<Action>) -> Option<Exit> {
         loop {
             action = match action? {
-                Action::Start(key) => self.start(key).await,
+                Action::Start(key) => {
+                    self.start_error = None;
+                    self.started = None;
+                    let outcome = match self.attempt(key) {
+                        Begun::Quiet => return None,
+                        Begun::Waits(attempt) => self.hear(attempt, None).await,
+                        Begun::Failed(fault, begin) => {
+                            // What the start function was given is gone with it; if it was given away instead, it is waited for.
+                            self.kill(key, begin).await;
+                            Outcome::Failed(StartError::StartFunction(fault))
+                        }
+                        Begun::Never => Outcome::Failed(StartError::Interrupted),
+                    };
+                    self.conclude(key, outcome)
+                }
                 Action::Stop(key) => {
                     let exit = self.end_child(key).await;
                     self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
@@ -1298,20 +1385,18 @@ impl<K: Kind> Running<K> {
 
     // ---- starting ------------------------------------------------------------------------------------------------
 
-    /// Makes a start attempt; what the tree says about how it went.
-    async fn start(&mut self, key: Key) -> Option<Action> {
-        self.start_error = None;
-        self.started = None;
-        match self.attempt(key).await {
-            Attempt::Started(line, progress) => {
+    /// A start attempt is over; what the tree says about how it went.
+    fn conclude(&mut self, key: Key, outcome: Outcome) -> Option<Action> {
+        match outcome {
+            Outcome::Started(line, progress) => {
                 let now = self.now();
                 self.clock = now;
-                let since = self.shared.age_at(now);
                 self.started = Some(ChildRef { key, line });
                 self.tell_of(key, || Event::Started);
                 if let Some((pulse, every)) = progress {
                     self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
                 }
+                let since = self.shared.age_at(now);
                 self.think(|tree| {
                     tree.started(now, key);
                     if let Some(body) = tree.body_mut(key) {
@@ -1319,13 +1404,13 @@ impl<K: Kind> Running<K> {
                     }
                 })
             }
-            Attempt::Ignored => {
+            Outcome::Ignored => {
                 self.tell_of(key, || Event::Ignored);
                 let child = self.shared.tree().ignored(key);
                 quietly(|| drop(child));
                 self.think(|_| {})
             }
-            Attempt::Failed(error) => {
+            Outcome::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
                 self.start_error = Some(error);
                 let now = self.now();
@@ -1346,23 +1431,26 @@ impl<K: Kind> Running<K> {
         Some(self.kind.facts(seed).shutdown())
     }
 
-    /// One start attempt, to its end.
-    async fn attempt(&mut self, key: Key) -> Attempt {
-        let Some(me) = self.device.as_ref() else { return Attempt::Failed(StartError::Interrupted) };
+    /// Begins a start attempt.
+    fn attempt(&mut self, key: Key) -> Begun {
+        let Some(me) = self.device.as_ref() else { return Begun::Never };
         let device = Device::new();
-        let (line, id) = (device.line(), device.id());
+        let line = device.line();
         me.link(&device, LinkMode::Peer.tag(key.to_bits()));
-        let (loan, limits) = {
+        let (loan, limits, quiet) = {
             let mut tree = self.shared.tree();
-            let Some(body) = tree.body_mut(key) else { return Attempt::Failed(StartError::Interrupted) };
+            let Some(body) = tree.body_mut(key) else { return Begun::Never };
             body.begin(line, !self.called);
             let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
             let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
-            (K::lend(&mut body.seed), limits)
+            let plain = facts.is_some_and(Facts::is_plain);
+            let loan = K::lend(&mut body.seed);
+            let nobody = plain && !self.broken && !self.shared.listeners().anybody();
+            let quiet = nobody && tree.be_quiet(key);
+            self.shared.set_quiet(quiet);
+            (loan, limits, quiet)
         };
-        let (Some(loan), Some((within, progress))) = (loan, limits) else {
-            return Attempt::Failed(StartError::Interrupted);
-        };
+        let (Some(loan), Some((within, progress))) = (loan, limits) else { return Begun::Never };
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
@@ -1374,6 +1462,9 @@ impl<K: Kind> Running<K> {
         };
         let rest = {
             let mut tree = self.shared.tree();
+            if panic.is_some() {
+                tree.be_loud();
+            }
             tree.body_mut(key).and_then(|body| {
                 body.task = task;
                 K::give_back(&mut body.seed, loan)
@@ -1381,56 +1472,68 @@ impl<K: Kind> Running<K> {
         };
         quietly(|| drop(rest));
         if let Some(panic) = panic {
-            // What the start function was given is gone with it; if it was given away instead, it is waited for.
             let fault = Fault::panic(&panic);
             quietly(|| drop(panic));
-            self.kill(key, begin).await;
-            return Attempt::Failed(StartError::StartFunction(fault));
+            return Begun::Failed(fault, begin);
         }
+        let attempt = Attempt { key, line, begin, within, progress: progress.map(|every| (pulse, every)) };
+        if quiet {
+            self.quiet = Some(attempt);
+            return Begun::Quiet;
+        }
+        Begun::Waits(attempt)
+    }
+
+    /// Waits for the end of a start attempt. `first` has come already.
+    async fn hear(&mut self, attempt: Attempt, mut first: Option<Mail<K>>) -> Outcome {
+        let Attempt { key, line, begin, within, progress } = attempt;
+        let id = line.id();
         let until = within.and_then(|within| begin.checked_add(within));
         loop {
-            match self.receive(until).await {
+            let mail = match first.take() {
+                None => self.receive(until).await,
+                first => first,
+            };
+            match mail {
                 None => {
                     self.kill(key, begin).await;
                     self.shared.overtaken(id);
-                    return Attempt::Failed(StartError::TimedOut(within.unwrap_or_default()));
+                    return Outcome::Failed(StartError::TimedOut(within.unwrap_or_default()));
                 }
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
                     if let Some(Said::Started) = said {
                         self.mail.push_back(Mail::Ended(key, id));
-                        return Attempt::Started(line, progress.map(|every| (pulse, every)));
+                        return Outcome::Started(line, progress);
                     }
                     let exit = self.take_end(key).unwrap_or(Exit::Normal);
                     return match said {
-                        Some(Said::Ignored) => Attempt::Ignored,
-                        Some(Said::Failed(error)) => Attempt::Failed(*error),
+                        Some(Said::Ignored) => Outcome::Ignored,
+                        Some(Said::Failed(error)) => Outcome::Failed(*error),
                         Some(Said::Started | Said::Nothing) | None => {
-                            Attempt::Failed(StartError::Ended(exit))
+                            Outcome::Failed(StartError::Ended(exit))
                         }
                     };
                 }
-                Some(Mail::Polled) => {
-                    return Attempt::Started(line, progress.map(|every| (pulse, every)));
-                }
+                Some(Mail::Polled) => return Outcome::Started(line, progress),
                 Some(Mail::Command(Command::Said(device, said))) => {
                     if device != id {
                         continue;
                     }
                     match said {
-                        Said::Started => return Attempt::Started(line, progress.map(|every| (pulse, every))),
+                        Said::Started => return Outcome::Started(line, progress),
                         Said::Ignored => {
                             self.end_child(key).await;
-                            return Attempt::Ignored;
+                            return Outcome::Ignored;
                         }
                         Said::Failed(error) => {
                             self.end_child(key).await;
-                            return Attempt::Failed(*error);
+                            return Outcome::Failed(*error);
                         }
                         Said::Nothing => {
                             let exit = self.kill(key, begin).await;
-                            return Attempt::Failed(StartError::Ended(exit));
+                            return Outcome::Failed(StartError::Ended(exit));
                         }
                     }
                 }
@@ -1438,7 +1541,7 @@ impl<K: Kind> Running<K> {
                     self.kill(key, begin).await;
                     self.exit = exit;
                     self.broken = true;
-                    return Attempt::Failed(StartError::Interrupted);
+                    return Outcome::Failed(StartError::Interrupted);
                 }
                 Some(Mail::Command(Command::Call(Call::Stop(exit, reply))))
                     if self.settings.interruptible =>
@@ -1447,7 +1550,7 @@ impl<K: Kind> Running<K> {
                     self.kill(key, begin).await;
                     self.exit = exit;
                     self.broken = true;
-                    return Attempt::Failed(StartError::Interrupted);
+                    return Outcome::Failed(StartError::Interrupted);
                 }
                 Some(mail) => self.mail.push_back(mail),
             }
@@ -1887,11 +1990,31 @@ impl<K: Kind> Running<K> {
 }
 
 enum Turn<K: Kind> {
+    /// A child has ended, if that is what its device was.
+    News(Disconnect),
     Mail(Mail<K>),
     Alarm(Alarm),
 }
 
-enum Attempt {
+/// A start attempt that is being made.
+struct Attempt {
+    key: Key,
+    line: Line,
+    begin: Instant,
+    within: Option<Duration>,
+    progress: Option<(Pulse, Duration)>,
+}
+
+/// How far a start attempt has come at once.
+enum Begun {
+    /// It goes on, and nobody waits for it.
+    Quiet,
+    Waits(Attempt),
+    Failed(Fault, Instant),
+    Never,
+}
+
+enum Outcome {
     Started(Line, Option<(Pulse, Duration)>),
     Ignored,
     Failed(StartError),

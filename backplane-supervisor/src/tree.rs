@@ -423,6 +423,8 @@ pub(crate) struct Tree<B> {
     supervisors: usize,
     doing: Doing,
     forgotten: Option<Child<B>>,
+    /// A start attempt after which there is nothing to do, and which nobody waits for.
+    quiet: Option<Key>,
 }
 
 /// What is being done, and where in the list.
@@ -527,6 +529,7 @@ impl<B: Named> Tree<B> {
             supervisors: 0,
             doing: Doing::Nothing,
             forgotten: None,
+            quiet: None,
         }
     }
 
@@ -690,6 +693,32 @@ impl<B: Named> Tree<B> {
             Doing::StartGroup { .. } => Doing::StartGroup { at: self.children.after(key) },
             _ => Doing::Nothing,
         };
+    }
+
+    /// Nobody need wait for this start attempt, if nothing comes after it: whoever makes it go well says so to
+    /// [`started_quietly`](Tree::started_quietly).
+    pub(crate) fn be_quiet(&mut self, key: Key) -> bool {
+        let last = matches!(self.doing, Doing::StartOne { key: of } if of == key);
+        let quiet = last && self.paces.is_empty();
+        self.quiet = quiet.then_some(key);
+        quiet
+    }
+
+    /// As [`started`](Tree::started), if nobody waits for it; of whom.
+    pub(crate) fn started_quietly(&mut self, now: Instant) -> Option<Key> {
+        let key = self.quiet.take()?;
+        self.started(now, key);
+        Some(key)
+    }
+
+    /// Whether there is a start attempt that nobody waits for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.is_some()
+    }
+
+    /// From now on there is somebody who waits. False if there is nothing to wait for any more.
+    pub(crate) fn be_loud(&mut self) -> bool {
+        self.quiet.take().is_some()
     }
 
     /// The start attempt has said that there is nothing to start. Returns the child if that makes it leave the list.

@@ -72,6 +72,12 @@ impl Own {
     fn backlog(&mut self) -> Option<&mut Backlog> {
         self.table.extra()
     }
+
+    /// Whether there is something older to look at than what is in the slot, or something to give back.
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.table.has_extra() && self.table.extra_of_many().is_none_or(Backlog::waits)
+    }
 }
 
 /// What was taken from the slot, or is kept for later. Empty for most, most of the time.
@@ -91,6 +97,12 @@ struct Backlog {
 }
 
 impl Backlog {
+    /// Whether there is something to look at.
+    #[inline]
+    fn waits(&self) -> bool {
+        !self.ready.is_empty() || !self.news.is_empty() || self.changes.is_some()
+    }
+
     /// Whether it would not be missed.
     fn is_idle(&self) -> bool {
         let policies = (self.on_fault, self.on_shutdown) == (OnFault::default(), OnShutdown::default());
@@ -361,7 +373,7 @@ impl Device {
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Message> {
         // The usual cases, on the shortest way: one piece of news, or none. (Each copy of a message that has just been put
         // together waits for it.)
-        if !self.own.get_mut().table.has_extra() {
+        if !self.own.get_mut().is_behind() {
             if self.slot.word() & slot::NEWS == 0 {
                 if self.wait(cx.waker()) {
                     return Poll::Pending;
@@ -400,7 +412,7 @@ impl Device {
     /// The news that is here, if it is the only one and nothing comes before it.
     #[inline]
     fn take_one(&mut self) -> Option<Notice> {
-        if self.own.get_mut().table.has_extra() || self.slot.word() & slot::NEWS == 0 {
+        if self.own.get_mut().is_behind() || self.slot.word() & slot::NEWS == 0 {
             return None;
         }
         self.slot.take_one()
@@ -472,7 +484,7 @@ impl Device {
             }
         }
         let (own, slot) = (self.own.get_mut(), self.slot);
-        if !own.table.has_extra() && slot.word() & slot::NEWS == 0 {
+        if !own.is_behind() && slot.word() & slot::NEWS == 0 {
             return None;
         }
         own.next_of_many(slot, budget)
@@ -481,7 +493,7 @@ impl Device {
     /// Whether there is nothing to hear.
     #[inline]
     pub(crate) fn is_quiet(&mut self) -> bool {
-        self.slot.word() & slot::NEWS == 0 && !self.own.get_mut().table.has_extra()
+        self.slot.word() & slot::NEWS == 0 && !self.own.get_mut().is_behind()
     }
 
     /// Whether there is no news in the slot, and this waker is.
@@ -638,10 +650,17 @@ impl Device {
         if let (Exit::Fault(fault), Some(label)) = (&mut exit, remains.label.take()) {
             *fault = std::mem::replace(fault, Fault::bare(FaultKind::Gone)).named(label);
         }
+        let me = Line { slot: self.slot, generation: self.generation };
+        if remains.more.is_none()
+            && let Some(few) = self.own.get_mut().table.few()
+        {
+            // As most do whose task waits for news: there is little to tell, and nothing is to be kept for it.
+            tell_few(me, few, remains.change.take(), &exit);
+            return None;
+        }
         let table = &mut self.own.get_mut().table;
         let later = remains.more.take().map_or_else(Table::new, |more| more.changes);
         let many = table.is_long() || later.is_long();
-        let me = Line { slot: self.slot, generation: self.generation };
         let entries = table.take_entries();
         let farewell = Farewell { me, exit, entries, change: remains.change.take(), later, done: false };
         many.then(|| Box::new(farewell))
@@ -651,7 +670,7 @@ impl Device {
     /// what came before it (invariant 4).
     #[inline]
     fn sync(&self, own: &mut Own) {
-        if own.table.has_extra() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
+        if own.is_behind() || self.slot.word() & (slot::NEWS | slot::CHANGES) != 0 {
             self.sync_all(own, true);
         }
     }
@@ -793,6 +812,25 @@ impl Device {
             entry.bits = Bits::NONE;
         }
         own.table.change(change, spent(self.slot, true));
+    }
+}
+
+/// Tells of an end, of a slot that is closed, those that a few entries say, and a change that had not reached them.
+///
+/// By itself, so that those who have nobody waiting lose nothing by it.
+#[inline(never)]
+fn tell_few(me: Line, few: &[Option<Entry>; 2], change: Option<Entry>, exit: &Exit) {
+    let change = change.filter(Entry::changes_notify);
+    for entry in few.iter().flatten().filter(|entry| entry.is_heard()) {
+        if change.as_ref().is_none_or(|change| !change.overrules(entry)) {
+            entry.peer().tell(me, exit);
+        }
+    }
+    if let Some(change) = change.filter(Entry::is_heard) {
+        change.peer().tell(me, exit);
+    }
+    if let Err(late) = me.slot.retire(me.generation) {
+        drop(Farewell::late(me, exit.clone(), late));
     }
 }
 

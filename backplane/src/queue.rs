@@ -38,7 +38,7 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty() && self.chunks.iter().all(VecDeque::is_empty)
+        self.rest.is_empty() && (self.chunks.is_empty() || self.chunks.iter().all(VecDeque::is_empty))
     }
 
     /// Takes out what is not to be kept; returns how much that was.

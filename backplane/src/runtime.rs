@@ -58,6 +58,23 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What this runtime's clock shows.
     fn now(&self) -> Instant;
+
+    /// The same, for a task that this runtime runs at this moment; what it says to anybody else is not said. For runtimes that
+    /// find their clock sooner from inside.
+    ///
+    /// ```
+    /// use backplane::Runtime;
+    /// # #[cfg(feature = "smol")] {
+    /// use backplane::runtime::Smol;
+    ///
+    /// let then = Smol::global().now();
+    /// let now = smol::block_on(smol::spawn(async { Smol::global().now_inside() }));
+    /// assert!(now >= then);
+    /// # }
+    /// ```
+    fn now_inside(&self) -> Instant {
+        self.now()
+    }
 }
 
 #[cfg(feature = "smol")]
@@ -286,6 +303,10 @@ mod tokio_runtime {
 
         fn now(&self) -> Instant {
             let _inside = self.handle.enter();
+            self.now_inside()
+        }
+
+        fn now_inside(&self) -> Instant {
             tokio::time::Instant::now().into_std()
         }
     }

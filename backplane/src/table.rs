@@ -248,6 +248,12 @@ impl<X: Default> Table<X> {
         self.more.0.is_some()
     }
 
+    /// What else the owner keeps, where there is room for it because there are many.
+    #[inline]
+    pub(crate) fn extra_of_many(&self) -> Option<&X> {
+        self.more.0.as_ref().filter(|more| more.many.is_some()).map(|more| &more.extra)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -411,8 +417,8 @@ impl<X: Default> Table<X> {
 }
 
 impl Many {
+    #[inline]
     fn entry(&mut self, peer: Line, spent: impl Fn(&Entry) -> bool) -> &mut Entry {
-        let fresh = Entry::new(peer, Bits::NONE, 0);
         if let Many::List(list) = self {
             let at = match list.iter().position(|entry| entry.peer() == peer) {
                 Some(at) => at,
@@ -420,31 +426,23 @@ impl Many {
                     if list.len() == list.capacity() || list.len() >= LIST {
                         list.retain(|old| !spent(old));
                     }
-                    list.push(fresh);
+                    list.push(Entry::new(peer, Bits::NONE, 0));
                     list.len() - 1
                 }
             };
-            if list.len() <= LIST {
-                return self.at(at, peer);
+            if list.len() > LIST {
+                let mut pages = Pages::new();
+                for entry in list.drain(..) {
+                    *pages.entry(entry.peer(), &spent) = entry;
+                }
+                *self = Many::Pages(pages);
+            } else if let Many::List(list) = self {
+                return &mut list[at];
             }
-            let mut pages = Pages::new();
-            for entry in list.drain(..) {
-                pages.insert(entry, &spent);
-            }
-            *self = Many::Pages(pages);
-        } else if let Many::Pages(pages) = self
-            && pages.get(peer).is_none()
-        {
-            pages.insert(fresh, &spent);
         }
-        self.at(0, peer)
-    }
-
-    /// The entry of a peer, which is there; in a list at this place.
-    fn at(&mut self, place: usize, peer: Line) -> &mut Entry {
         match self {
-            Many::List(list) => &mut list[place],
-            Many::Pages(pages) => pages.get_mut(peer).expect("it was put there"),
+            Many::List(_) => unreachable!("it has just become pages"),
+            Many::Pages(pages) => pages.entry(peer, &spent),
         }
     }
 }
@@ -502,15 +500,29 @@ pub(crate) struct Page {
     cells: Vec<Option<Entry>>,
 }
 
-/// Of where the peer lives and when. Both count in all bits: those who lived in one place one after another must not lie
-/// one after another here. (The steps are those of a finalizer by D. Stafford.)
+/// So many peers that live side by side, and came at the same time, lie side by side: who made them one after another finds
+/// the next one where the last one was.
+const BLOCK: usize = 8;
+
+/// Where a peer is looked for.
+#[derive(Clone, Copy)]
+struct Hash {
+    /// Of where its neighbourhood is and when it lives. Both count in all bits: those who lived in one place one after another
+    /// must not lie one after another here. (The steps are those of a finalizer by D. Stafford.)
+    block: u64,
+    /// Which of its neighbours it is.
+    lane: usize,
+}
+
 #[inline]
-fn hash(peer: Line) -> u64 {
-    let place = std::ptr::from_ref(peer.slot).addr() as u64 / size_of::<crate::slot::Slot>() as u64;
-    let mut hash = place ^ u64::from(peer.generation).rotate_left(32);
+fn hash(peer: Line) -> Hash {
+    let place = std::ptr::from_ref(peer.slot).addr() / size_of::<crate::slot::Slot>();
+    let mut hash = (place / BLOCK) as u64 ^ u64::from(peer.generation).rotate_left(32);
     hash = (hash ^ hash >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     hash = (hash ^ hash >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    hash ^ hash >> 31
+    hash ^= hash >> 31;
+    // Turned by the hash: of those who live eight places from each other not all are in one lane.
+    Hash { block: hash, lane: place.wrapping_add(hash as usize) % BLOCK }
 }
 
 impl Pages {
@@ -519,32 +531,53 @@ impl Pages {
     }
 
     #[inline]
-    fn page(&self, hash: u64) -> usize {
+    fn page(&self, hash: Hash) -> usize {
         // A shift by 64 is none at all where there is one page only.
-        let place = hash.checked_shr(u64::BITS - self.depth).unwrap_or(0);
+        let place = hash.block.checked_shr(u64::BITS - self.depth).unwrap_or(0);
         self.directory[place as usize] as usize
     }
 
     fn get(&self, peer: Line) -> Option<&Entry> {
-        let page = &self.pages[self.page(hash(peer))];
-        page.cells[page.find(peer)?].as_ref()
+        let hash = hash(peer);
+        let page = &self.pages[self.page(hash)];
+        page.cells[page.cell(page.find(peer, hash).ok()?)].as_ref()
     }
 
     fn get_mut(&mut self, peer: Line) -> Option<&mut Entry> {
-        let page = self.page(hash(peer));
+        let hash = hash(peer);
+        let page = self.page(hash);
         let page = &mut self.pages[page];
-        let at = page.find(peer)?;
+        let at = page.cell(page.find(peer, hash).ok()?);
         page.cells[at].as_mut()
     }
 
-    fn insert(&mut self, entry: Entry, spent: &impl Fn(&Entry) -> bool) {
-        let hash = hash(entry.peer());
+    /// The entry of a peer; one that says nothing, if there was none.
+    fn entry(&mut self, peer: Line, spent: &impl Fn(&Entry) -> bool) -> &mut Entry {
+        let hash = hash(peer);
+        let mut at = self.page(hash);
+        let mut found = self.pages[at].find(peer, hash);
+        if found.is_err() {
+            if self.pages[at].is_full() {
+                self.make_room(hash, spent);
+                at = self.page(hash);
+                found = self.pages[at].find(peer, hash);
+            }
+            self.len += usize::from(found.is_err());
+            self.pages[at].len += usize::from(found.is_err());
+        }
+        let page = &mut self.pages[at];
+        let at = page.cell(found.unwrap_or_else(|free| free));
+        page.cells[at].get_or_insert(Entry::new(peer, Bits::NONE, 0))
+    }
+
+    /// Makes room in a page that is full.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, hash: Hash, spent: &impl Fn(&Entry) -> bool) {
         loop {
             let at = self.page(hash);
             let page = &mut self.pages[at];
-            if page.len < page.cells.len() / 4 * 3 {
-                page.put(entry);
-                self.len += 1;
+            if !page.is_full() {
                 return;
             }
             let before = page.len;
@@ -567,7 +600,7 @@ impl Pages {
         page.depth += 1;
         let depth = page.depth;
         let mut other = Page::new(depth, page.cells.len());
-        let goes = |entry: &Entry| hash(entry.peer()) >> (u64::BITS - depth) & 1 == 1;
+        let goes = |entry: &Entry| hash(entry.peer()).block >> (u64::BITS - depth) & 1 == 1;
         for entry in page.cells.iter().flatten().filter(|entry| goes(entry)) {
             other.put(*entry);
         }
@@ -587,9 +620,10 @@ impl Pages {
     }
 
     fn remove(&mut self, peer: Line) -> Option<Entry> {
-        let page = self.page(hash(peer));
+        let hash = hash(peer);
+        let page = self.page(hash);
         let page = &mut self.pages[page];
-        let at = page.find(peer)?;
+        let at = page.find(peer, hash).ok()?;
         self.len -= 1;
         page.take(at)
     }
@@ -601,43 +635,61 @@ impl Page {
     }
 
     #[inline]
-    fn home(&self, peer: Line) -> usize {
-        // Below the bits that a directory of the greatest depth uses.
-        (hash(peer) >> 20) as usize & (self.cells.len() - 1)
+    fn is_full(&self) -> bool {
+        self.len >= self.cells.len() / 4 * 3
     }
 
+    /// Where the search for a peer begins. Places are counted lane by lane, so that whoever looks further does not look at the
+    /// neighbours, each of which has its own way.
     #[inline]
-    fn find(&self, peer: Line) -> Option<usize> {
-        let mut at = self.home(peer);
-        loop {
-            // There is always an empty cell: a page is at most three quarters full.
-            if self.cells[at].as_ref()?.peer() == peer {
-                return Some(at);
+    fn home(&self, hash: Hash) -> usize {
+        let blocks = self.cells.len() / BLOCK;
+        // Below the bits that a directory of the greatest depth uses.
+        hash.lane * blocks + ((hash.block >> 20) as usize & (blocks - 1))
+    }
+
+    /// The cell of a place: the lanes lie side by side.
+    #[inline]
+    fn cell(&self, place: usize) -> usize {
+        let cells = self.cells.len();
+        ((place * BLOCK) & (cells - 1)) + (place >> (cells.trailing_zeros() - BLOCK.trailing_zeros()))
+    }
+
+    /// Where a peer is, or else the empty place where it would be.
+    #[inline]
+    fn find(&self, peer: Line, hash: Hash) -> Result<usize, usize> {
+        let mut at = self.home(hash);
+        // There is always an empty cell: a page is at most three quarters full.
+        while let Some(entry) = &self.cells[self.cell(at)] {
+            if entry.peer() == peer {
+                return Ok(at);
             }
             at = (at + 1) & (self.cells.len() - 1);
         }
+        Err(at)
     }
 
     fn put(&mut self, entry: Entry) {
-        let mut at = self.home(entry.peer());
-        while self.cells[at].is_some() {
-            at = (at + 1) & (self.cells.len() - 1);
-        }
+        let (Ok(place) | Err(place)) = self.find(entry.peer(), hash(entry.peer()));
+        let at = self.cell(place);
         self.cells[at] = Some(entry);
         self.len += 1;
     }
 
-    /// Empties a cell and moves up what probing would no longer find behind it.
+    /// Empties a place and moves up what probing would no longer find behind it.
     fn take(&mut self, at: usize) -> Option<Entry> {
         let mask = self.cells.len() - 1;
-        let taken = self.cells[at].take();
+        let cell = self.cell(at);
+        let taken = self.cells[cell].take();
         let (mut hole, mut next) = (at, at);
         loop {
             next = (next + 1) & mask;
-            let Some(entry) = self.cells[next] else { break };
-            let home = self.home(entry.peer());
+            let from = self.cell(next);
+            let Some(entry) = self.cells[from] else { break };
+            let home = self.home(hash(entry.peer()));
             if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
-                self.cells[hole] = self.cells[next].take();
+                let to = self.cell(hole);
+                self.cells[to] = self.cells[from].take();
                 hole = next;
             }
         }

@@ -6,16 +6,21 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     error::Error,
     job::Job,
-    log::{Commit, Epoch, Log, Mark, Merge, Past, Rows, Snapshot, Totals},
+    log::{
+        Commit, Epoch, Log, Mark, Merge, Past, Rows, Snapshot, Totals,
+        embedded::{Folder, SEGMENT},
+    },
     topology::Durable,
 };
 
@@ -31,9 +36,17 @@ pub(crate) struct Pace {
     /// Write the open keys down every so many milliseconds: what was merged since is merged again after a restart
     #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     snapshot: u64,
+    /// Bytes of a segment of a log in a folder, about: what nobody needs any more is removed a segment at a time
+    #[arg(long, value_name = "BYTES", default_value_t = SEGMENT, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    segment_bytes: u64,
 }
 
 impl Pace {
+    /// Takes hold of a log in a folder, or begins one.
+    pub(crate) fn open(&self, dir: &Path, job: &Value) -> Result<Folder, Error> {
+        Ok(Folder::open(dir, job)?.in_segments_of(self.segment_bytes))
+    }
+
     /// With this log, from these commits on.
     pub(crate) fn durable(&self, log: Box<dyn Log>, last: Vec<Commit>, stop: Arc<AtomicBool>) -> Durable {
         Durable {

@@ -285,6 +285,7 @@ impl Run {
             Line::number("incomplete_keys", "incomplete keys", left.keys),
             Line::number("duplicates", "duplicates", gauge.duplicates),
             Line::number("rejected_lines", "rejected lines", rejected),
+            Line::in_flight(&vitals),
         ];
         if let Some((starts, before, again)) = resumed {
             let words = format!("at {} messages; {} merged again", count(before.messages), count(again));
@@ -369,7 +370,7 @@ impl Run {
             "partitions": self.partitions,
             "shards": job.shards(),
         });
-        Ok((log::embedded::Folder::open(dir, &about)?, wish))
+        Ok((self.pace.open(dir, &about)?, wish))
     }
 
     /// Reads all input for the names of its stages.

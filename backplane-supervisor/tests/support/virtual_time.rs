@@ -155,6 +155,17 @@ impl World {
         }
     }
 
+    /// Runs whatever is ready but one task.
+    pub fn run_all_but(&self, held: TaskId) {
+        loop {
+            let mut state = lock(&self.0.state);
+            let Some(at) = state.ready.iter().position(|id| *id != held) else { return };
+            let id = state.ready.remove(at).expect("it is there");
+            drop(state);
+            self.run_task(id);
+        }
+    }
+
     /// One poll of one ready task, if there is one.
     pub fn step(&self) -> bool {
         match self.next_ready() {
