@@ -219,7 +219,7 @@ impl Folder {
         let about = self.about.clone();
         let shards = owners.iter().max().map_or(1, |most| most + 1);
         let mut entries = about.entries()?;
-        let (mut past, mut kept) = (Past { snapshots: vec![None; shards], commits: Vec::new() }, Vec::new());
+        let (mut past, mut kept) = (Past { snapshots: vec![None; shards], ..Past::default() }, Vec::new());
         let snapshots = SnapshotName::all(&about.snapshots())?;
         for shard in 0..shards {
             let last = entries.epochs().filter(|(commit, _)| commit.shard as usize == shard).last();
