@@ -323,10 +323,10 @@ impl Drop for Driving {
             let mut deadlines = lock(&clock.deadlines);
             (deadlines.driven, deadlines.ticks, deadlines.armed) = (false, false, None);
             let driver = deadlines.driver.take();
-            let fresh = mem::take(&mut deadlines.fresh);
+            // They stay for the next task; and whoever is called there starts it.
+            let fresh = deadlines.fresh.clone();
             drop(deadlines);
             drop(driver);
-            // Whoever is called next there, tells the next one.
             for node in fresh.into_iter().filter_map(|node| node.upgrade()) {
                 node.forget_clock();
             }
@@ -334,11 +334,12 @@ impl Drop for Driving {
     }
 }
 
-async fn drive<R: Runtime>(runtime: Arc<R>, clock: Weak<Clock>) {
+fn drive<R: Runtime>(runtime: Arc<R>, clock: Weak<Clock>) -> impl Future<Output = ()> + Send {
+    // Also for a task that is dropped before its first poll.
     let driving = Driving(clock);
     // With what it waits for, unless it has been.
     let mut sleep: Option<(Option<Instant>, Pin<Box<_>>)> = None;
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         loop {
             let Some(clock) = driving.0.upgrade() else { return Poll::Ready(()) };
             let next = clock.turn(cx);
@@ -359,7 +360,6 @@ async fn drive<R: Runtime>(runtime: Arc<R>, clock: Weak<Clock>) {
             *armed = None;
         }
     })
-    .await;
 }
 
 /// So much later; a hundred years, if that is more than the clock can show.

@@ -97,18 +97,67 @@ pub(crate) fn audit(dir: &Path) -> Result<Audit, Error> {
         let about = about.display();
         return Err(Error::Request(format!("{about} is not about streams that are made from a seed")));
     };
+    if said["format"].as_u64() != Some(FORMAT.into()) {
+        return Err(other_version(&about, &said["format"]));
+    }
+    let Some(log) = said["log"].as_str().and_then(|hex| u64::from_str_radix(hex, 16).ok()) else {
+        return Err(damaged(&about, 0, "it does not say which log it is"));
+    };
     let mut ends = vec![(0, 0, 0); streams.partitions];
-    for path in segments(&dir.join("commits"))? {
-        let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
-        for (_, _, entry) in Frames::of(&bytes) {
+    let commits = segments(&dir.join("commits"))?;
+    for (n, path) in commits.iter().enumerate() {
+        let bytes = fs::read(path).map_err(Error::file("read", path))?;
+        let is_last = n + 1 == commits.len();
+        if is_last && bytes.len() < HEAD {
+            // It was being made.
+            break;
+        }
+        head(path, &bytes, log, 3, 0)?;
+        let mut frames = Frames::of(&bytes);
+        for (_, _, entry) in &mut frames {
             declared(entry, &mut ends);
+        }
+        // The last one may be torn. If there are more behind it, it is not the last.
+        let is_torn = is_last && !Frames::are_in(&bytes[(frames.at + 1).min(bytes.len())..]);
+        if frames.at < bytes.len() && !is_torn {
+            return Err(damaged(path, frames.at, "no sound frame begins here"));
         }
     }
     let mut check = Check::new(&streams);
     for (partition, end) in ends.into_iter().enumerate() {
-        check.partition(&dir.join(format!("sink-{partition:02}")), partition, end)?;
+        check.partition(&dir.join(format!("sink-{partition:02}")), log, partition, end)?;
     }
     Ok(check.verdict())
+}
+
+/// The version that is read here.
+const FORMAT: u32 = 1;
+
+/// Bytes before a segment's first frame.
+const HEAD: usize = 40;
+
+fn damaged(path: &Path, offset: usize, why: &str) -> Error {
+    Error::Corrupt { path: path.to_owned(), offset: offset as u64, why: why.to_owned() }
+}
+
+fn other_version(path: &Path, version: &dyn fmt::Display) -> Error {
+    Error::Request(format!("{} is of version {version}; version {FORMAT} is read here", path.display()))
+}
+
+/// A segment says what it is: of this log, of this kind and partition, and beginning where its name says.
+fn head(path: &Path, bytes: &[u8], log: u64, kind: u32, partition: usize) -> Result<(), Error> {
+    let sound = |bytes: &[u8]| (u32_at(bytes, 36) == Some(Crc::new().of(&[&bytes[..36]]))).then_some(());
+    let said = bytes.get(..HEAD).filter(|head| head[..8] == *b"corrlog\n").and_then(|head| {
+        sound(head)?;
+        Some((u32_at(head, 8)?, u32_at(head, 12)?, u32_at(head, 16)?, u64_at(head, 20)?, u64_at(head, 28)?))
+    });
+    let first = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).unwrap_or(u64::MAX);
+    match said {
+        Some((FORMAT, ..)) if said == Some((FORMAT, kind, partition as u32, log, first)) => Ok(()),
+        Some((FORMAT, ..)) => Err(damaged(path, 0, "its head is that of another file or log")),
+        Some((version, ..)) => Err(other_version(path, &version)),
+        None => Err(damaged(path, 0, "it does not begin with a sound head")),
+    }
 }
 
 fn segments(dir: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -132,7 +181,10 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// The frames of a segment: first message, messages, bytes. Ends at the first that is not sound.
+/// The beginning of every frame.
+const MARK: [u8; 4] = [0xf7, 0x63, 0x66, 0x1a];
+
+/// The frames of a segment: first message, messages, bytes. Ends before the first that is not sound.
 struct Frames<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -141,7 +193,16 @@ struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     fn of(bytes: &'a [u8]) -> Frames<'a> {
-        Frames { bytes, at: 40, crc: Crc::new() }
+        Frames { bytes, at: HEAD, crc: Crc::new() }
+    }
+
+    /// Whether a sound frame is anywhere in the bytes.
+    fn are_in(bytes: &'a [u8]) -> bool {
+        let mut frames = Frames { bytes, at: 0, crc: Crc::new() };
+        (0..bytes.len()).any(|at| {
+            frames.at = at;
+            bytes[at..].starts_with(&MARK) && frames.next().is_some()
+        })
     }
 }
 
@@ -152,10 +213,11 @@ impl<'a> Iterator for Frames<'a> {
         let head = self.bytes.get(self.at..self.at + 24)?;
         let (len, messages, first) = (u32_at(head, 4)? as usize, u32_at(head, 8)?, u64_at(head, 12)?);
         let body = self.bytes.get(self.at + 24..self.at + 24 + len)?;
-        let is_sound =
-            head[..4] == [0xf7, 0x63, 0x66, 0x1a] && self.crc.of(&[&head[..20], body]) == u32_at(head, 20)?;
+        if head[..4] != MARK || self.crc.of(&[&head[..20], body]) != u32_at(head, 20)? {
+            return None;
+        }
         self.at += 24 + len;
-        is_sound.then_some((first, messages, body))
+        Some((first, messages, body))
     }
 }
 
@@ -227,7 +289,7 @@ impl Check<'_> {
         Check { streams, seen, sums: [0; STAGES], audit: Audit { wanted, ..Audit::default() } }
     }
 
-    fn partition(&mut self, dir: &Path, number: usize, end: (u64, u64, u64)) -> Result<(), Error> {
+    fn partition(&mut self, dir: &Path, log: u64, number: usize, end: (u64, u64, u64)) -> Result<(), Error> {
         let (messages, segment, bytes) = end;
         let mut next = 0;
         for path in segments(dir)? {
@@ -239,17 +301,32 @@ impl Check<'_> {
             if first == segment {
                 text.truncate(bytes as usize);
             }
-            for (first, rows, body) in Frames::of(&text) {
+            head(&path, &text, log, 2, number)?;
+            let mut frames = Frames::of(&text);
+            loop {
+                let at = frames.at;
+                let Some((first, rows, body)) = frames.next() else { break };
                 if first != next {
-                    break;
+                    return Err(damaged(
+                        &path,
+                        at,
+                        &format!("row {first} is here where row {next} should be"),
+                    ));
                 }
                 next += u64::from(rows);
                 body.chunks_exact(memory::ROW).for_each(|row| self.row(row, number));
             }
+            if frames.at < text.len() {
+                return Err(damaged(&path, frames.at, "no sound frame begins here"));
+            }
+            if first == segment && text.len() < bytes as usize {
+                let why = format!("it ends here, and {bytes} bytes of it were committed");
+                return Err(damaged(&path, text.len(), &why));
+            }
         }
         if next != messages {
-            let why = format!("{messages} rows were committed, and {next} of them are sound");
-            return Err(Error::Corrupt { path: dir.to_owned(), offset: 0, why });
+            let why = format!("{messages} rows were committed, and {next} of them are here");
+            return Err(damaged(dir, 0, &why));
         }
         Ok(())
     }

@@ -146,6 +146,7 @@ impl Demo {
         let mut more = vec![
             Line::number("messages_lost", "messages lost", verdict.lost),
             Line::number("messages_doubled", "messages doubled", verdict.doubled),
+            Line::in_flight(&vitals),
         ];
         if verdict.invented + verdict.misplaced > 0 {
             more.push(Line::number("messages_invented", "messages invented", verdict.invented));

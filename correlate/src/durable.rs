@@ -1,21 +1,26 @@
 //! From what a log knows to where a run goes on: the open keys as they were, and each partition where it was.
 //!
 //! What was merged since the last snapshot is merged again, batch by batch in the order of the commits. The rows of it are
-//! in the log already, and are dropped. Order matters where messages come twice: which of them was joined, and which set
+//! in the log already, and are dropped; but for those of which the log does not know. Order matters where messages come twice: which of them was joined, and which set
 //! aside, is decided by who came first.
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     error::Error,
     job::Job,
-    log::{Commit, Log, Mark, Merge, Past, Snapshot, Totals},
+    log::{
+        Commit, Epoch, Log, Mark, Merge, Past, Rows, Snapshot, Totals,
+        embedded::{Folder, SEGMENT},
+    },
     topology::Durable,
 };
 
@@ -31,9 +36,17 @@ pub(crate) struct Pace {
     /// Write the open keys down every so many milliseconds: what was merged since is merged again after a restart
     #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     snapshot: u64,
+    /// Bytes of a segment of a log in a folder, about: what nobody needs any more is removed a segment at a time
+    #[arg(long, value_name = "BYTES", default_value_t = SEGMENT, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    segment_bytes: u64,
 }
 
 impl Pace {
+    /// Takes hold of a log in a folder, or begins one.
+    pub(crate) fn open(&self, dir: &Path, job: &Value) -> Result<Folder, Error> {
+        Ok(Folder::open(dir, job)?.in_segments_of(self.segment_bytes))
+    }
+
     /// With this log, from these commits on.
     pub(crate) fn durable(&self, log: Box<dyn Log>, last: Vec<Commit>, stop: Arc<AtomicBool>) -> Durable {
         Durable {
@@ -68,6 +81,9 @@ pub(crate) struct Resumed<T> {
     pub(crate) last: Vec<Commit>,
     /// Messages that were merged again.
     pub(crate) again: u64,
+    /// The epochs whose rows were wanted, with them.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code))]
+    pub(crate) wanted: Vec<Epoch>,
 }
 
 impl<T> Resumed<T> {
@@ -77,8 +93,8 @@ impl<T> Resumed<T> {
     }
 }
 
-/// Batches, and where each ends.
-type Queue<J> = VecDeque<(Mark, <J as Job>::Batch)>;
+/// Batches, where each ends, and what goes with it past the table.
+type Queue<J> = VecDeque<(Mark, <J as Job>::Batch, Vec<Rows>)>;
 
 /// Merges again what is in no snapshot, and leaves the partitions where they are to be read on.
 pub(crate) fn resume<J: Job>(
@@ -122,8 +138,11 @@ pub(crate) fn resume<J: Job>(
     seek(job, partitions, &last, stages);
     // Batches that were sorted and are not to be merged yet: stages and shards are not all equally far.
     let mut ahead: HashMap<(usize, usize), Queue<J>> = HashMap::new();
+    let mut wanted = Vec::new();
     for commit in past.commits {
         let (shard, epoch) = (commit.shard as usize, commit.epoch);
+        let is_wanted = past.wanted.contains(&(commit.shard, epoch));
+        let mut rows: Vec<Rows> = Vec::new();
         let Some(table) = tables.get_mut(shard) else {
             return Err(unlike(shard, epoch, "there are not so many shards"));
         };
@@ -133,7 +152,7 @@ pub(crate) fn resume<J: Job>(
                 return Err(unlike(shard, epoch, "it is of a source with more partitions or stages"));
             }
             let at = p * stages + s;
-            let (mark, batch) = loop {
+            let (mark, batch, past) = loop {
                 if let Some(next) = ahead.get_mut(&(shard, at)).and_then(VecDeque::pop_front) {
                     break next;
                 }
@@ -146,10 +165,13 @@ pub(crate) fn resume<J: Job>(
                 }
                 let (routed, mark) = (job.route(&partitions[p], true)?, job.mark(&partitions[p]));
                 job.pass(&mut partitions[p]);
+                // The first of them carries what goes past the table, as it did.
+                let mut past: Vec<Rows> = routed.sheets.iter().map(|sheet| job.rows(sheet)).collect();
                 for batch in routed.batches {
                     let (shard, at) = (job.shard(&batch), p * stages + job.stage(&batch));
+                    let past = std::mem::take(&mut past);
                     if from[shard][at] < mark {
-                        ahead.entry((shard, at)).or_default().push_back((mark, batch));
+                        ahead.entry((shard, at)).or_default().push_back((mark, batch, past));
                     }
                 }
             };
@@ -162,7 +184,11 @@ pub(crate) fn resume<J: Job>(
                 ));
             }
             job.merge(table, &batch, &mut 0, job.len(&batch));
-            drop(job.pages(table, true));
+            let pages = job.pages(table, true);
+            if is_wanted {
+                rows.extend(past);
+                rows.extend(pages.iter().map(|sheet| job.rows(sheet)));
+            }
             again += job.len(&batch) as u64;
             last[shard].cut[at] = mark;
         }
@@ -179,10 +205,19 @@ pub(crate) fn resume<J: Job>(
                 &format!("merged again, {now} keys are joined where {then} were: is the source what it was?"),
             ));
         }
+        if is_wanted {
+            let now: u64 = rows.iter().map(|rows| u64::from(rows.count)).sum();
+            let (before, then) = (last[shard].totals.rows, commit.totals.rows);
+            if before + now != then {
+                let words = format!("{now} rows come of it, where {} came", then.saturating_sub(before));
+                return Err(unlike(shard, epoch, &words));
+            }
+            wanted.push(Epoch { commit: commit.clone(), rows, snapshot: None });
+        }
         last[shard] = Commit { merges: Vec::new(), ..commit };
     }
     seek(job, partitions, &last, stages);
-    Ok(Resumed { tables, last, again })
+    Ok(Resumed { tables, last, again, wanted })
 }
 
 /// Each partition is read from where the first of those goes on who have read it.

@@ -59,13 +59,34 @@ impl Error {
     }
 }
 
+/// What whoever started the run can do about it.
+fn remedy(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Some("make room and start again")
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            Some("allow it, or name another folder")
+        }
+        _ => None,
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::File { verb, path, source } => write!(f, "cannot {verb} {}: {source}", path.display()),
+            Error::File { verb, path, source } => {
+                write!(f, "cannot {verb} {}: {source}", path.display())?;
+                remedy(source.kind()).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
             Error::Broken { file, line, why } => write!(f, "{file}:{line}: {why} (and --strict was given)"),
             Error::Corrupt { path, offset, why } => {
-                write!(f, "{} is damaged at byte {offset}: {why}", path.display())
+                write!(
+                    f,
+                    "{} is damaged at byte {offset}: {why}; it is left as it is: put it back from a copy, or begin anew in \
+                     another folder",
+                    path.display()
+                )
             }
             #[cfg(feature = "kafka")]
             Error::Fenced(words) => write!(f, "the producer is of no use any more: {words}"),

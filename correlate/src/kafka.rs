@@ -10,7 +10,8 @@
 //!
 //! A shard of the sink is a partition of the source: its keys are there and nowhere else. An epoch of a shard is one
 //! transaction: its rows, its commit, and the group's offset. The group's generation goes with it, so that a process that
-//! was taken for dead cannot commit what another has taken over.
+//! was taken for dead cannot commit what another has taken over. Where there are no transactions, the commit comes first and
+//! the rows after it, and whoever goes on after a death reads back which of them are out (`published.rs`).
 //!
 //! Whoever is given a partition reads its commits, up to the one that the group's offset is of; loads the snapshot; merges
 //! again what came after it; and goes on. When partitions are given and taken the topology ends its epochs, and begins anew
@@ -18,6 +19,7 @@
 
 mod commits;
 mod group;
+mod published;
 mod source;
 mod transactions;
 
@@ -45,10 +47,10 @@ use crate::{
     error::Error,
     job::{Gauge, Job},
     kills::Kills,
-    log::{Past, Totals},
+    log::{Log, Past, Totals},
     progress::{self, Length, say},
     report::{Line, Report, count},
-    run::{Brokers, Shape},
+    run::{Brokers, Shape, Transactions},
     text::InFiles,
     topology::{self, SIGN_OF_LIFE, Staff},
     vitals::Vitals,
@@ -56,6 +58,9 @@ use crate::{
 
 /// How long a broker may take to answer before it is asked again, or the run ends.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Partitions whose commits are read at the same time.
+const ABREAST: usize = 8;
 
 /// A program that gets nowhere for so many rounds ends.
 const ROUNDS: u64 = 1_000;
@@ -73,6 +78,13 @@ pub(crate) struct Topics {
     pub(crate) duplicates: String,
     pub(crate) rejects: String,
     pub(crate) commits: String,
+}
+
+impl Topics {
+    /// Those that rows go to.
+    pub(crate) fn of_rows(&self) -> [&str; 3] {
+        [&self.sink, &self.duplicates, &self.rejects]
+    }
 }
 
 /// What a connection needs to know.
@@ -121,6 +133,11 @@ impl Cluster {
 
     /// A consumer that belongs to no group: it reads what it is told to.
     pub(crate) fn reader(&self) -> Result<BaseConsumer, Error> {
+        self.reading(&[]).create().map_err(failed("make a consumer"))
+    }
+
+    /// Its settings, and more.
+    pub(crate) fn reading(&self, more: &[(&str, &str)]) -> ClientConfig {
         let own = [
             ("group.id", &*self.group),
             ("enable.auto.commit", "false"),
@@ -129,7 +146,7 @@ impl Cluster {
             ("queued.max.messages.kbytes", "16384"),
             ("fetch.wait.max.ms", "50"),
         ];
-        self.settings(&own).create().map_err(failed("make a consumer"))
+        self.settings(&[own.as_slice(), more].concat())
     }
 
     /// How many partitions a topic has.
@@ -138,6 +155,17 @@ impl Cluster {
         match about.topics().first().map(|topic| topic.partitions().len()) {
             Some(n) if n > 0 => Ok(n as i32),
             _ => Err(Error::Request(format!("Kafka: there is no topic {topic}"))),
+        }
+    }
+
+    /// The same of a topic that has just been made: the brokers hear of it one after another.
+    fn partitions_soon(&self, consumer: &BaseConsumer, topic: &str) -> Result<i32, Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.partitions(consumer, topic) {
+                Err(Error::Request(_)) if Instant::now() < until => thread::sleep(Duration::from_millis(20)),
+                done => return done,
+            }
         }
     }
 
@@ -179,13 +207,22 @@ pub(crate) fn run(
     let reader = cluster.reader()?;
     let partitions = cluster.partitions(&reader, &cluster.topics.source)?;
     cluster.make_topics(partitions, options.replication)?;
-    if cluster.partitions(&reader, &cluster.topics.commits)? != partitions {
+    if cluster.partitions_soon(&reader, &cluster.topics.commits)? != partitions {
         let Topics { source, commits, .. } = &cluster.topics;
         return Err(Error::Request(format!(
             "Kafka: {commits} has not as many partitions as {source}; a source's partitions cannot be added to"
         )));
     }
     drop(reader);
+    let way = match options.transactions {
+        Transactions::Always => Way::Transactions,
+        Transactions::Never => Way::ReadBack,
+        Transactions::Auto if transactions::Transactions::are_there(&cluster)? => Way::Transactions,
+        Transactions::Auto => Way::ReadBack,
+    };
+    if !common.is_quiet() {
+        say(format!("  {}", way.guarantee()));
+    }
     let group = group::Group::join(&cluster)?;
     let began = Instant::now();
     let (mut sum, mut rounds, vitals) = (Totals::default(), 0_u64, Arc::new(Vitals::default()));
@@ -203,6 +240,7 @@ pub(crate) fn run(
         }
         let run = Round {
             cluster: &cluster,
+            way,
             options,
             shape,
             stages,
@@ -258,6 +296,12 @@ pub(crate) fn run(
             Line::number("rounds", "rounds", rounds),
             Line::number("merged_again", "merged again", again),
             Line::number("duplicates", "duplicates", gauge.duplicates),
+            Line {
+                field: "transactions",
+                name: "guarantee",
+                words: way.guarantee().to_owned(),
+                value: json!(way == Way::Transactions),
+            },
             Line { field: "group", name: "group", words: cluster.group.clone(), value: json!(cluster.group) },
         ],
         verdict: if stopped {
@@ -273,9 +317,34 @@ pub(crate) fn run(
     Ok(Done::Right)
 }
 
+/// How an epoch's rows and its commit become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The brokers see to it.
+    Transactions,
+    /// The commit decides, and the sink is read back for rows that are missing.
+    ReadBack,
+}
+
+impl Way {
+    /// What holds, in a line.
+    fn guarantee(self) -> &'static str {
+        match self {
+            Way::Transactions => {
+                "with transactions: exactly once for readers of what is committed, whoever is killed, process or broker"
+            }
+            Way::ReadBack => {
+                "without transactions: exactly once when a process or a broker is killed; one that hangs while it publishes, \
+                 and goes on after another has read the sink back, doubles rows"
+            }
+        }
+    }
+}
+
 /// What becomes of the partitions that were given, until they are taken.
 struct Round<'a> {
     cluster: &'a Arc<Cluster>,
+    way: Way,
     options: &'a Brokers,
     shape: &'a Shape,
     stages: &'a [String],
@@ -296,6 +365,31 @@ struct Ended {
 }
 
 impl Round<'_> {
+    /// What the commits of each partition tell.
+    fn read(
+        &self,
+        given: &[i32],
+        published: Option<&published::Published>,
+    ) -> Result<Vec<commits::Told>, Error> {
+        let (owner, stages) = (published.map(published::Published::owner), self.stages.len());
+        let read = |(shard, partition): (u32, &i32)| {
+            commits::read(self.cluster, self.group, *partition, shard, given.len(), stages, owner)
+        };
+        // A client takes half a second until it hears the first word, and the first word of several comes at once.
+        let mut all_told = Vec::new();
+        for (first, few) in (0..).step_by(ABREAST).zip(given.chunks(ABREAST)) {
+            let few_told: Result<Vec<_>, Error> = thread::scope(|scope| {
+                let reading: Vec<_> = (first..).zip(few).map(|one| scope.spawn(move || read(one))).collect();
+                let told = reading
+                    .into_iter()
+                    .map(|reading| reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                told.collect()
+            });
+            all_told.extend(few_told?);
+        }
+        Ok(all_told)
+    }
+
     fn run(&self, given: &[i32], vitals: &Arc<Vitals>) -> Result<Ended, Error> {
         let fields = self.shape.fields()?;
         let longest = self.shape.longest_line as usize;
@@ -304,27 +398,44 @@ impl Round<'_> {
         let join =
             InFiles::new(self.stages.to_vec(), given.len(), manner, false, false)?.sharded(given.len());
         let job = Arc::new(source::InKafka::new(join, self.cluster, given, self.options.until_end));
-        // Whoever was in the middle of a transaction is fenced off before anything is read of it.
-        let log = transactions::Transactions::new(self.cluster, self.group, job.keys(), given)?;
+        // Whoever was at work on an epoch is fenced off before anything is read of it.
+        let publisher = || published::Published::new(self.cluster, self.group, job.keys(), given);
+        let (transactions, mut published) = match self.way {
+            Way::Transactions => {
+                let log = transactions::Transactions::new(self.cluster, self.group, job.keys(), given)?;
+                (Some(log), None)
+            }
+            Way::ReadBack => (None, Some(publisher()?)),
+        };
+        let mut all_told = self.read(given, published.as_ref())?;
+        if published.is_none() && all_told.iter().any(|told| told.doubt.is_some()) {
+            // The last to work here had no transactions, and may have left rows that are not out.
+            published = Some(publisher()?);
+            all_told = self.read(given, published.as_ref())?;
+        }
         let mut past = Past::default();
-        let mut partitions = Vec::new();
-        for (shard, partition) in given.iter().enumerate() {
-            let told = commits::read(
-                self.cluster,
-                self.group,
-                *partition,
-                shard as u32,
-                given.len(),
-                self.stages.len(),
-            )?;
-            partitions.push(job.partition(shard, *partition, &told)?);
+        let (mut partitions, mut doubts) = (Vec::new(), Vec::new());
+        for (shard, told) in all_told.into_iter().enumerate() {
+            partitions.push(job.partition(shard, given[shard], &told)?);
+            if told.doubt.is_some() {
+                past.wanted.extend(told.commits.last().map(|commit| (commit.shard, commit.epoch)));
+            }
+            doubts.push(told.doubt);
             past.snapshots.push(told.snapshot);
             past.commits.extend(told.commits);
         }
         let resumed = durable::resume(&*job, &mut partitions, job.tables(), past)?;
+        if let Some(published) = &mut published {
+            published.finish(&resumed.wanted, &doubts)?;
+        }
+        let log: Box<dyn Log> = match (transactions, published) {
+            (Some(transactions), _) => Box::new(transactions),
+            (None, Some(published)) => Box::new(published),
+            (None, None) => unreachable!("one of them was made"),
+        };
         let (before, again) = (resumed.totals(), resumed.again);
         let round_stop = self.group.round_stop(self.stop);
-        let durable = self.pace.durable(Box::new(log), resumed.last, round_stop);
+        let durable = self.pace.durable(log, resumed.last, round_stop);
         let Staff { threads, pool, .. } = self.common.staff(usize::MAX, 8);
         let readers = threads.clamp(2, 8).min(given.len().max(1));
         // A reader may wait for its broker, and holds up its thread.

@@ -187,6 +187,8 @@ pub(crate) struct Past {
     pub(crate) snapshots: Vec<Option<Snapshot>>,
     /// The commits after those, of all shards, in their order.
     pub(crate) commits: Vec<Commit>,
+    /// Shards and epochs of commits whose rows are wanted again: it is not known whether all of them are out.
+    pub(crate) wanted: Vec<(u32, u64)>,
 }
 
 /// Keeps rows and what they were made of: the two together or neither.

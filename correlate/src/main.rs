@@ -25,6 +25,8 @@ mod run;
 mod status;
 mod stream;
 mod table;
+#[cfg(test)]
+mod targets;
 mod text;
 mod topology;
 mod torture;

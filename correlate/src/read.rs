@@ -156,7 +156,12 @@ pub(crate) struct Partition {
     pub(crate) block: Option<Block>,
     /// Where that ends.
     mark: Mark,
+    /// Whether its damage has been counted.
+    is_counted: bool,
 }
+
+/// The byte of a mark behind which nothing can be read: without it the damage would be read again from there.
+const BEHIND_DAMAGE: u64 = u64::MAX;
 
 /// Spreads a file's blocks evenly over as many turns as the longest file has blocks.
 #[derive(Debug, Default)]
@@ -200,7 +205,8 @@ impl std::fmt::Debug for State {
 impl Partition {
     /// A file of which nothing has been read; it is opened when it is its turn.
     pub(crate) fn new(source: Source) -> Partition {
-        Partition { source, state: State::Closed, pace: Pace::default(), block: None, mark: Mark::default() }
+        let (state, mark) = (State::Closed, Mark::default());
+        Partition { source, state, pace: Pace::default(), block: None, mark, is_counted: false }
     }
 
     /// Where the block ends that lies ready: lines before it, and bytes after the byte order mark.
@@ -211,7 +217,7 @@ impl Partition {
     /// Goes on at a mark. What is read from there comes in the same blocks as before.
     pub(crate) fn seek(&mut self, mark: Mark) {
         (self.state, self.mark, self.block) = (State::Closed, mark, None);
-        let blocks = mark.byte / BLOCK as u64;
+        let blocks = mark.byte.min(self.source.bytes.saturating_mul(6)) / BLOCK as u64;
         self.pace.turn =
             (blocks * self.pace.turns).checked_div(self.pace.blocks).unwrap_or(0).min(self.pace.turns);
     }
@@ -240,6 +246,7 @@ impl Partition {
         }
         let failed = Error::file("read", &self.source.path);
         let block = match &mut self.state {
+            State::Closed if self.mark.byte == BEHIND_DAMAGE => None,
             State::Closed => {
                 self.state = open(&self.source, self.mark, manner).map_err(failed)?;
                 return self.fill(manner);
@@ -256,6 +263,9 @@ impl Partition {
             }
             State::Ended => None,
         };
+        if self.mark.byte == BEHIND_DAMAGE && !mem::replace(&mut self.is_counted, true) {
+            manner.cut_short.fetch_add(1, Relaxed);
+        }
         if block.is_none() {
             self.state = State::Ended;
         }
@@ -374,16 +384,19 @@ struct Lines {
     ended: bool,
     /// Why the rest of the file cannot be read.
     damage: Option<io::Error>,
+    /// That has been said.
+    is_damaged: bool,
 }
 
 impl Lines {
     fn new(input: WithoutMark, from: Mark) -> Lines {
         let (line, byte) = (from.offset + 1, from.byte);
-        Lines { input, carry: Vec::new(), line, byte, ended: false, damage: None }
+        Lines { input, carry: Vec::new(), line, byte, ended: false, damage: None, is_damaged: false }
     }
 
     fn mark(&self) -> Mark {
-        Mark { offset: self.line - 1, byte: self.byte }
+        let byte = if self.is_damaged { BEHIND_DAMAGE } else { self.byte };
+        Mark { offset: self.line - 1, byte }
     }
 
     fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
@@ -428,7 +441,7 @@ impl Lines {
             // No line's end any more: the last line, or the part of it that can be read.
             self.byte += bytes.len() as u64;
             if let Some(error) = self.damage.take() {
-                manner.cut_short.fetch_add(1, Relaxed);
+                self.is_damaged = true;
                 let why = format!("the rest of the file cannot be read: {error}");
                 broken.push(Broken { line: self.line, why, text: excerpt(&bytes) });
                 bytes.clear();
@@ -501,6 +514,8 @@ struct Csv {
     /// Bytes before those that the reader has had.
     base: u64,
     ended: bool,
+    /// That the rest of the file cannot be read has been said.
+    is_damaged: bool,
 }
 
 /// Remembers what was read and is not in a block yet; refuses to remember more than any record of the longest size takes.
@@ -531,7 +546,14 @@ impl Csv {
         let input = Remembered { input, most, bytes: Vec::new(), before: 0 };
         let mut builder = csv::ReaderBuilder::new();
         let builder = builder.has_headers(false).flexible(true).buffer_capacity(BLOCK / 2);
-        Csv { reader: builder.from_reader(input), header: None, line: 1, base: 0, ended: false }
+        Csv {
+            reader: builder.from_reader(input),
+            header: None,
+            line: 1,
+            base: 0,
+            ended: false,
+            is_damaged: false,
+        }
     }
 
     /// The header alone.
@@ -542,7 +564,8 @@ impl Csv {
     }
 
     fn mark(&self) -> Mark {
-        Mark { offset: self.line - 1, byte: self.base + self.reader.position().byte() }
+        let byte = if self.is_damaged { BEHIND_DAMAGE } else { self.base + self.reader.position().byte() };
+        Mark { offset: self.line - 1, byte }
     }
 
     fn next(&mut self, manner: &Manner) -> io::Result<Option<Block>> {
@@ -571,13 +594,12 @@ impl Csv {
                     Some(_) => records.push(CsvRecord { line, raw, fields }),
                 },
                 Err(error) => {
-                    self.ended = true;
+                    (self.ended, self.is_damaged) = (true, true);
                     let error = match error.into_kind() {
                         csv::ErrorKind::Io(error) if !is_damage(&error) => return Err(error),
                         csv::ErrorKind::Io(error) => error.to_string(),
                         other => format!("{other:?}"),
                     };
-                    manner.cut_short.fetch_add(1, Relaxed);
                     let why = format!("the rest of the file cannot be read: {error}");
                     broken.push(Broken { line, why, text: excerpt(&remembered.bytes[raw.start..]) });
                 }

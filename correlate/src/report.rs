@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Display, Write as _},
     io::{self, Write as _},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     error::Error,
     job::Gauge,
-    vitals::{Death, peak_memory},
+    vitals::{Death, Vitals, peak_memory},
 };
 
 /// Who the report is for.
@@ -70,6 +71,13 @@ impl Line {
     /// A line that is a number.
     pub(crate) fn number(field: &'static str, name: &'static str, value: u64) -> Line {
         Line { field, name, words: count(value), value: value.into() }
+    }
+
+    /// How much was under way when most was: what the desks hold, however slow the sink is.
+    pub(crate) fn in_flight(vitals: &Vitals) -> Line {
+        let most = vitals.in_flight_peak.load(Relaxed);
+        let words = format!("{} messages at most, read and not merged", count(most));
+        Line { field: "in_flight_peak", name: "in flight", words, value: most.into() }
     }
 }
 

@@ -66,6 +66,19 @@ impl Shape {
     }
 }
 
+/// When Kafka's transactions are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code))]
+pub(crate) enum Transactions {
+    /// Where the brokers have them.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never. All processes of a group have to go the same way.
+    Never,
+}
+
 /// Options of a join on Kafka, which only programs have that are built with its feature.
 #[derive(Clone, Debug, Args)]
 #[cfg_attr(not(feature = "kafka"), allow(dead_code))]
@@ -85,6 +98,10 @@ pub(crate) struct Brokers {
     /// A setting of librdkafka, for all its clients: compression.type=zstd, security.protocol=ssl, sasl.mechanism=..
     #[arg(long, value_name = "NAME=VALUE", requires = "brokers")]
     pub(crate) set: Vec<String>,
+    /// Whether an epoch is one transaction; without, its commit comes first, and after a death the sink is read back.
+    /// `auto` asks the brokers
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, requires = "brokers")]
+    pub(crate) transactions: Transactions,
     /// Copies of each partition of the topics that are made
     #[arg(long, value_name = "N", default_value_t = 1, requires = "brokers")]
     pub(crate) replication: i32,
@@ -268,6 +285,7 @@ impl Run {
             Line::number("incomplete_keys", "incomplete keys", left.keys),
             Line::number("duplicates", "duplicates", gauge.duplicates),
             Line::number("rejected_lines", "rejected lines", rejected),
+            Line::in_flight(&vitals),
         ];
         if let Some((starts, before, again)) = resumed {
             let words = format!("at {} messages; {} merged again", count(before.messages), count(again));
@@ -352,7 +370,7 @@ impl Run {
             "partitions": self.partitions,
             "shards": job.shards(),
         });
-        Ok((log::embedded::Folder::open(dir, &about)?, wish))
+        Ok((self.pace.open(dir, &about)?, wish))
     }
 
     /// Reads all input for the names of its stages.

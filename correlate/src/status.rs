@@ -123,6 +123,30 @@ impl Seen {
         points.collect()
     }
 
+    /// What happened, where other jobs were before this one: it goes on counting where they ended, and its first start
+    /// follows no kill.
+    pub(crate) fn after(&self, others: &[Point]) -> Vec<Point> {
+        let before = others.iter().rev().find_map(|point| match *point {
+            Point::Merged(_, messages) => Some(messages),
+            Point::Start(_) => None,
+        });
+        let mut own = self.history();
+        let Some(before) = before else { return own };
+        let first = own.first().and_then(|point| match *point {
+            Point::Start(at) => Some(Point::Merged(at, 0)),
+            Point::Merged(..) => None,
+        });
+        if let (Some(first), Some(begins)) = (own.first_mut(), first) {
+            *first = begins;
+        }
+        own.iter_mut().for_each(|point| {
+            if let Point::Merged(_, messages) = point {
+                *messages += before;
+            }
+        });
+        own
+    }
+
     /// Messages a second in the last ten seconds before the last commit.
     fn rate(&self) -> Option<f64> {
         let merged: Vec<(u64, u64)> = self

@@ -168,7 +168,7 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let stop = on_signal()?;
     let join = InMemory::new(demo.partitions.into(), demo.batch as usize).sharded(demo.shards.into());
     let (owners, shards) = (join.owners(), join.shards());
-    let mut folder = Folder::open(dir, &about(demo.messages, demo.seed, demo.partitions, shards))?;
+    let mut folder = demo.pace.open(dir, &about(demo.messages, demo.seed, demo.partitions, shards))?;
     let began = Instant::now();
     fill(&mut folder, &join, demo)?;
     if stop.load(Relaxed) {
@@ -218,6 +218,7 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
     let merged = vitals.merged.load(Relaxed);
     let audit = (merged == whole).then(|| audit(dir)).transpose()?;
     let mut more = vec![
+        Line::in_flight(&vitals),
         Line::number("starts", "starts", starts.into()),
         Line {
             field: "resumed",
@@ -236,7 +237,11 @@ pub(crate) fn run(demo: &Demo, dir: &Path) -> Result<Done, Error> {
         more.push(Line::number("messages_doubled", "messages doubled", audit.doubled));
     }
     if let Some(path) = &demo.chart {
-        chart::draw(path, "Messages committed, and restarts", &Seen::of(dir)?.history())?;
+        chart::draw(
+            path,
+            "Messages committed; each red line is a start after the first",
+            &Seen::of(dir)?.history(),
+        )?;
         let words = path.display().to_string();
         more.push(Line { field: "chart", name: "chart", value: words.clone().into(), words });
     }

@@ -25,6 +25,12 @@ pub(crate) struct Table<S> {
     peak: usize,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Places that were looked at to find keys.
+    pub(crate) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// A table is never smaller than this.
 const LEAST: usize = 1 << 6;
 
@@ -34,7 +40,14 @@ impl<S: Slot> Table<S> {
 
     /// Nothing is open.
     pub(crate) fn new() -> Table<S> {
-        Table { slots: Places::new(LEAST), shift: 64 - LEAST.trailing_zeros(), len: 0, peak: 0 }
+        Table::with_room_for(0)
+    }
+
+    /// Nothing is open, and there is room for so many keys. Whoever adds those of another table in its order needs it: they
+    /// are sorted by hash, and all of them would come to the beginning of one that is too small, one behind the other.
+    pub(crate) fn with_room_for(keys: usize) -> Table<S> {
+        let size = (keys.saturating_mul(4) / 3 + 1).next_power_of_two().max(LEAST);
+        Table { slots: Places::new(size), shift: 64 - size.trailing_zeros(), len: 0, peak: 0 }
     }
 
     /// How many keys are open.
@@ -73,6 +86,8 @@ impl<S: Slot> Table<S> {
         let mask = slots.len() - 1;
         let mut at = (hash >> self.shift) as usize;
         loop {
+            #[cfg(test)]
+            LOOKED_AT.set(LOOKED_AT.get() + 1);
             let slot = &slots[at];
             if slot.is_free() {
                 return Err(at);

@@ -697,7 +697,8 @@ impl Job for InFiles {
 pub(crate) struct Found<'a> {
     /// The record.
     pub(crate) read: &'a Record,
-    line: u64,
+    /// Its number, counted from one.
+    pub(crate) line: u64,
     text: &'a [u8],
 }
 

@@ -316,6 +316,8 @@ struct Floor<J: Job> {
     pace: Option<Pace>,
     kills: Kills,
     vitals: Arc<Vitals>,
+    /// Messages that earlier lives have merged.
+    merged_before: u64,
     began: Instant,
     /// For each worker, whether its future is to be dropped.
     condemned: Vec<AtomicBool>,
@@ -511,6 +513,7 @@ impl<J: Job> Floor<J> {
             ledger: Berth::new(Ledger { output, log, serial: 0 }),
             pace,
             kills,
+            merged_before: vitals.merged.load(Relaxed),
             vitals,
             began: Instant::now(),
             condemned: (0..crew).map(|_| AtomicBool::new(false)).collect(),
@@ -773,7 +776,9 @@ impl<J: Job> Floor<J> {
             if is_durable && self.sinks[shard].from[n * self.stages.len() + stage] >= until {
                 continue;
             }
-            self.vitals.read.fetch_add(job.len(&batch) as u64, Relaxed);
+            let read = job.len(&batch) as u64 + self.vitals.read.fetch_add(job.len(&batch) as u64, Relaxed);
+            let in_flight = (read + self.merged_before).saturating_sub(self.vitals.merged.load(Relaxed));
+            self.vitals.in_flight_peak.fetch_max(in_flight, Relaxed);
             self.stages[stage].give(Parcel { batch, partition: n as u32, until, past, rejected });
         }
         Ok(())
@@ -962,11 +967,16 @@ mod tests {
     use std::cell::Cell;
 
     use backplane::FaultKind;
+    use serde_json::json;
 
     use super::*;
     use crate::{
+        audit::audit,
         job::Routed,
-        log::code::Malformed,
+        log::{
+            code::Malformed,
+            embedded::{Folder, Trial},
+        },
         memory::{self, InMemory, STAGES},
     };
 
@@ -1065,11 +1075,13 @@ mod tests {
         assert!(deaths.len() > 100, "{}", deaths.len());
     }
 
-    /// A join in memory whose sink panics, so many times, in earnest; and so do readers, if they are told to.
+    /// A join in memory whose sink panics, so many times, in earnest, and so do readers, if they are told to; or whose sink
+    /// is as slow as others allow.
     struct Cursed {
         join: InMemory,
         panics: AtomicUsize,
         readers_too: bool,
+        slow: Option<Arc<Vitals>>,
     }
 
     impl Job for Cursed {
@@ -1134,6 +1146,9 @@ mod tests {
         }
 
         fn merge(&self, table: &mut Self::Table, batch: &Self::Batch, done: &mut usize, until: usize) {
+            if let Some(vitals) = &self.slow {
+                until_nobody_reads(vitals);
+            }
             let half = *done + (until - *done) / 2;
             self.join.merge(table, batch, done, half);
             let left = self.panics.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
@@ -1173,7 +1188,7 @@ mod tests {
         strikes: &[(usize, Strike)],
     ) -> Result<memory::Verdict, Error> {
         let join = InMemory::new(12, 64);
-        let job = Arc::new(Cursed { join, panics: panics.into(), readers_too });
+        let job = Arc::new(Cursed { join, panics: panics.into(), readers_too, slow: None });
         let staff =
             Staff { threads: 2, pool: true, readers: 2, abreast: 64, desk: 4, patience: SIGN_OF_LIFE };
         let kills = Kills::exactly(staff.roles(STAGES, 1).len(), strikes);
@@ -1196,6 +1211,16 @@ mod tests {
         (1..=count).map(|turn| (2 + STAGES, strike(turn))).collect()
     }
 
+    /// As slow as others allow.
+    fn until_nobody_reads(vitals: &Vitals) {
+        let (mut read, mut same) = (0, 0);
+        while same < 1_000 {
+            thread::yield_now();
+            let now = vitals.read.load(Relaxed);
+            (read, same) = if now == read { (read, same + 1) } else { (now, 0) };
+        }
+    }
+
     /// A log in memory: what was committed counts, and nothing else. It looks at how much is under way meanwhile.
     #[derive(Default)]
     struct Slow {
@@ -1211,13 +1236,10 @@ mod tests {
             self.under_way.extend_from_slice(&epoch.rows[..share.of(epoch.rows.len())]);
             let mut kept = self.kept.lock().expect("nobody panics here");
             let committed: u64 = kept.iter().map(|epoch| epoch.commit.totals.messages).max().unwrap_or(0);
-            // As slow as others allow: until nobody reads any more.
-            let (mut read, mut same) = (0, 0);
-            while self.is_slow && same < 1_000 {
-                thread::yield_now();
-                let now = self.vitals.read.load(Relaxed);
-                (read, same) = if now == read { (read, same + 1) } else { (now, 0) };
+            if self.is_slow {
+                until_nobody_reads(&self.vitals);
             }
+            let read = self.vitals.read.load(Relaxed);
             self.most.fetch_max(read.saturating_sub(committed), Relaxed);
             if share == Share::ALL {
                 self.under_way.clear();
@@ -1311,6 +1333,91 @@ mod tests {
         // Epochs on the desk, at work and growing, and what lies on the desks above.
         let bound = 4 * (2_000 + 64 * 2) + 2 * 4 * 4 * 64 * 2;
         assert!(kept.len() > 20 && (2_000..bound).contains(&most), "{} epochs, {most} messages", kept.len());
+    }
+
+    #[test]
+    fn in_memory_too_a_slow_sink_holds_up_the_readers() {
+        let vitals = Arc::new(Vitals::default());
+        let (join, slow) = (InMemory::new(12, 64), Some(Arc::clone(&vitals)));
+        let job = Arc::new(Cursed { join, panics: 0.into(), readers_too: false, slow });
+        let staff =
+            Staff { threads: 2, pool: false, readers: 1, abreast: 64, desk: 4, patience: SIGN_OF_LIFE };
+        let kills = Kills::exactly(staff.roles(STAGES, 1).len(), &[]);
+        let messages = Arc::new(memory::messages(5, CUSTOMERS * 2));
+        let (partitions, tables, output) =
+            (job.join.partitions(&messages), job.join.tables(), job.join.output());
+        let work = Work { partitions, tables, output, durable: None };
+        let outcome = run(job, work, &staff, kills, Arc::clone(&vitals)).expect("nothing is fatal in memory");
+        assert!(memory::check(&outcome.output, 5, CUSTOMERS * 2).is_exact());
+        // Four batches on each of four desks, and what each worker has in its hands; a batch is of 64 messages, about.
+        let (most, bound) = (vitals.in_flight_peak.load(Relaxed), (4 * 4 + 3 + 3 + 1) * 64 * 2);
+        assert!((512..bound).contains(&most), "{most} of {} messages in flight", messages.len());
+    }
+
+    /// One worker of a crew with two readers and two sinks is killed, in memory or with a log on disk; nobody else is
+    /// replaced, and the output is exact.
+    fn killed_once(worker: usize, how: How, with_a_log: bool, patience: Duration) {
+        let of = format!("worker {worker}, {how:?}, with a log: {with_a_log}");
+        let job = Arc::new(InMemory::new(12, 64).sharded(2));
+        let staff = Staff { threads: 2, pool: false, readers: 2, abreast: 64, desk: 4, patience };
+        let roles = staff.roles(STAGES, 2);
+        let kills = Kills::exactly(roles.len(), &[(worker, Strike { turn: 2, share: Share(128), how })]);
+        let messages = Arc::new(memory::messages(5, CUSTOMERS));
+        let vitals = Arc::new(Vitals::default());
+        let name = format!("correlate-killed-{worker}-{how}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        let durable = with_a_log.then(|| {
+            let _ = std::fs::remove_dir_all(&dir);
+            let about = json!({ "messages": CUSTOMERS, "seed": 5, "partitions": 12 });
+            let folder = Folder::open(&dir, &about).expect("opened");
+            let (log, _) = folder.log(job.owners(), STAGES, Trial::default()).expect("a log");
+            let last = |shard| Commit { shard, cut: vec![Mark::default(); 12 * STAGES], ..Commit::default() };
+            Durable {
+                log: Box::new(log),
+                last: [0, 1].map(last).into(),
+                epoch: THE_WHOLE_RUN,
+                messages: 1_000,
+                snapshot: Duration::ZERO,
+                stop: Arc::default(),
+            }
+        });
+        let (partitions, tables, output) = (job.partitions(&messages), job.tables(), job.output());
+        let work = Work { partitions, tables, output, durable };
+        let outcome = run(Arc::clone(&job), work, &staff, kills, Arc::clone(&vitals)).expect(&of);
+        if with_a_log {
+            let audit = audit(&dir).expect("it is sound");
+            assert!(audit.is_exact(), "{of}: {audit}");
+            std::fs::remove_dir_all(&dir).expect("it was there");
+        } else {
+            let verdict = memory::check(&outcome.output, 5, CUSTOMERS);
+            assert!(verdict.is_exact(), "{of}: {verdict:?}");
+        }
+        let kind = match how {
+            How::Panic => FaultKind::Panic,
+            How::Error => FaultKind::Error,
+            How::Drop => FaultKind::Dropped,
+            How::Hang => FaultKind::Killed,
+        };
+        let deaths: Vec<_> =
+            vitals.deaths_from(0).into_iter().map(|death| (death.name, death.kind)).collect();
+        assert_eq!(deaths, [(roles[worker].name(job.stages()), kind)], "{of}");
+        assert_eq!(vitals.restarted.load(Relaxed), 1, "{of}");
+    }
+
+    /// Two readers, three stages, two sinks, the writer: each panics, fails and is dropped; and each hangs, all of them at
+    /// the same time, for that takes as long as the patience with them.
+    #[test]
+    fn the_kill_matrix_each_worker_dies_each_death_alone_in_memory_and_with_a_log() {
+        let all = || (0..8).flat_map(|worker| [false, true].map(|with_a_log| (worker, with_a_log)));
+        for (how, (worker, with_a_log)) in How::ALL.into_iter().flat_map(|how| all().map(move |at| (how, at)))
+        {
+            killed_once(worker, how, with_a_log, SIGN_OF_LIFE);
+        }
+        thread::scope(|scope| {
+            for (worker, with_a_log) in all() {
+                scope.spawn(move || killed_once(worker, How::Hang, with_a_log, Duration::from_secs(4)));
+            }
+        });
     }
 
     #[test]

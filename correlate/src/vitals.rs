@@ -36,8 +36,10 @@ pub(crate) struct Vitals {
     pub(crate) rejected: AtomicU64,
     /// Messages of each stage that went to the sink.
     pub(crate) staged: [AtomicU64; 16],
-    /// Messages that were merged.
+    /// Messages that were merged, in all lives of a log.
     pub(crate) merged: AtomicU64,
+    /// The most that were read and not merged at one time.
+    pub(crate) in_flight_peak: AtomicU64,
     /// Keys that were joined.
     pub(crate) joined: AtomicU64,
     /// Keys that are open.

@@ -1,5 +1,8 @@
 //! The program from outside: what is typed, what is printed, what is on disk.
 
+#[cfg(unix)]
+#[path = "it/damage.rs"]
+mod damage;
 #[cfg(feature = "kafka")]
 #[path = "it/kafka.rs"]
 mod kafka;
@@ -807,7 +810,7 @@ fn damage_of_a_log_is_told_with_file_and_byte_and_changes_nothing() {
         let words = if part == "commits" {
             format!("{name} is damaged at byte ")
         } else {
-            "sink-03 is damaged".into()
+            format!("sink-03/{name} is damaged at byte ")
         };
         refused(&again, 1, &words);
         assert_eq!(fs::read(&path).expect("a segment"), flipped, "nothing is changed");
@@ -825,7 +828,7 @@ fn rows_that_were_committed_and_are_gone_are_missed() {
     let len = fs::metadata(&path).expect("a segment").len();
     fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(len - 1)).expect("cut");
     refused(&folder.correlate(job), 1, &format!("is damaged at byte {}", len - 1));
-    refused(&folder.correlate("verify --log log"), 1, "sink-07 is damaged");
+    refused(&folder.correlate("verify --log log"), 1, "sink-07/00000000000000000000.seg is damaged at byte ");
 }
 
 #[test]
@@ -834,6 +837,9 @@ fn a_second_process_another_job_another_version_and_other_files_are_refused() {
     let job = "--log log --messages 400000 --epoch 1 --epoch-messages 3000 --quiet";
     let mut child = folder.begin(job);
     folder.committed(1);
+    // It stands still, and holds what it has.
+    let stopped = Command::new("kill").args(["-STOP", &child.id().to_string()]).status();
+    assert!(stopped.is_ok_and(|status| status.success()));
     let second = folder.correlate(job);
     child.kill().and_then(|()| child.wait()).expect("it dies");
     refused(&second, 1, "another process is working on the log");
@@ -908,4 +914,28 @@ fn a_join_of_files_that_is_killed_goes_on_whatever_their_form() {
     }
     let report = report(&folder.correlate(&format!("{run} --kills 5 --shards 1 --report json --verify")));
     assert_eq!((&report["exact"], &report["starts"]), (&true.into(), &4.into()), "{report}");
+}
+
+#[test]
+fn a_packed_file_that_is_cut_short_is_rejected_once_though_the_run_is_killed_after_it() {
+    let folder = Folder::new("log-cut-short");
+    let made = folder.correlate("generate --output in --messages 20000 --overwrite");
+    assert!(made.status.success(), "{}", said(&made.stderr));
+    let mut dice = Dice(9);
+    for (name, header, line) in [
+        ("a.ndjson.gz", "", r#"{"stage":"A","key":"K"}"#.to_owned() + "\n"),
+        ("b.csv.gz", "stage,key\n", "A,K\n".to_owned()),
+    ] {
+        let lines = (0..200).map(|_| line.replace('K', &format!("x{}", dice.below(1 << 40))));
+        let packed = folder.packed(name, (header.to_owned() + &lines.collect::<String>()).as_bytes());
+        folder.file(name, &packed[..packed.len() / 2]);
+    }
+    let run = "run --input in --output out --log log --stages A,B,C --epoch 1 --epoch-messages 2000 --kills 0 --abreast 1";
+    let mut child = folder.begin(run);
+    folder.committed(8);
+    child.kill().and_then(|()| child.wait()).expect("it dies");
+    let report = report(&folder.correlate(&format!("{run} --report json --verify")));
+    assert_eq!((&report["exact"], &report["starts"]), (&true.into(), &2.into()), "{report}");
+    assert_eq!((&report["rejected_lines"], &report["files_cut_short"]), (&2.into(), &2.into()), "{report}");
+    assert_eq!(folder.lines("rejects.ndjson").len(), 2);
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod clock;
 mod groups;
 mod kills;
 #[cfg(all(feature = "metrics", feature = "tracing"))]

@@ -1,7 +1,13 @@
 //! Commits and snapshots in a topic: for each partition of the source a partition of them.
 //!
 //! A message is a commit (`c` and the commit), a piece of a snapshot (`s`, the epoch, the piece's number, and the keys), or
-//! a snapshot's end (`e`, the epoch, the number of pieces, and the commit it is after). All are written in transactions.
+//! a snapshot's end (`e`, the epoch, the number of pieces, and the commit it is after). With transactions that is all.
+//!
+//! Without them a process says first that the partition is its own (`o`, and a number that nobody else has). What it writes
+//! then goes by that number (`b`, the number, and another message). What goes by another number than that of the last owner
+//! before it was written too late, by one who had been taken for dead: it does not count, whoever reads it and whenever. A
+//! commit is written before its rows (`d`, where the topics of the rows ended, and the commit). So the order of merges is
+//! decided once; rows can be made again, and whoever comes next looks behind those ends for what is out already.
 
 use std::time::Instant;
 
@@ -32,6 +38,23 @@ pub(crate) enum Entry<'a> {
     Piece(u64, u32, &'a [u8]),
     /// The end of them.
     End(u32, Commit),
+    /// The partition is another's from here on.
+    Owner(u64),
+    /// Written by an owner; of no account if it is none any more.
+    By(u64, Box<Entry<'a>>),
+    /// An epoch is committed; its rows come next, behind these places.
+    Decided(Vec<Place>, Commit),
+}
+
+/// So far a partition of a topic of rows was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Which of [`Topics::of_rows`](crate::kafka::Topics::of_rows).
+    pub(crate) topic: u32,
+    /// Its partition.
+    pub(crate) partition: i32,
+    /// The next offset.
+    pub(crate) next: u64,
 }
 
 impl<'a> Entry<'a> {
@@ -54,6 +77,25 @@ impl<'a> Entry<'a> {
                 bytes.u32(*pieces);
                 after.encode(&mut bytes);
             }
+            Entry::Owner(owner) => {
+                bytes.0.push(b'o');
+                bytes.u64(*owner);
+            }
+            Entry::By(owner, entry) => {
+                bytes.0.push(b'b');
+                bytes.u64(*owner);
+                bytes.0.extend_from_slice(&entry.encode());
+            }
+            Entry::Decided(places, commit) => {
+                bytes.0.push(b'd');
+                bytes.u32(places.len() as u32);
+                for Place { topic, partition, next } in places {
+                    bytes.u32(*topic);
+                    bytes.u32(*partition as u32);
+                    bytes.u64(*next);
+                }
+                commit.encode(&mut bytes);
+            }
         }
         bytes.0
     }
@@ -65,6 +107,20 @@ impl<'a> Entry<'a> {
             b'c' => Entry::Commit(Commit::decode(&mut from)?),
             b's' => return Ok(Entry::Piece(from.u64()?, from.u32()?, from.0)),
             b'e' => Entry::End(from.u32()?, Commit::decode(&mut from)?),
+            b'o' => Entry::Owner(from.u64()?),
+            b'b' => {
+                let owner = from.u64()?;
+                return match Entry::decode(from.0)? {
+                    Entry::By(..) | Entry::Owner(_) => Err(Malformed),
+                    entry => Ok(Entry::By(owner, Box::new(entry))),
+                };
+            }
+            b'd' => {
+                let place = |from: &mut Reader<'_>| {
+                    Ok(Place { topic: from.u32()?, partition: from.u32()? as i32, next: from.u64()? })
+                };
+                Entry::Decided(from.list(16, place)?, Commit::decode(&mut from)?)
+            }
             _ => return Err(Malformed),
         };
         from.end()?;
@@ -79,6 +135,17 @@ pub(crate) struct Told {
     pub(crate) snapshot: Option<Snapshot>,
     /// The commits after it.
     pub(crate) commits: Vec<Commit>,
+    /// Whose the partition is, if it was ever anybody's without transactions.
+    pub(crate) owner: Option<u64>,
+    /// The last of the commits was written before its rows, and those are behind these places, as far as they are out.
+    pub(crate) doubt: Option<Vec<Place>>,
+}
+
+impl Told {
+    fn epoch(&self) -> u64 {
+        let last = self.commits.last().or(self.snapshot.as_ref().map(|snapshot| &snapshot.after));
+        last.map_or(0, |last| last.epoch)
+    }
 }
 
 /// In the topic a commit is about one partition; among so many given to a process it is a shard's.
@@ -99,7 +166,7 @@ pub(crate) fn alone(commit: &Commit, stages: usize) -> Commit {
     Commit { shard: 0, cut, merges, ..commit.clone() }
 }
 
-/// Reads what is committed of a partition, up to the commit that the group's offset is of.
+/// Reads what is committed of a partition, up to the commit that the group's offset is of, and to where it became ours.
 pub(crate) fn read(
     cluster: &Cluster,
     group: &Group,
@@ -107,16 +174,18 @@ pub(crate) fn read(
     shard: u32,
     given: usize,
     stages: usize,
+    owner: Option<u64>,
 ) -> Result<Told, Error> {
     let offset = group.offset(&cluster.topics.source, partition)?;
     let until = Instant::now() + PATIENCE;
     loop {
-        let told = read_once(cluster, partition, shard, given, stages)?;
+        let told = read_once(cluster, partition, shard, given, stages, owner)?;
         let last = told.commits.last().or(told.snapshot.as_ref().map(|snapshot| &snapshot.after));
         let from = shard as usize * stages;
         let cut = last.and_then(|last| last.cut[from..from + stages].iter().min()).map(|mark| mark.offset);
         // The transaction's markers are not in all partitions at the same moment.
-        if cut.unwrap_or(0) >= offset.unwrap_or(0) {
+        let is_ours = owner.is_none() || owner == told.owner;
+        if is_ours && cut.unwrap_or(0) >= offset.unwrap_or(0) {
             return Ok(told);
         }
         if Instant::now() >= until {
@@ -135,6 +204,7 @@ fn read_once(
     shard: u32,
     given: usize,
     stages: usize,
+    ours: Option<u64>,
 ) -> Result<Told, Error> {
     let topic = &cluster.topics.commits;
     let consumer: BaseConsumer = cluster.reader()?;
@@ -158,32 +228,58 @@ fn read_once(
                 "Kafka: message {offset} of {topic}, partition {partition}, is not one of ours"
             ))
         };
-        match Entry::decode(message.payload().unwrap_or_default()).map_err(|Malformed| odd())? {
+        let entry = Entry::decode(message.payload().unwrap_or_default()).map_err(|Malformed| odd())?;
+        let (entry, is_alone) = match entry {
+            Entry::By(owner, entry) if told.owner == Some(owner) => (*entry, true),
+            Entry::By(..) => continue,
+            entry => (entry, false),
+        };
+        match entry {
+            Entry::Owner(owner) if ours.is_some() && told.owner == ours && ours != Some(owner) => {
+                return Err(Error::Fenced(format!("partition {partition} of {topic} is another's by now")));
+            }
+            Entry::Owner(owner) => {
+                // What another had begun to write down stays unfinished.
+                (told.owner, keys, pieces) = (Some(owner), Vec::new(), 0);
+            }
+            Entry::Commit(commit) | Entry::Decided(_, commit)
+                if commit.epoch != told.epoch() + 1 || commit.cut.len() != stages =>
+            {
+                return Err(odd());
+            }
             Entry::Commit(commit) => {
-                let last = told.commits.last().or(told.snapshot.as_ref().map(|snapshot| &snapshot.after));
-                if commit.epoch != last.map_or(0, |last| last.epoch) + 1 || commit.cut.len() != stages {
-                    return Err(odd());
-                }
                 told.commits.push(spread(commit, shard, given, stages));
+                told.doubt = None;
+            }
+            Entry::Decided(places, commit) => {
+                told.commits.push(spread(commit, shard, given, stages));
+                told.doubt = Some(places);
             }
             Entry::Piece(_, number, piece) => {
                 if number == 0 {
                     (keys, pieces) = (Vec::new(), 0);
                 }
-                if number != pieces {
+                if number == pieces {
+                    keys.extend_from_slice(piece);
+                    pieces += 1;
+                } else if !is_alone {
                     return Err(odd());
                 }
-                keys.extend_from_slice(piece);
-                pieces += 1;
             }
+            // Without a transaction a piece may be missing: then there is one snapshot less.
+            Entry::End(wanted, _) if is_alone && wanted != pieces => {}
             Entry::End(wanted, after) => {
                 if wanted != pieces || after.cut.len() != stages {
                     return Err(odd());
                 }
                 told.commits.retain(|commit| commit.epoch > after.epoch);
+                if told.commits.is_empty() {
+                    told.doubt = None;
+                }
                 let after = spread(after, shard, given, stages);
                 told.snapshot = Some(Snapshot { after, bytes: std::mem::take(&mut keys) });
             }
+            Entry::By(..) => unreachable!("it has been opened"),
         }
     }
 }
@@ -195,9 +291,19 @@ mod tests {
     #[test]
     fn entries_are_read_as_they_were_written() {
         let commit = Commit { epoch: 7, cut: vec![Mark { offset: 3, byte: 0 }; 3], ..Commit::default() };
-        for entry in [Entry::Commit(commit.clone()), Entry::Piece(7, 1, b"keys"), Entry::End(2, commit)] {
+        let place = Place { topic: 1, partition: 2, next: 3 };
+        let by = |entry: Entry<'static>| Entry::By(11, Box::new(entry));
+        for entry in [
+            Entry::Commit(commit.clone()),
+            Entry::Piece(7, 1, b"keys"),
+            Entry::End(2, commit.clone()),
+            Entry::Owner(11),
+            by(Entry::Piece(7, 1, b"keys")),
+            by(Entry::Decided(vec![place; 3], commit)),
+        ] {
             assert_eq!(Entry::decode(&entry.encode()), Ok(entry));
         }
+        assert_eq!(Entry::decode(&by(by(Entry::Owner(1))).encode()), Err(Malformed));
         assert_eq!(Entry::decode(b"?"), Err(Malformed));
     }
 

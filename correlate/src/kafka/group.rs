@@ -8,12 +8,13 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance},
+    ClientContext, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance},
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
 pub(crate) struct Group {
     consumer: Arc<BaseConsumer<Context>>,
     shared: Arc<Shared>,
+    session: Duration,
 }
 
 #[derive(Default)]
@@ -89,6 +91,14 @@ impl ConsumerContext for Context {
     }
 }
 
+/// The group knows us no more, or not as who we were.
+pub(crate) fn is_taken(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
+    error
+        .rdkafka_error_code()
+        .is_some_and(|code| [FencedInstanceId, IllegalGeneration, UnknownMemberId].contains(&code))
+}
+
 impl Group {
     /// Joins.
     pub(crate) fn join(cluster: &Cluster) -> Result<Group, Error> {
@@ -102,10 +112,17 @@ impl Group {
             ("max.poll.interval.ms", "300000"),
         ];
         let context = Context { topic: cluster.topics.source.clone(), shared: Arc::clone(&shared) };
+        let mut settings = cluster.settings(&own);
+        let session = settings.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+        let session = Duration::from_millis(session.unwrap_or(10_000));
+        if settings.get("heartbeat.interval.ms").is_none() {
+            // Whoever shortens the session does not mean to be given up between two of its heartbeats.
+            settings.set("heartbeat.interval.ms", (session / 3).as_millis().to_string());
+        }
         let consumer: BaseConsumer<Context> =
-            cluster.settings(&own).create_with_context(context).map_err(failed("make a consumer"))?;
+            settings.create_with_context(context).map_err(failed("make a consumer"))?;
         consumer.subscribe(&[&cluster.topics.source]).map_err(failed("subscribe to the source"))?;
-        Ok(Group { consumer: Arc::new(consumer), shared })
+        Ok(Group { consumer: Arc::new(consumer), shared, session })
     }
 
     /// Does what the group wants done.
@@ -164,6 +181,61 @@ impl Group {
             self.consumer.committed_offsets(list, PATIENCE).map_err(failed("ask for the group's offsets"))?;
         let offset = list.find_partition(topic, partition).and_then(|element| element.offset().to_raw());
         Ok(offset.and_then(|offset| u64::try_from(offset).ok()))
+    }
+
+    /// Commits the group's offset of a partition, under the name and generation that it knows us by. Says whether the group
+    /// has answered: then it will not give us up for as long as a session is.
+    pub(crate) fn commit(&self, topic: &str, partition: i32, offset: u64) -> Result<bool, Error> {
+        let mut list = TopicPartitionList::new();
+        let done = list
+            .add_partition_offset(topic, partition, Offset::Offset(offset as i64))
+            .and_then(|()| self.consumer.commit(&list, CommitMode::Sync));
+        match done {
+            Err(error) if is_taken(&error) => Err(Error::Taken),
+            // Where to go on is said by the commits; the offset is for people and for the generation, and comes again.
+            done => Ok(done.is_ok()),
+        }
+    }
+
+    /// Makes sure that the partitions are ours: whoever was taken for dead, and does not know, hears of it here.
+    pub(crate) fn claim(&self, topic: &str, partitions: &[i32]) -> Result<(), Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.commit_again(topic, partitions) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_taken(&error) => return Err(Error::Taken),
+                // They are about to be given anew.
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::RebalanceInProgress) => {
+                    return Err(Error::Taken);
+                }
+                // A broker that is away may come back.
+                Err(_) if Instant::now() < until && !self.shared.round_stop.load(Relaxed) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(_) if self.shared.round_stop.load(Relaxed) => return Err(Error::Taken),
+                Err(error) => return Err(failed("claim partitions")(error)),
+            }
+        }
+    }
+
+    /// Commits what is committed.
+    fn commit_again(&self, topic: &str, partitions: &[i32]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let mut list = self.consumer.committed_offsets(list, PATIENCE / 6)?;
+        for partition in partitions {
+            let there = list.find_partition(topic, *partition).and_then(|there| there.offset().to_raw());
+            let offset = there.filter(|offset| *offset >= 0).unwrap_or(0);
+            list.set_partition_offset(topic, *partition, Offset::Offset(offset))?;
+        }
+        self.consumer.commit(&list, CommitMode::Sync)
+    }
+
+    /// How long the group waits for a sign of life.
+    pub(crate) fn session(&self) -> Duration {
+        self.session
     }
 
     /// Gives up its place, so that others need not wait for it.

@@ -18,7 +18,7 @@ use rdkafka::{
 use crate::{
     error::Error,
     job::{Job, Routed, as_its_join},
-    kafka::{Cluster, PATIENCE, Topics, commits::Told, failed},
+    kafka::{Cluster, PATIENCE, commits::Told, failed},
     log::{Commit, Mark},
     read::{Block, Broken, Text},
     text::{Batch, InFiles, Open},
@@ -84,12 +84,12 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Which topic a file is.
-    pub(crate) fn topic<'a>(&self, topics: &'a Topics, file: usize) -> &'a str {
+    /// Which of [`Topics::of_rows`](crate::kafka::Topics::of_rows) a file is.
+    pub(crate) fn topic(&self, file: usize) -> u32 {
         match self.join.file(file).checked_sub(self.partitions) {
-            Some(2) => &topics.rejects,
-            Some(1) => &topics.duplicates,
-            _ => &topics.sink,
+            Some(2) => 2,
+            Some(1) => 1,
+            _ => 0,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
         Cluster, PATIENCE,
         commits::{Entry, PIECE, alone},
         failed,
-        group::Group,
+        group::{Group, is_taken},
         source::Keys,
     },
     log::{Epoch, Log, Rows},
@@ -65,6 +65,20 @@ impl Transactions {
         })
     }
 
+    /// Whether the brokers know transactions at all.
+    pub(crate) fn are_there(cluster: &Cluster) -> Result<bool, Error> {
+        let name = format!("{}-{}-{}-asks", cluster.group, std::process::id(), crate::log::millis());
+        let settings = cluster.settings(&[("transactional.id", &name), ("transaction.timeout.ms", OPEN)]);
+        let producer: ThreadedProducer<DefaultProducerContext> =
+            settings.create().map_err(failed("make a producer"))?;
+        match patiently(|| producer.init_transactions(Duration::from_secs(10))) {
+            Err(KafkaError::Transaction(error)) if error.code() == RDKafkaErrorCode::UnsupportedFeature => {
+                Ok(false)
+            }
+            done => done.map(|()| true).map_err(failed("begin transactions")),
+        }
+    }
+
     fn send(
         &self,
         topic: &str,
@@ -89,7 +103,7 @@ impl Transactions {
     }
 
     fn send_rows(&self, rows: &Rows) -> Result<(), KafkaError> {
-        let topic = self.keys.topic(&self.cluster.topics, rows.file);
+        let topic = self.cluster.topics.of_rows()[self.keys.topic(rows.file) as usize];
         for row in rows.bytes.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
             self.send(topic, None, &self.keys.key(rows.file, row), row)?;
         }
@@ -138,14 +152,6 @@ impl Transactions {
         self.is_open = false;
         Ok(())
     }
-}
-
-/// The group knows us no more, or not as who we were.
-fn is_taken(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{FencedInstanceId, IllegalGeneration, UnknownMemberId};
-    error
-        .rdkafka_error_code()
-        .is_some_and(|code| [FencedInstanceId, IllegalGeneration, UnknownMemberId].contains(&code))
 }
 
 /// Asks again as long as the client says that it may help: a broker that is away may come back.

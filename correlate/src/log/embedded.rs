@@ -35,7 +35,7 @@ use crate::{
         code::{Malformed, Reader, Writer},
         frame::{BadFrame, FRAME_HEAD, Frame, SEGMENT_HEAD, SegmentHead, VERSION},
         millis,
-        segment::{End, Place, Track, forget_before, sync_dir},
+        segment::{End, Place, Track, check_head, forget_before, other_version, sync_dir},
     },
 };
 
@@ -50,8 +50,8 @@ const SNAPSHOT: u32 = 4;
 /// How long a process may take to be gone.
 const DYING: Duration = Duration::from_secs(1);
 
-/// Bytes of a segment.
-const SEGMENT: u64 = 64 << 20;
+/// Bytes of a segment, unless said otherwise.
+pub(crate) const SEGMENT: u64 = 64 << 20;
 
 /// Bytes of a segment of commits.
 const COMMIT_SEGMENT: u64 = 8 << 20;
@@ -66,6 +66,8 @@ const SNAPSHOTS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Folder {
     about: About,
+    /// Bytes after which a segment is followed by another.
+    most: u64,
     /// Held until the end.
     _lock: File,
 }
@@ -102,10 +104,7 @@ impl About {
             return Err(Error::Corrupt { path, offset: 0, why });
         };
         if format != u64::from(VERSION) {
-            return Err(Error::Request(format!(
-                "{} is of version {format} of the log's format; this program reads and writes version {VERSION}",
-                path.display()
-            )));
+            return Err(other_version(&path, format));
         }
         let filled = said["filled"].as_array().and_then(|ends| ends.iter().map(numbers).collect());
         Ok(Some(About { dir: dir.to_owned(), log, job: said["job"].clone(), filled }))
@@ -184,7 +183,12 @@ impl Folder {
                 about
             }
         };
-        Ok(Folder { about, _lock: lock })
+        Ok(Folder { about, most: SEGMENT, _lock: lock })
+    }
+
+    /// With segments of about so many bytes: what nobody needs any more is removed a segment at a time.
+    pub(crate) fn in_segments_of(self, bytes: u64) -> Folder {
+        Folder { most: bytes, ..self }
     }
 
     /// What it is.
@@ -194,7 +198,7 @@ impl Folder {
 
     /// Begins a partition of the source anew: one that was not filled to its end does not count.
     pub(crate) fn fill(&self, partition: usize) -> Result<Track, Error> {
-        Track::open(self.about.source(partition), End::default(), SEGMENT)
+        Track::open(self.about.source(partition), End::default(), self.most)
     }
 
     /// The source is complete, for good.
@@ -215,7 +219,7 @@ impl Folder {
         let about = self.about.clone();
         let shards = owners.iter().max().map_or(1, |most| most + 1);
         let mut entries = about.entries()?;
-        let (mut past, mut kept) = (Past { snapshots: vec![None; shards], commits: Vec::new() }, Vec::new());
+        let (mut past, mut kept) = (Past { snapshots: vec![None; shards], ..Past::default() }, Vec::new());
         let snapshots = SnapshotName::all(&about.snapshots())?;
         for shard in 0..shards {
             let last = entries.epochs().filter(|(commit, _)| commit.shard as usize == shard).last();
@@ -225,9 +229,12 @@ impl Folder {
             names.sort_by_key(|name| name.epoch);
             if let Some(name) = names.last() {
                 if name.epoch > last {
-                    let path = name.path(&about.snapshots());
-                    let why =
-                        format!("it is of epoch {}, and the last that was committed is {last}", name.epoch);
+                    let (path, epoch) = (name.path(&about.snapshots()), name.epoch);
+                    let why = format!(
+                        "it is of epoch {epoch}, and the last in {} is {last}: those behind it are gone; without this file \
+                         they are made again, if their source is there",
+                        about.commits().dir.display()
+                    );
                     return Err(Error::Corrupt { path, offset: 0, why });
                 }
                 let snapshot = read_snapshot(&about, name)?;
@@ -261,17 +268,23 @@ impl Folder {
                 past.commits.push(commit.clone());
             }
         }
+        // All of it is looked at before any of it is changed.
+        for (file, end) in ends.iter().enumerate() {
+            about.sink(file).reaches(*end)?;
+        }
+        about.commits().reaches(entries.end)?;
+        remove_unfinished(&about.snapshots())?;
         let tracks = ends
             .iter()
             .enumerate()
             .map(|(file, end)| {
                 let place = about.sink(file);
                 let end = if trial.keeps_undeclared { physical_end(&place, *end)? } else { *end };
-                Track::open(place, end, SEGMENT)
+                Track::open(place, end, self.most)
             })
             .collect::<Result<Vec<Track>, Error>>()?;
         let ends = tracks.iter().map(Track::end).collect();
-        let mut commits = Track::open(about.commits(), entries.end, COMMIT_SEGMENT)?;
+        let mut commits = Track::open(about.commits(), entries.end, self.most.min(COMMIT_SEGMENT))?;
         let starts = entries.starts + 1;
         let mut bytes = Writer::default();
         Entry::Start { number: starts, millis: millis() }.encode(&mut bytes);
@@ -321,7 +334,10 @@ fn lock(dir: &Path) -> Result<File, Error> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            Err(Error::Request(format!("another process is working on the log in {}", dir.display())))
+            let dir = dir.display();
+            Err(Error::Request(format!(
+                "another process is working on the log in {dir}: wait for its end, or name another folder"
+            )))
         }
         Err(TryLockError::Error(source)) => Err(Error::File { verb: "lock", path, source }),
     }
@@ -366,7 +382,8 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    fn encode(&self, into: &mut Writer) {
+    /// Appends it.
+    pub(crate) fn encode(&self, into: &mut Writer) {
         match self {
             Entry::Start { number, millis } => {
                 into.0.push(0);
@@ -386,7 +403,8 @@ impl Entry {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
+    /// Reads it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, Malformed> {
         let mut from = Reader(bytes);
         let entry = match from.u8()? {
             0 => Entry::Start { number: from.u32()?, millis: from.u64()? },
@@ -523,6 +541,7 @@ impl SnapshotName {
         dir.join(format!("{:020}-{}", self.epoch, self.shard))
     }
 
+    /// Those that are there.
     fn all(dir: &Path) -> Result<Vec<SnapshotName>, Error> {
         let mut names = Vec::new();
         let entries = match fs::read_dir(dir) {
@@ -539,6 +558,17 @@ impl SnapshotName {
         }
         Ok(names)
     }
+}
+
+/// Removes what is left of snapshots whose writer died.
+fn remove_unfinished(dir: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.map_err(Error::file("read folder", dir))?.path();
+        if path.extension().is_some_and(|end| end == "unfinished") {
+            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_snapshot(about: &About, after: &Commit, bytes: &[u8]) -> Result<(), Error> {
@@ -575,20 +605,20 @@ fn read_snapshot(about: &About, name: &SnapshotName) -> Result<Snapshot, Error> 
     File::open(&path)
         .and_then(|mut file| file.read_to_end(&mut bytes))
         .map_err(Error::file("read", &path))?;
-    decode_snapshot(about.log, name, &bytes).map_err(|(offset, why)| {
+    let head = SegmentHead { kind: SNAPSHOT, partition: name.shard, log: about.log, first: name.epoch };
+    check_head(&path, head, &bytes)?;
+    decode_snapshot(&bytes).map_err(|(offset, why)| {
         let why = format!("{why}; without this file the snapshot before it is used, if there is one");
         Error::Corrupt { path, offset: offset as u64, why }
     })
 }
 
-fn decode_snapshot(log: u64, name: &SnapshotName, bytes: &[u8]) -> Result<Snapshot, (usize, String)> {
-    let head = SegmentHead { kind: SNAPSHOT, partition: name.shard, log, first: name.epoch };
-    if SegmentHead::decode(bytes) != Ok(head) {
-        return Err((0, "its head is not that of this snapshot".to_owned()));
-    }
+/// What is behind the head of a snapshot.
+pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, (usize, String)> {
     let (mut at, mut pieces, mut after, mut keys) = (SEGMENT_HEAD, 0, None, Vec::new());
     loop {
-        let frame = Frame::decode(&bytes[at..]).map_err(|bad: BadFrame| (at, bad.to_string()))?;
+        let rest = bytes.get(at..).unwrap_or_default();
+        let frame = Frame::decode(rest).map_err(|bad: BadFrame| (at, bad.to_string()))?;
         if frame.first != pieces {
             return Err((at, format!("piece {} is here where {pieces} should be", frame.first)));
         }
@@ -690,14 +720,19 @@ impl Embedded {
         for pair in firsts.windows(2) {
             let path = place.segment(pair[0]);
             let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
-            let is_superfluous = frames(&bytes).all(|frame| match Entry::decode(frame.bytes) {
-                Ok(Entry::Epoch { commit, .. }) => {
-                    needed.get(commit.shard as usize).is_some_and(|(epoch, _)| commit.epoch < *epoch)
+            let mut sound = SEGMENT_HEAD;
+            let is_superfluous = frames(&bytes).all(|frame| {
+                sound += frame.len();
+                match Entry::decode(frame.bytes) {
+                    Ok(Entry::Epoch { commit, .. }) => {
+                        needed.get(commit.shard as usize).is_some_and(|(epoch, _)| commit.epoch < *epoch)
+                    }
+                    Ok(Entry::Start { .. }) => true,
+                    Err(Malformed) => false,
                 }
-                Ok(Entry::Start { .. }) => true,
-                Err(Malformed) => false,
             });
-            if !is_superfluous {
+            // Of one that is damaged nobody knows what was in it: the next start has to say so.
+            if !is_superfluous || sound != bytes.len() {
                 break;
             }
             fs::remove_file(&path).map_err(Error::file("remove", &path))?;
@@ -853,6 +888,11 @@ mod tests {
         log.rewind().expect("taken back");
         log.commit(&epoch(7), Share::ALL).expect("all of it");
         drop(log);
+        assert_rows(&dir, 7);
+    }
+
+    /// Both files have a row of each epoch.
+    fn assert_rows(dir: &Dir, epochs: u8) {
         let about = About::read(&dir.0).expect("read").expect("there");
         for (file, end) in about.entries().expect("sound").ends(2).into_iter().enumerate() {
             let (mut frames, mut bytes, mut rows) =
@@ -860,8 +900,64 @@ mod tests {
             while frames.next(&mut bytes).expect("sound").is_some() {
                 rows.push(bytes[0]);
             }
-            assert_eq!(rows, [1, 2, 3, 4, 5, 6, 7], "file {file}");
+            assert_eq!(rows, (1..=epochs).collect::<Vec<_>>(), "file {file}");
         }
+    }
+
+    #[test]
+    fn at_whatever_byte_the_commits_are_torn_the_whole_ones_count_and_the_others_are_made_again() {
+        let dir = Dir::new("log-torn");
+        filled(&dir, 3);
+        let about = About::read(&dir.0).expect("read").expect("there");
+        let paths = [about.commits(), about.sink(0), about.sink(1)].map(|place| place.segment(0));
+        let sound = paths.clone().map(|path| fs::read(path).expect("there"));
+        let mut ends = vec![SEGMENT_HEAD];
+        frames(&sound[0]).for_each(|frame| ends.push(ends[ends.len() - 1] + frame.len()));
+        for cut in 0..=sound[0].len() {
+            fs::write(&paths[0], &sound[0][..cut]).expect("written");
+            let whole = ends.iter().rposition(|end| *end <= cut);
+            let torn = cut - whole.map_or(0, |whole| ends[whole]);
+            assert_eq!(about.entries().expect("sound as far as it goes").torn, torn as u64, "cut at {cut}");
+            // To go on takes a disk its time, so it is not done everywhere.
+            if torn > 1 && cut % 16 != 0 {
+                continue;
+            }
+            let (mut log, past) = opened(&dir).expect("sound as far as it goes");
+            // The first frame says that the program began.
+            let epochs = whole.unwrap_or(0).saturating_sub(1) as u64;
+            let wanted: Vec<Commit> = (1..=epochs).map(|number| epoch(number).commit).collect();
+            assert_eq!(past.commits, wanted, "cut at {cut}");
+            (epochs + 1..=4).for_each(|number| log.commit(&epoch(number), Share::ALL).expect("committed"));
+            drop(log);
+            assert_rows(&dir, 4);
+            for (path, bytes) in paths.iter().zip(&sound) {
+                fs::write(path, bytes).expect("written");
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_of_commits_that_is_damaged_is_not_removed() {
+        let dir = Dir::new("log-retention-damage");
+        let folder = || Folder::open(&dir.0, &json!("test")).expect("opened").in_segments_of(1);
+        let (mut log, _) = folder().log(vec![0; 2], 1, Trial::default()).expect("a log");
+        let keep = |log: &mut Embedded, number: u64| {
+            let snapshot = number.is_multiple_of(2).then(|| Arc::new(vec![7; 50]));
+            log.commit(&Epoch { snapshot, ..epoch(number) }, Share::ALL).expect("committed");
+            while log.keeper.as_ref().is_some_and(|keeper| !keeper.is_finished()) {
+                thread::yield_now();
+            }
+        };
+        (1..=2).for_each(|number| keep(&mut log, number));
+        let path = About::read(&dir.0).expect("read").expect("there").commits().segment(1);
+        let mut bytes = fs::read(&path).expect("the first epoch has one of its own");
+        bytes[SEGMENT_HEAD + 30] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        (3..=9).for_each(|number| keep(&mut log, number));
+        drop(log);
+        let refused = folder().log(vec![0; 2], 1, Trial::default());
+        let Err(Error::Corrupt { path: told, offset, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((told, offset), (path, SEGMENT_HEAD as u64));
     }
 
     #[test]
@@ -987,10 +1083,15 @@ mod tests {
         assert_eq!(read_snapshot(&about, &name).expect("sound").bytes, keys);
         let sound = fs::read(name.path(&about.snapshots())).expect("there");
         for at in 0..sound.len() {
-            assert!(decode_snapshot(about.log, &name, &sound[..at]).is_err(), "cut at {at}");
             let mut flipped = sound.clone();
             flipped[at] ^= 1 << (at % 8);
-            assert!(decode_snapshot(about.log, &name, &flipped).is_err(), "flipped at {at}");
+            for bytes in [&sound[..at], &flipped] {
+                fs::write(name.path(&about.snapshots()), bytes).expect("written");
+                match read_snapshot(&about, &name) {
+                    Err(Error::Corrupt { offset, .. }) => assert!(offset <= at as u64, "{offset} for {at}"),
+                    read => panic!("{at}: {read:?}"),
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     log::{
         Mark,
-        frame::{BadFrame, BadHead, FRAME_HEAD, Frame, SEGMENT_HEAD, SegmentHead},
+        frame::{BadFrame, BadHead, FRAME_HEAD, Frame, SEGMENT_HEAD, SegmentHead, VERSION},
     },
 };
 
@@ -60,29 +60,53 @@ impl Place {
         Ok(firsts)
     }
 
+    /// Whether the segment is there in which an end is, as far as that end. Changes nothing.
+    pub(crate) fn reaches(&self, end: End) -> Result<(), Error> {
+        if end.bytes == 0 {
+            return Ok(());
+        }
+        let path = self.segment(end.segment);
+        let mut file = File::open(&path).map_err(Error::file("open", &path))?;
+        let there = file.metadata().map_err(Error::file("read", &path))?.len();
+        if there < end.bytes {
+            let why = format!("it ends here, and {} bytes of it were committed", end.bytes);
+            return Err(Error::Corrupt { path, offset: there, why });
+        }
+        let mut head = [0; SEGMENT_HEAD];
+        file.read_exact(&mut head).map_err(Error::file("read", &path))?;
+        self.check(end.segment, &head)
+    }
+
     /// Whether the bytes begin a segment of this partition.
     pub(crate) fn check(&self, first: u64, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.segment(first);
-        let why = match SegmentHead::decode(bytes) {
-            Ok(head) if head == self.head(first) => return Ok(()),
-            Ok(_) => "its head is that of another segment or log".to_owned(),
-            Err(BadHead::Short) => "it is too short for the head of a segment".to_owned(),
-            Err(BadHead::Foreign) => "it is no segment of a log".to_owned(),
-            Err(BadHead::Damaged) => "the checksum of its head is wrong".to_owned(),
-            Err(BadHead::Version(version)) => {
-                let ours = crate::log::frame::VERSION;
-                return Err(Error::Request(format!(
-                    "{} is of version {version} of the log's format; this program reads and writes version {ours}",
-                    path.display()
-                )));
-            }
-        };
-        Err(Error::Corrupt { path, offset: 0, why })
+        check_head(&self.segment(first), self.head(first), bytes)
     }
 
     fn head(&self, first: u64) -> SegmentHead {
         SegmentHead { kind: self.kind, partition: self.partition, log: self.log, first }
     }
+}
+
+/// Whether the bytes of a file begin with this head.
+pub(crate) fn check_head(path: &Path, wanted: SegmentHead, bytes: &[u8]) -> Result<(), Error> {
+    let why = match SegmentHead::decode(bytes) {
+        Ok(head) if head == wanted => return Ok(()),
+        Ok(_) => "its head is that of another file or log",
+        Err(BadHead::Short) => "it is too short for the head of a file of a log",
+        Err(BadHead::Foreign) => "it is no file of a log",
+        Err(BadHead::Damaged) => "the checksum of its head is wrong",
+        Err(BadHead::Version(version)) => return Err(other_version(path, version.into())),
+    };
+    Err(Error::Corrupt { path: path.to_owned(), offset: 0, why: why.to_owned() })
+}
+
+/// A file is of another version of the format.
+pub(crate) fn other_version(path: &Path, theirs: u64) -> Error {
+    Error::Request(format!(
+        "{} is of version {theirs} of the log's format; this program reads and writes version {VERSION}: go on with the \
+         program that wrote it, or name another folder",
+        path.display()
+    ))
 }
 
 /// Asks for names in a folder to be on disk.
@@ -115,6 +139,7 @@ impl Track {
     fn cut(&mut self) -> Result<(), Error> {
         let End { segment, bytes, .. } = self.end;
         self.file = None;
+        self.place.reaches(self.end)?;
         for first in self.place.segments()? {
             if first > segment || bytes == 0 {
                 let path = self.place.segment(first);
@@ -127,14 +152,6 @@ impl Track {
         let path = self.place.segment(segment);
         let mut file =
             OpenOptions::new().read(true).write(true).open(&path).map_err(Error::file("open", &path))?;
-        let mut head = [0; SEGMENT_HEAD];
-        let there = file.metadata().map_err(Error::file("read", &path))?.len();
-        if there < bytes {
-            let why = format!("it ends here, and {} bytes of it were committed", bytes);
-            return Err(Error::Corrupt { path, offset: there, why });
-        }
-        file.read_exact(&mut head).map_err(Error::file("read", &path))?;
-        self.place.check(segment, &head)?;
         let at_end = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::Start(bytes)));
         at_end.map_err(Error::file("write", &path))?;
         self.file = Some(file);
