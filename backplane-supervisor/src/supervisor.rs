@@ -28,7 +28,7 @@ use crate::spec::{
 use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
     Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
-    RestartStrategy, State, Taken, Tree,
+    RestartStrategy, State, Taken, Ticket, Tree,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -1245,7 +1245,7 @@ impl<K: Kind> Running<K> {
         // Asked outside of the lock: a subscriber of `tracing` is the user's.
         let told = self.broken || self.shared.listeners().anybody();
         let mut tree = self.shared.tree();
-        let waits = news.is_some() && self.quiet.is_some() && tree.is_unsettled();
+        let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
         // A line that is known by now is that of a later incarnation, or its end has been handled.
         let is_current = |body: &&mut Body<K::Seed>| body.line.is_some_and(|line| line.id() == device);
         let Some(body) = tree.body_mut(key).filter(is_current) else { return Ok(None) };
@@ -1462,6 +1462,9 @@ impl<K: Kind> Running<K> {
         };
         let rest = {
             let mut tree = self.shared.tree();
+            if panic.is_some() {
+                tree.be_loud();
+            }
             tree.body_mut(key).and_then(|body| {
                 body.task = task;
                 K::give_back(&mut body.seed, loan)
@@ -1473,8 +1476,9 @@ impl<K: Kind> Running<K> {
             quietly(|| drop(panic));
             return Begun::Failed(fault, begin);
         }
-        let attempt = Attempt { key, line, begin, within, progress: progress.map(|every| (pulse, every)) };
-        if ticket.quiet {
+        let attempt =
+            Attempt { key, ticket, line, begin, within, progress: progress.map(|every| (pulse, every)) };
+        if ticket.is_quiet() {
             self.quiet = Some(attempt);
             return Begun::Quiet;
         }
@@ -1483,7 +1487,7 @@ impl<K: Kind> Running<K> {
 
     /// Waits for the end of a start attempt. `first` has come already.
     async fn hear(&mut self, attempt: Attempt, mut first: Option<Mail<K>>) -> Outcome {
-        let Attempt { key, line, begin, within, progress } = attempt;
+        let Attempt { key, ticket, line, begin, within, progress } = attempt;
         let id = line.id();
         let until = within.and_then(|within| begin.checked_add(within));
         loop {
@@ -1500,7 +1504,7 @@ impl<K: Kind> Running<K> {
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
-                    if matches!(said, Some(Said::Started)) || self.shared.tree().has_come() {
+                    if matches!(said, Some(Said::Started)) || self.shared.was_polled(ticket) {
                         self.mail.push_back(Mail::Ended(key, id));
                         return Outcome::Started(line, progress);
                     }
@@ -1514,7 +1518,7 @@ impl<K: Kind> Running<K> {
                     };
                 }
                 // Otherwise it was rung for an attempt that has failed since.
-                Some(Mail::Polled) if self.shared.tree().has_come() => {
+                Some(Mail::Polled) if self.shared.was_polled(ticket) => {
                     return Outcome::Started(line, progress);
                 }
                 Some(Mail::Polled) => {}
@@ -2000,6 +2004,7 @@ enum Turn<K: Kind> {
 /// A start attempt that is being made.
 struct Attempt {
     key: Key,
+    ticket: Ticket,
     line: Line,
     begin: Instant,
     within: Option<Duration>,

@@ -423,41 +423,24 @@ pub(crate) struct Tree<B> {
     supervisors: usize,
     doing: Doing,
     forgotten: Option<Child<B>>,
-    /// The start attempt that was begun last.
-    attempt: u32,
-    first_poll: FirstPoll,
+    /// The number of the start attempt that was begun last.
+    attempt: u64,
+    /// Its child, if nobody waits for it and nothing comes after it.
+    quiet: Option<Key>,
 }
 
 /// What a child says that is polled for the first time. By the number of its attempt it is known: a poll that comes late,
 /// when its attempt has failed, is not taken for that of the next one.
 #[derive(Clone, Copy)]
 pub(crate) struct Ticket {
-    attempt: u32,
+    pub(crate) attempt: u64,
+}
+
+impl Ticket {
     /// When the attempt began nobody was to wait for it.
-    pub(crate) quiet: bool,
-}
-
-/// What is known of the first poll in the start attempt that was begun last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FirstPoll {
-    /// It is all that is missing, nothing comes after it, and nobody waits for it.
-    Unheard(Key),
-    Awaited,
-    /// It is there, and for the supervisor to see.
-    Came,
-    /// It has been seen to.
-    Noted,
-}
-
-/// What becomes of a first poll.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// This child is running now.
-    Noted(Key),
-    /// The supervisor is to see to it.
-    Awaited,
-    /// It comes too late.
-    Late,
+    pub(crate) fn is_quiet(self) -> bool {
+        self.attempt & 1 == 1
+    }
 }
 
 /// What is being done, and where in the list.
@@ -563,7 +546,7 @@ impl<B: Named> Tree<B> {
             doing: Doing::Nothing,
             forgotten: None,
             attempt: 0,
-            first_poll: FirstPoll::Noted,
+            quiet: None,
         }
     }
 
@@ -729,51 +712,32 @@ impl<B: Named> Tree<B> {
         };
     }
 
-    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does.
+    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does: whoever makes it go well says
+    /// so to [`polled_quietly`](Tree::polled_quietly).
     pub(crate) fn begin_attempt(&mut self, key: Key, nobody: bool) -> Ticket {
         let last = matches!(self.doing, Doing::StartOne { key: of } if of == key);
         let quiet = nobody && last && self.paces.is_empty();
-        self.attempt = self.attempt.wrapping_add(1);
-        self.first_poll = if quiet { FirstPoll::Unheard(key) } else { FirstPoll::Awaited };
-        Ticket { attempt: self.attempt, quiet }
+        self.quiet = quiet.then_some(key);
+        // Each is greater than the one before; the lowest bit says whether it is quiet.
+        self.attempt = (self.attempt | 1) + 1 + u64::from(quiet);
+        Ticket { attempt: self.attempt }
     }
 
-    /// A child is polled for the first time. Where nobody waits for it that is as [`started`](Tree::started), if the moment
-    /// is given.
-    pub(crate) fn polled(&mut self, ticket: Ticket, now: Option<Instant>) -> Heard {
-        if ticket.attempt != self.attempt {
-            return Heard::Late;
-        }
-        match (self.first_poll, now) {
-            (FirstPoll::Unheard(key), Some(now)) => {
-                self.first_poll = FirstPoll::Noted;
-                self.started(now, key);
-                Heard::Noted(key)
-            }
-            (FirstPoll::Unheard(_) | FirstPoll::Awaited, _) => {
-                self.first_poll = FirstPoll::Came;
-                Heard::Awaited
-            }
-            (FirstPoll::Came | FirstPoll::Noted, _) => Heard::Late,
-        }
+    /// As [`started`](Tree::started), if it is this attempt that is being made and nobody waits for it; of whom.
+    pub(crate) fn polled_quietly(&mut self, ticket: Ticket, now: Instant) -> Option<Key> {
+        let key = self.quiet.take_if(|_| ticket.attempt == self.attempt)?;
+        self.started(now, key);
+        Some(key)
     }
 
-    /// Whether the first poll of the attempt begun last is there, for the supervisor to see.
-    pub(crate) fn has_come(&self) -> bool {
-        self.first_poll == FirstPoll::Came
-    }
-
-    /// Whether the first poll of the attempt begun last is still to be seen to.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.first_poll != FirstPoll::Noted
+    /// Whether there is a start attempt that nobody waits for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.is_some()
     }
 
     /// From now on there is somebody who waits. False if there is nothing to wait for any more.
     pub(crate) fn be_loud(&mut self) -> bool {
-        if let FirstPoll::Unheard(_) = self.first_poll {
-            self.first_poll = FirstPoll::Awaited;
-        }
-        self.is_unsettled()
+        self.quiet.take().is_some()
     }
 
     /// The start attempt has said that there is nothing to start. Returns the child if that makes it leave the list.

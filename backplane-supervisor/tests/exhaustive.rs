@@ -16,8 +16,8 @@ use order::Key;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Heard, Intensity, Members, Named, Restart,
-    RestartStrategy, State, Ticket, Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Restart, RestartStrategy,
+    State, Ticket, Tree,
 };
 
 const PERIOD: Duration = Duration::from_secs(10);
@@ -116,21 +116,20 @@ impl Run<'_> {
                     // Every other attempt is one that nobody need wait for, if nothing comes after it.
                     let ticket = self.tree.begin_attempt(key, self.attempts.is_multiple_of(2));
                     if let Some(late) = self.late.replace(ticket) {
-                        let heard = self.tree.polled(late, Some(self.now));
-                        assert_eq!(heard, Heard::Late, "it says nothing of another attempt");
+                        let heard = self.tree.polled_quietly(late, self.now);
+                        assert_eq!(heard, None, "it says nothing of another attempt");
                     }
                     if self.case.failing >> (self.attempts - 1) & 1 == 1 && self.attempts <= 4 {
                         self.is[at] = Is::Retrying;
-                        assert!(self.tree.be_loud(), "who waits waits for something");
+                        assert_eq!(self.tree.be_loud(), ticket.is_quiet(), "who waits waits for something");
                         assert!(self.tree.failed(self.now, key).is_none());
                     } else {
                         self.is[at] = Is::Running;
-                        let heard = self.tree.polled(ticket, Some(self.now));
-                        if ticket.quiet {
-                            assert_eq!(heard, Heard::Noted(key));
+                        let heard = self.tree.polled_quietly(ticket, self.now);
+                        assert_eq!(heard, ticket.is_quiet().then_some(key));
+                        if ticket.is_quiet() {
                             assert!(!self.tree.be_loud() && self.tree.next().is_none(), "all is done");
                         } else {
-                            assert_eq!(heard, Heard::Awaited);
                             self.tree.started(self.now, key);
                         }
                     }
@@ -268,7 +267,7 @@ fn run(case: &Case) {
     tree.boot();
     for key in &keys {
         assert!(matches!(tree.next(), Some(Action::Start(started)) if started == *key));
-        assert!(!tree.begin_attempt(*key, true).quiet, "something comes after it");
+        assert!(!tree.begin_attempt(*key, true).is_quiet(), "something comes after it");
         tree.started(now, *key);
     }
     assert!(matches!(tree.next(), Some(Action::Booted)));
