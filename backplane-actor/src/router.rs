@@ -1092,6 +1092,10 @@ impl<R: Runtime> Runtime for SharedRuntime<R> {
     fn now(&self) -> Instant {
         self.0.now()
     }
+
+    fn now_inside(&self) -> Instant {
+        self.0.now_inside()
+    }
 }
 
 /// A message in the router's hands.

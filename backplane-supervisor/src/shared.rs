@@ -1,7 +1,7 @@
 //! What a supervisor and those who speak with it have in common.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::report::Listeners;
 use crate::snapshot::{ChildSnapshot, ChildState, Snapshot};
 use crate::spec::{ChildId, ChildInfo, Facts, Job};
 use crate::starting::{Birth, House, Said};
-use crate::tree::{AutoShutdown, Intensity, Members, Named, RestartStrategy, State, Tree};
+use crate::tree::{AutoShutdown, Intensity, Members, Named, RestartStrategy, State, Ticket, Tree};
 
 /// What tells a supervisor of listed children from one whose children are of one kind.
 pub(crate) trait Kind: Send + Sync + Sized + 'static {
@@ -221,7 +221,8 @@ pub(crate) struct Shared<K: Kind> {
     engine: Arc<dyn Engine>,
     listeners: Listeners,
     pub(crate) born: Instant,
-    quiet: AtomicBool,
+    /// The attempt that was the last one to be rung for by a first poll.
+    polled: AtomicU64,
     queue: Mutex<Queue<K>>,
     tree: Mutex<TreeOf<K>>,
     killed: Mutex<Vec<Killed>>,
@@ -251,7 +252,7 @@ impl<K: Kind> Shared<K> {
             engine,
             listeners,
             born,
-            quiet: AtomicBool::new(false),
+            polled: AtomicU64::new(0),
             queue: Mutex::new(Queue { commands: VecDeque::new(), open: true }),
             tree: Mutex::new(tree),
             killed: Mutex::new(Vec::new()),
@@ -286,31 +287,32 @@ impl<K: Kind> Shared<K> {
     }
 
     /// The child whose start attempt is being made is polled for the first time, which is all that it will say. There is nothing
-    /// to put into the queue for that: the ring itself says it, and comes before the news of the child's end.
+    /// to put into the queue for that: the ring says it, and comes before the news of the child's end.
     ///
     /// Where nobody waits for it, it is noted, and nobody is woken. Who has come to listen since is to be told, which is the
     /// supervisor's.
-    pub(crate) fn polled(&self) {
-        if !self.quiet.load(Ordering::Acquire) || self.listeners.anybody() || !self.note_polled() {
+    pub(crate) fn polled(&self, ticket: Ticket) {
+        if !ticket.is_quiet() || self.listeners.anybody() || !self.note_polled(ticket) {
+            // An attempt that is over does not hide what a later one says.
+            self.polled.fetch_max(ticket.attempt, Ordering::AcqRel);
             self.line.shutdown(self.first_poll);
         }
     }
 
-    fn note_polled(&self) -> bool {
+    fn note_polled(&self, ticket: Ticket) -> bool {
         let now = self.engine.now_inside();
         let since = self.age_at(now);
         let mut tree = self.tree();
-        let Some(key) = tree.started_quietly(now) else { return false };
+        let Some(key) = tree.polled_quietly(ticket, now) else { return false };
         if let Some(body) = tree.body_mut(key) {
             body.set_since(since);
         }
         true
     }
 
-    /// Whether anybody waits for the start attempt that is being made. Said under the lock of the tree, before its child can be
-    /// polled; and again by who turns round to wait, so that whoever sees that nobody does looks at the tree itself.
-    pub(crate) fn set_quiet(&self, quiet: bool) {
-        self.quiet.store(quiet, Ordering::Release);
+    /// Whether it is this attempt that a first poll was rung for.
+    pub(crate) fn was_polled(&self, ticket: Ticket) -> bool {
+        self.polled.load(Ordering::Acquire) == ticket.attempt
     }
 
     pub(crate) fn pop(&self) -> Option<Command<K>> {

@@ -16,6 +16,7 @@ use crate::report::Listeners;
 use crate::shared::{Kind, Shared};
 use crate::snapshot::Snapshot;
 use crate::spec::{Init, Job, StartError, What};
+use crate::tree::Ticket;
 
 /// What a child's start has to know of the supervisor that makes it.
 pub(crate) trait House: Send + Sync {
@@ -318,6 +319,7 @@ pin_project_lite::pin_project! {
     /// By hand, for as an `async` block it would hold the future twice.
     pub(crate) struct Life<K: Kind, F> {
         polled: Option<Arc<Shared<K>>>,
+        ticket: Ticket,
         #[pin]
         future: F,
     }
@@ -329,7 +331,7 @@ impl<K: Kind, F: Future> Future for Life<K, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if let Some(shared) = this.polled.take() {
-            shared.polled();
+            shared.polled(*this.ticket);
         }
         this.future.poll(cx).map(drop)
     }
@@ -341,6 +343,7 @@ pub(crate) struct Birth<K: Kind> {
     pub(crate) shared: Arc<Shared<K>>,
     pub(crate) key: Key,
     pub(crate) pulse: Pulse,
+    pub(crate) ticket: Ticket,
 }
 
 impl<K: Kind> Birth<K> {
@@ -350,7 +353,7 @@ impl<K: Kind> Birth<K> {
         F: Future + Send + 'static,
     {
         let future = start(self.device);
-        Box::pin(Life { polled: Some(self.shared), future })
+        Box::pin(Life { polled: Some(self.shared), ticket: self.ticket, future })
     }
 
     /// The job of a worker that says when it is started.
@@ -358,9 +361,10 @@ impl<K: Kind> Birth<K> {
     where
         F: Future + Send + 'static,
     {
+        let ticket = self.ticket;
         let cradle = self.cradle();
         let future = start(cradle.device, cradle.starting);
-        Box::pin(Life::<K, F> { polled: None, future })
+        Box::pin(Life::<K, F> { polled: None, ticket, future })
     }
 
     /// What a supervisor needs of it.

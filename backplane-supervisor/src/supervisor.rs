@@ -28,7 +28,7 @@ use crate::spec::{
 use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
     Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
-    RestartStrategy, State, Taken, Tree,
+    RestartStrategy, State, Taken, Ticket, Tree,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -1242,6 +1242,8 @@ impl<K: Kind> Running<K> {
     /// is to be waited for, that is all, and it is mail for who waits.
     fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Option<Action>, Mail<K>> {
         let now = self.now();
+        // Asked outside of the lock: a subscriber of `tracing` is the user's.
+        let told = self.broken || self.shared.listeners().anybody();
         let mut tree = self.shared.tree();
         let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
         // A line that is known by now is that of a later incarnation, or its end has been handled.
@@ -1256,7 +1258,7 @@ impl<K: Kind> Running<K> {
         let Some((exit, task)) = body.take_end() else { return Ok(None) };
         let end = end_of(&exit);
         self.clock = now;
-        if self.broken || self.shared.listeners().anybody() {
+        if told {
             drop(tree);
             quietly(|| drop(task));
             self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
@@ -1273,7 +1275,6 @@ impl<K: Kind> Running<K> {
         drop(before);
         quietly(|| drop(task));
         self.end = exit;
-        self.quiet = None;
         Ok(action)
     }
 
@@ -1433,11 +1434,13 @@ impl<K: Kind> Running<K> {
 
     /// Begins a start attempt.
     fn attempt(&mut self, key: Key) -> Begun {
+        self.quiet = None;
         let Some(me) = self.device.as_ref() else { return Begun::Never };
         let device = Device::new();
         let line = device.line();
         me.link(&device, LinkMode::Peer.tag(key.to_bits()));
-        let (loan, limits, quiet) = {
+        let told = self.broken || self.shared.listeners().anybody();
+        let (loan, limits, ticket) = {
             let mut tree = self.shared.tree();
             let Some(body) = tree.body_mut(key) else { return Begun::Never };
             body.begin(line, !self.called);
@@ -1445,16 +1448,13 @@ impl<K: Kind> Running<K> {
             let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
             let plain = facts.is_some_and(Facts::is_plain);
             let loan = K::lend(&mut body.seed);
-            let nobody = plain && !self.broken && !self.shared.listeners().anybody();
-            let quiet = nobody && tree.be_quiet(key);
-            self.shared.set_quiet(quiet);
-            (loan, limits, quiet)
+            (loan, limits, tree.begin_attempt(key, plain && !told))
         };
         let (Some(loan), Some((within, progress))) = (loan, limits) else { return Begun::Never };
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
-        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone() };
+        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone(), ticket };
         let job = catch(|| self.kind.job(&loan, birth));
         let (task, panic) = match job {
             Ok(job) => (Some(self.shared.engine().spawn(job)), None),
@@ -1476,8 +1476,9 @@ impl<K: Kind> Running<K> {
             quietly(|| drop(panic));
             return Begun::Failed(fault, begin);
         }
-        let attempt = Attempt { key, line, begin, within, progress: progress.map(|every| (pulse, every)) };
-        if quiet {
+        let attempt =
+            Attempt { key, ticket, line, begin, within, progress: progress.map(|every| (pulse, every)) };
+        if ticket.is_quiet() {
             self.quiet = Some(attempt);
             return Begun::Quiet;
         }
@@ -1486,7 +1487,7 @@ impl<K: Kind> Running<K> {
 
     /// Waits for the end of a start attempt. `first` has come already.
     async fn hear(&mut self, attempt: Attempt, mut first: Option<Mail<K>>) -> Outcome {
-        let Attempt { key, line, begin, within, progress } = attempt;
+        let Attempt { key, ticket, line, begin, within, progress } = attempt;
         let id = line.id();
         let until = within.and_then(|within| begin.checked_add(within));
         loop {
@@ -1503,7 +1504,7 @@ impl<K: Kind> Running<K> {
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
-                    if let Some(Said::Started) = said {
+                    if matches!(said, Some(Said::Started)) || self.shared.was_polled(ticket) {
                         self.mail.push_back(Mail::Ended(key, id));
                         return Outcome::Started(line, progress);
                     }
@@ -1516,7 +1517,11 @@ impl<K: Kind> Running<K> {
                         }
                     };
                 }
-                Some(Mail::Polled) => return Outcome::Started(line, progress),
+                // Otherwise it was rung for an attempt that has failed since.
+                Some(Mail::Polled) if self.shared.was_polled(ticket) => {
+                    return Outcome::Started(line, progress);
+                }
+                Some(Mail::Polled) => {}
                 Some(Mail::Command(Command::Said(device, said))) => {
                     if device != id {
                         continue;
@@ -1999,6 +2004,7 @@ enum Turn<K: Kind> {
 /// A start attempt that is being made.
 struct Attempt {
     key: Key,
+    ticket: Ticket,
     line: Line,
     begin: Instant,
     within: Option<Duration>,

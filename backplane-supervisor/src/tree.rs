@@ -423,8 +423,24 @@ pub(crate) struct Tree<B> {
     supervisors: usize,
     doing: Doing,
     forgotten: Option<Child<B>>,
-    /// A start attempt after which there is nothing to do, and which nobody waits for.
+    /// The number of the start attempt that was begun last.
+    attempt: u64,
+    /// Its child, if nobody waits for it and nothing comes after it.
     quiet: Option<Key>,
+}
+
+/// What a child says that is polled for the first time. By the number of its attempt it is known: a poll that comes late,
+/// when its attempt has failed, is not taken for that of the next one.
+#[derive(Clone, Copy)]
+pub(crate) struct Ticket {
+    pub(crate) attempt: u64,
+}
+
+impl Ticket {
+    /// When the attempt began nobody was to wait for it.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.attempt & 1 == 1
+    }
 }
 
 /// What is being done, and where in the list.
@@ -529,6 +545,7 @@ impl<B: Named> Tree<B> {
             supervisors: 0,
             doing: Doing::Nothing,
             forgotten: None,
+            attempt: 0,
             quiet: None,
         }
     }
@@ -695,18 +712,20 @@ impl<B: Named> Tree<B> {
         };
     }
 
-    /// Nobody need wait for this start attempt, if nothing comes after it: whoever makes it go well says so to
-    /// [`started_quietly`](Tree::started_quietly).
-    pub(crate) fn be_quiet(&mut self, key: Key) -> bool {
+    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does: whoever makes it go well says
+    /// so to [`polled_quietly`](Tree::polled_quietly).
+    pub(crate) fn begin_attempt(&mut self, key: Key, nobody: bool) -> Ticket {
         let last = matches!(self.doing, Doing::StartOne { key: of } if of == key);
-        let quiet = last && self.paces.is_empty();
+        let quiet = nobody && last && self.paces.is_empty();
         self.quiet = quiet.then_some(key);
-        quiet
+        // Each is greater than the one before; the lowest bit says whether it is quiet.
+        self.attempt = (self.attempt | 1) + 1 + u64::from(quiet);
+        Ticket { attempt: self.attempt }
     }
 
-    /// As [`started`](Tree::started), if nobody waits for it; of whom.
-    pub(crate) fn started_quietly(&mut self, now: Instant) -> Option<Key> {
-        let key = self.quiet.take()?;
+    /// As [`started`](Tree::started), if it is this attempt that is being made and nobody waits for it; of whom.
+    pub(crate) fn polled_quietly(&mut self, ticket: Ticket, now: Instant) -> Option<Key> {
+        let key = self.quiet.take_if(|_| ticket.attempt == self.attempt)?;
         self.started(now, key);
         Some(key)
     }

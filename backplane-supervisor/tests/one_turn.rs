@@ -7,13 +7,14 @@
 mod support;
 
 use std::future::pending;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use backplane::Exit;
+use backplane::{Device, Exit, Runtime};
 use backplane_supervisor::{
     ChildSnapshot, ChildSpec, ChildState, Event, Intensity, RestartStrategy, Supervisor, SupervisorHandle,
 };
-use support::virtual_time::World;
+use support::virtual_time::{Sleep, Task, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -102,4 +103,97 @@ fn a_stop_before_the_first_poll_waits_for_it() {
     world.settle();
     assert!(stopped.lock().unwrap().take().unwrap().is_ok());
     assert_eq!(world.tasks(), 0);
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A world in which something happens while a task asks for the time: on many threads it can.
+#[derive(Clone)]
+struct Interrupted {
+    world: World,
+    hook: Arc<Mutex<Option<Hook>>>,
+}
+
+impl Runtime for Interrupted {
+    type Task = Task;
+    type Sleep = Sleep;
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, future: F) -> Task {
+        self.world.spawn(future)
+    }
+
+    fn detach(&self, task: Task) {
+        self.world.detach(task);
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.world.sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        self.world.now()
+    }
+
+    fn now_inside(&self) -> Instant {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.now()
+    }
+}
+
+/// A child's device is dropped, and its successor begun, between the beginning of its first poll and what that says.
+fn a_first_poll_that_is_overtaken(by_listener_too: bool) {
+    let world = World::new();
+    let runtime = Interrupted { world: world.clone(), hook: Arc::default() };
+    let given_away: Arc<Mutex<Option<Device>>> = Arc::default();
+    let place = Arc::clone(&given_away);
+    let spec = ChildSpec::new("a", move |device| {
+        *place.lock().unwrap() = Some(device);
+        pending::<()>()
+    });
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .intensity(Intensity { restarts: 100, period: SECOND })
+        .child(spec);
+    let handle = world.block_on(tree.start(runtime.clone())).unwrap();
+    let replace = |world: &World, device: &Mutex<Option<Device>>| {
+        let child = world.last_spawned();
+        let device = device.lock().unwrap().take();
+        drop(device);
+        while world.last_spawned() == child {
+            assert!(world.step());
+        }
+    };
+    replace(&world, &given_away);
+    let second = world.last_spawned();
+    assert_eq!((only(&handle).state, only(&handle).incarnation), (ChildState::Starting, 2));
+    let ear = Arc::new(Mutex::new(None));
+    let (inner, device, listening, listener) =
+        (world.clone(), Arc::clone(&given_away), handle.clone(), Arc::clone(&ear));
+    *runtime.hook.lock().unwrap() = Some(Box::new(move || {
+        if by_listener_too {
+            *listener.lock().unwrap() = Some(listening.reports(10));
+        }
+        replace(&inner, &device);
+    }));
+    world.run_task(second);
+    assert!(runtime.hook.lock().unwrap().is_none(), "the first poll was overtaken");
+    let third = world.last_spawned();
+    world.run_all_but(third);
+    assert_eq!((only(&handle).state, only(&handle).incarnation), (ChildState::Starting, 3));
+    world.run_task(third);
+    world.run();
+    assert_eq!((only(&handle).state, only(&handle).incarnation), (ChildState::Running, 3));
+    stop(&world, &handle);
+}
+
+#[test]
+fn a_first_poll_that_comes_late_does_not_start_the_successor() {
+    a_first_poll_that_is_overtaken(false);
+}
+
+#[test]
+fn a_first_poll_that_comes_late_does_not_start_the_successor_that_is_waited_for() {
+    a_first_poll_that_is_overtaken(true);
 }

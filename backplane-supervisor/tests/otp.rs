@@ -8,18 +8,18 @@
 
 mod support;
 
+use serde_json::Value;
 use support::{runner, scenario};
 
-#[test]
-fn every_recorded_scenario_leaves_the_trace_that_otp_left() {
-    std::panic::set_hook(Box::new(|_| {}));
+/// Runs all and compares.
+fn differences(run: fn(&Value) -> Value, of_otp: fn(&Value) -> Value) {
     let recorded = scenario::recorded();
     assert!(recorded.len() > 150, "the recorded scenarios are here");
     let mut wrong = Vec::new();
     for (scenario, trace) in &recorded {
-        let ran = std::panic::catch_unwind(|| runner::run(scenario));
+        let ran = std::panic::catch_unwind(|| run(scenario));
         let difference = match ran {
-            Ok(ours) => scenario::difference(trace, &ours),
+            Ok(ours) => scenario::difference(&of_otp(trace), &ours),
             Err(panic) => {
                 let words = panic.downcast_ref::<String>().cloned();
                 Some(
@@ -31,6 +31,15 @@ fn every_recorded_scenario_leaves_the_trace_that_otp_left() {
             wrong.push(format!("{}: {difference}", scenario["name"]));
         }
     }
-    let _ = std::panic::take_hook();
     assert!(wrong.is_empty(), "{} of {} differ\n{}", wrong.len(), recorded.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_recorded_scenario_leaves_the_trace_that_otp_left() {
+    differences(runner::run, Value::clone);
+}
+
+#[test]
+fn every_recorded_scenario_leaves_the_trace_that_otp_left_where_nobody_listens() {
+    differences(runner::run_unheard, runner::told_by_others);
 }

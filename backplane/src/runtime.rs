@@ -59,8 +59,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// What this runtime's clock shows.
     fn now(&self) -> Instant;
 
-    /// The same, for a task that this runtime runs at this moment; what it says to anybody else is not said. For runtimes that
-    /// find their clock sooner from inside.
+    /// The same, asked by a task while this runtime polls it; asked anywhere else it may show another clock.
+    ///
+    /// For runtimes that find their clock sooner from inside, as tokio does. Where there is one clock for all there is nothing to
+    /// add; a runtime around another passes it on.
     ///
     /// ```
     /// use backplane::Runtime;

@@ -808,6 +808,46 @@ mod tests {
         assert_eq!(left, expected);
     }
 
+    /// Here peers end, too, and others come to live where they lived.
+    #[test]
+    fn a_table_that_is_swept_keeps_all_that_is_not_spent() {
+        let mut devices: Vec<Device> = (0..3_000).map(|_| Device::new()).collect();
+        let (mut table, mut map) = (Table::<()>::new(), HashMap::new());
+        let is_spent = |tag: u64| tag % 4 == 1;
+        let mut seed = 7u64;
+        for round in 0..150_000u64 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (seed >> 33) as usize % (1 + round as usize / 20).min(devices.len());
+            let peer = devices[at].line();
+            match (seed >> 20) % 10 {
+                0..=2 => match (table.remove(peer), map.remove(&peer.id())) {
+                    (Some(entry), Some((_, tag))) => assert_eq!(entry.tag, tag),
+                    (None, Some((_, tag))) => assert!(is_spent(tag), "{tag} is gone"),
+                    (entry, None) => assert!(entry.is_none(), "there was none"),
+                },
+                3 => devices[at] = Device::new(),
+                _ => {
+                    table.entry(peer, |old| is_spent(old.tag)).tag = round;
+                    map.insert(peer.id(), (peer, round));
+                }
+            }
+            assert!(table.len() <= map.len());
+            if round % 5_000 == 0 {
+                for (peer, tag) in map.values() {
+                    match table.get(*peer) {
+                        Some(entry) => assert_eq!(entry.tag, *tag),
+                        None => assert!(is_spent(*tag), "{tag} is gone"),
+                    }
+                }
+            }
+        }
+        assert!(table.is_long() && table.len() < map.len(), "it was swept");
+        let len = table.len();
+        assert!(table.take_entries().all(|entry| map.remove(&entry.peer().id()).is_some()));
+        assert!(map.values().all(|(_, tag)| is_spent(*tag)), "the rest went as spent");
+        assert!(len > 1_000);
+    }
+
     #[test]
     fn what_is_spent_makes_room() {
         let devices: Vec<Device> = (0..100_000).map(|_| Device::new()).collect();

@@ -15,10 +15,10 @@ use super::scenario::{
 use super::virtual_time::{TaskId, World};
 use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime};
 use backplane_supervisor::{
-    AutoShutdown, ChildInfo, ChildKind, ChildRef, ChildSpec, Counts, DeleteChildError, DynamicHandle,
-    DynamicSupervisor, Event, Gone, Init, Intensity, Report, Restart, RestartChildError, RestartStrategy,
-    Row, RowState, Shutdown, SpecError, StartChildError, StartDynamicError, StartError, Starting, Supervisor,
-    SupervisorHandle, TerminateChildError, check_child_specs,
+    AutoShutdown, ChildInfo, ChildKind, ChildRef, ChildSpec, ChildState, Counts, DeleteChildError,
+    DynamicHandle, DynamicSupervisor, Event, Gone, Init, Intensity, Report, Restart, RestartChildError,
+    RestartStrategy, Row, RowState, Shutdown, SpecError, StartChildError, StartDynamicError, StartError,
+    Starting, Supervisor, SupervisorHandle, TerminateChildError, check_child_specs,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -90,6 +90,8 @@ struct Stage {
     stopped: HashMap<ProcId, Vec<ProcId>>,
     /// Reports of children stopped together, until all are there: OTP gives them in the order of terms.
     together: Vec<(ProcId, Value, usize)>,
+    /// Nobody listens: who has started is seen in other ways.
+    unheard: bool,
     /// What went wrong in the runner itself.
     broken: Option<String>,
     hold: Option<Hold>,
@@ -166,9 +168,13 @@ impl Script {
     fn child_spec(&self, parent: ProcId, child: &Value) -> ChildSpec {
         let path = format!("{}/{}", self.lock().book.procs[parent].path, id_of(child));
         let (script, node) = (self.clone(), child.clone());
-        let spec = if child["supervisor"].is_null() {
+        let spec = if self.is_silent(child) {
+            ChildSpec::new(id_of(child), move |device| {
+                script.clone().worker(&path, parent, &node["worker"], device, None)
+            })
+        } else if child["supervisor"].is_null() {
             ChildSpec::starting(id_of(child), move |device, starting| {
-                script.clone().worker(&path, parent, &node["worker"], device, starting)
+                script.clone().worker(&path, parent, &node["worker"], device, Some(starting))
             })
         } else {
             ChildSpec::supervisor(id_of(child), move || script.supervisor(&path, parent, &node["supervisor"]))
@@ -185,6 +191,14 @@ impl Script {
         if is_significant(child) { spec.significant() } else { spec }
     }
 
+    /// Where nobody listens, a worker that always starts at once says nothing of it, either: its first poll does.
+    fn is_silent(&self, child: &Value) -> bool {
+        let worker = &child["worker"];
+        let fails = worker["start"].as_array().into_iter().flatten().any(|start| start != "ok");
+        let starts = !fails && (worker["start_rest"].is_null() || worker["start_rest"] == "ok");
+        self.lock().unheard && child["supervisor"].is_null() && starts && worker["start_delay_ms"].is_null()
+    }
+
     /// The initialisation of a supervisor: called in its own task.
     fn supervisor(&self, path: &str, parent: ProcId, spec: &Value) -> Init {
         let proc = {
@@ -199,8 +213,10 @@ impl Script {
         match self.init(proc, spec) {
             Ok(Plan::Listed(plan)) => plan.into(),
             Ok(Plan::Dynamic(plan)) => plan.into(),
-            Err(None) => Init::ignore(),
-            Err(Some(reason)) => Init::fail(reason),
+            Err(why) => {
+                self.lock().book.procs[proc].alive = false;
+                why.map_or_else(Init::ignore, Init::fail)
+            }
         }
     }
 
@@ -250,9 +266,13 @@ impl Script {
         let above = self.lock().book.procs[parent].path.clone();
         let (script, node) = (self.clone(), template.clone());
         let path = move |name: &Name| format!("{above}/{name}");
-        let plan = if template["supervisor"].is_null() {
+        let plan = if self.is_silent(template) {
+            DynamicSupervisor::new(move |device, name: Name| {
+                script.clone().worker(&path(&name), parent, &node["worker"], device, None)
+            })
+        } else if template["supervisor"].is_null() {
             DynamicSupervisor::starting(move |device, starting, name: Name| {
-                script.clone().worker(&path(&name), parent, &node["worker"], device, starting)
+                script.clone().worker(&path(&name), parent, &node["worker"], device, Some(starting))
             })
         } else {
             DynamicSupervisor::supervisors(move |name: Name| {
@@ -287,7 +307,7 @@ impl Script {
         parent: ProcId,
         behave: &Value,
         device: Device,
-        starting: Starting,
+        starting: Option<Starting>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (proc, attempt) = {
             let mut stage = self.lock();
@@ -312,11 +332,11 @@ impl Script {
             let failed = match outcome {
                 Outcome::Ok => return script.work(proc, &behave, device, starting).await,
                 Outcome::Ignore => {
-                    starting.ignore();
+                    starting.into_iter().for_each(Starting::ignore);
                     Ok(())
                 }
                 Outcome::Error(words) => {
-                    starting.fail(&words);
+                    starting.into_iter().for_each(|starting| starting.fail(&words));
                     Err(words)
                 }
                 Outcome::Crash(words) => {
@@ -334,8 +354,18 @@ impl Script {
         world.sleep_until(world.now() + Duration::from_millis(ms)).await;
     }
 
-    async fn work(self, proc: ProcId, behave: &Value, mut device: Device, starting: Starting) {
-        let supervisor = starting.supervisor();
+    async fn work(self, proc: ProcId, behave: &Value, mut device: Device, starting: Option<Starting>) {
+        let supervisor = match &starting {
+            Some(starting) => starting.supervisor(),
+            None => {
+                let stage = self.lock();
+                stage.book.procs[proc].parent.and_then(|parent| Some(stage.lines.get(&parent)?.id()))
+            }
+        };
+        if self.lock().unheard {
+            self.note(|stage| stage.book.started(proc));
+        }
+        let done = move || drop(starting.map(Starting::done));
         let desk = Desk::default();
         {
             let mut stage = self.lock();
@@ -344,7 +374,7 @@ impl Script {
         }
         if behave["trap_exit"] != true {
             let waiting = async move {
-                drop(starting.done());
+                done();
                 loop {
                     match order(&desk).await {
                         Order::Signal(reason) if reason == "normal" => {}
@@ -358,7 +388,7 @@ impl Script {
             }
             return;
         }
-        drop(starting.done());
+        done();
         let reason = loop {
             let signal = match next(&desk, &mut device).await {
                 Next::Order(Order::End(reason)) => break reason,
@@ -394,6 +424,7 @@ impl Script {
     fn note(&self, what: impl FnOnce(&mut Stage)) {
         let mut stage = self.lock();
         stage.report_together();
+        stage.see_started();
         stage.hear_deaths();
         what(&mut stage);
     }
@@ -491,7 +522,8 @@ impl Script {
 
     fn held_call(&self, sup: ProcId, call: &Value) -> Answer {
         let now = |value| Arc::new(Mutex::new(Some(value)));
-        let stage = self.lock();
+        let mut stage = self.lock();
+        stage.see_started();
         if !stage.book.procs[sup].started {
             return now(json!("refused"));
         }
@@ -906,6 +938,25 @@ impl Stage {
         }
     }
 
+    /// Where nobody listens, a supervisor that has started is seen in the snapshot of the one above.
+    fn see_started(&mut self) {
+        if !self.unheard {
+            return;
+        }
+        let snapshots = self.handles.values().filter_map(|handle| match handle {
+            Handle::Listed(handle) => handle.snapshot().ok(),
+            Handle::Dynamic(handle) => handle.snapshot().ok(),
+        });
+        let running = snapshots.flat_map(|snapshot| snapshot.children);
+        let running = running.filter(|child| child.state == ChildState::Running);
+        let known = running.filter_map(|child| self.procs.get(&child.device?).copied());
+        let new = |proc: &ProcId| !self.book.procs[*proc].started && self.handles.contains_key(proc);
+        let mut started: Vec<ProcId> = known.filter(new).collect();
+        // Those below first, as they start.
+        started.sort_by_key(|proc| std::cmp::Reverse(*proc));
+        started.into_iter().for_each(|proc| self.book.started(proc));
+    }
+
     fn hear_deaths(&mut self) {
         while let Some(message) = self.recorder.try_receive() {
             let Message::Disconnect(news) = message else { continue };
@@ -1051,6 +1102,39 @@ async fn next(desk: &Desk, device: &mut Device) -> Next {
 
 /// The trace of a scenario.
 pub fn run(scenario: &Value) -> Value {
+    run_with(scenario, false)
+}
+
+/// The same where nobody listens, so that supervisors do in one turn what nobody hears of. What only a listener can know is
+/// not in it; see [`told_by_others`].
+#[allow(dead_code)]
+pub fn run_unheard(scenario: &Value) -> Value {
+    told_by_others(&run_with(scenario, true))
+}
+
+/// What of a trace can be known without a listener.
+#[allow(dead_code)]
+pub fn told_by_others(trace: &Value) -> Value {
+    let mut trace = trace.clone();
+    let (start, shutdown) = (trace["start"].take(), trace["shutdown"].take());
+    let steps = trace["steps"].take();
+    let known = |mut part: Value| {
+        for list in ["events", "orphans"] {
+            if let Some(events) = part[list].as_array_mut() {
+                events.retain(|event| {
+                    matches!(event["ev"].as_str(), Some("init" | "started" | "terminated" | "exit_signal"))
+                });
+            }
+        }
+        part
+    };
+    trace["start"] = known(start);
+    trace["shutdown"] = known(shutdown);
+    trace["steps"] = steps.as_array().into_iter().flatten().cloned().map(known).collect();
+    trace
+}
+
+fn run_with(scenario: &Value, unheard: bool) -> Value {
     let world = World::new();
     let script = Script(Arc::new(Mutex::new(Stage {
         world: world.clone(),
@@ -1067,6 +1151,7 @@ pub fn run(scenario: &Value) -> Value {
         last_attempt: HashMap::new(),
         stopped: HashMap::new(),
         together: Vec::new(),
+        unheard,
         broken: None,
         hold: None,
         held: Vec::new(),
@@ -1078,11 +1163,11 @@ pub fn run(scenario: &Value) -> Value {
     let hook = script.clone();
     let started = match script.init(root, spec) {
         Ok(Plan::Listed(plan)) => {
-            let plan = plan.listen(move |report| hook.hook(report));
+            let plan = if unheard { plan } else { plan.listen(move |report| hook.hook(report)) };
             Some(start(&script, root, plan.start_linked(world.clone(), &holder)))
         }
         Ok(Plan::Dynamic(plan)) => {
-            let plan = plan.listen(move |report| hook.hook(report));
+            let plan = if unheard { plan } else { plan.listen(move |report| hook.hook(report)) };
             Some(start(&script, root, plan.start_linked(world.clone(), &holder)))
         }
         Err(None) => None,
