@@ -25,10 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Elsewhere others have a say; and what the host is busy with, a guest takes for idle time.
         assert!(!guest::is_init() || share > 25);
     }
-    assert_eq!(
-        all.iter().flat_map(|seen| &seen.cpus).copied().collect::<BTreeSet<_>>(),
-        machine.cpus().into_iter().collect()
-    );
+    let seen: BTreeSet<_> = all.iter().flat_map(|seen| &seen.cpus).copied().collect();
+    let there = machine.cpus().into_iter().collect();
+    assert!(if guest::is_init() { seen == there } else { seen.is_subset(&there) }, "{seen:?} of {there:?}");
     assert!(pool.counters().iter().all(|worker| worker.polls > 0 && worker.off_node_polls == 0));
     assert!(all.iter().all(|seen| seen.astray == 0), "a poll on another node");
     println!("{} polls, none on another node", all.iter().map(|seen| seen.polls).sum::<usize>());
