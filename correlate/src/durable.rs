@@ -1,8 +1,8 @@
 //! From what a log knows to where a run goes on: the open keys as they were, and each partition where it was.
 //!
 //! What was merged since the last snapshot is merged again, batch by batch in the order of the commits. The rows of it are
-//! in the log already, and are dropped; but for those of which the log does not know. Order matters where messages come twice: which of them was joined, and which set
-//! aside, is decided by who came first.
+//! in the log already, and are dropped; but for those of which the log does not know. Order matters where messages come twice:
+//! which of them was joined, and which set aside, is decided by who came first.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -38,6 +38,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    producer::BaseRecord,
 };
 use serde_json::json;
 
@@ -68,6 +69,20 @@ const ROUNDS: u64 = 1_000;
 /// The client's own words, with what was being done.
 pub(crate) fn failed(what: &str) -> impl Fn(KafkaError) -> Error + '_ {
     move |error| Error::Request(format!("Kafka: cannot {what}: {error}"))
+}
+
+/// A message; the client chooses the partition if nobody else does.
+fn record<'a>(
+    topic: &'a str,
+    partition: Option<i32>,
+    key: &'a [u8],
+    payload: &'a [u8],
+) -> BaseRecord<'a, [u8], [u8]> {
+    let record = BaseRecord::to(topic).key(key).payload(payload);
+    match partition {
+        Some(partition) => record.partition(partition),
+        None => record,
+    }
 }
 
 /// The topics of a join.

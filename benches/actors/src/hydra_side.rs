@@ -132,12 +132,13 @@ async fn down(monitor: hydra::Reference) {
     receiver.select(is_down).await;
 }
 
-pub(crate) fn spawn() -> Side {
+/// A process is spawned, and told its last message.
+fn lives(last: fn() -> Count) -> Side {
     inside(move |n| async move {
         timed(async {
             for _ in 0..n {
                 let (pid, monitor) = Process::spawn_monitor(count());
-                Process::send(pid, Count::Stop);
+                Process::send(pid, last());
                 down(monitor).await;
             }
         })
@@ -145,17 +146,12 @@ pub(crate) fn spawn() -> Side {
     })
 }
 
+pub(crate) fn spawn() -> Side {
+    lives(|| Count::Stop)
+}
+
 pub(crate) fn crash() -> Side {
-    inside(move |n| async move {
-        timed(async {
-            for _ in 0..n {
-                let (pid, monitor) = Process::spawn_monitor(count());
-                Process::send(pid, Count::Fail);
-                down(monitor).await;
-            }
-        })
-        .await
-    })
+    lives(|| Count::Fail)
 }
 
 pub(crate) fn ring(size: u32) -> Side {

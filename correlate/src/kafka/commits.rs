@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Bytes of a snapshot in a message.
-pub(crate) const PIECE: usize = 512 << 10;
+const PIECE: usize = 512 << 10;
 
 /// A message of the topic.
 #[derive(Debug, PartialEq, Eq)]
@@ -164,6 +164,21 @@ pub(crate) fn alone(commit: &Commit, stages: usize) -> Commit {
     let cut = commit.cut[from..from + stages].to_vec();
     let merges = commit.merges.iter().map(|merge| Merge { partition: 0, ..*merge }).collect();
     Commit { shard: 0, cut, merges, ..commit.clone() }
+}
+
+/// A snapshot of the keys that are open after a commit, in messages.
+pub(crate) fn snapshot<'a>(keys: &'a [u8], commit: &Commit) -> Vec<Entry<'a>> {
+    let pieces = (0_u32..).zip(keys.chunks(PIECE));
+    let mut entries: Vec<_> =
+        pieces.map(|(number, piece)| Entry::Piece(commit.epoch, number, piece)).collect();
+    let pieces = entries.len() as u32;
+    entries.push(Entry::End(pieces, Commit { merges: Vec::new(), ..commit.clone() }));
+    entries
+}
+
+/// Where a partition is read on from after a commit: its group's offset.
+pub(crate) fn read_on_from(commit: &Commit) -> u64 {
+    commit.cut.iter().map(|mark| mark.offset).min().unwrap_or(0)
 }
 
 /// Reads what is committed of a partition, up to the commit that the group's offset is of, and to where it became ours.

@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{Producer, ProducerContext, ThreadedProducer},
 };
 
 use crate::{
@@ -30,12 +30,13 @@ use crate::{
     job::Share,
     kafka::{
         Cluster, PATIENCE,
-        commits::{Entry, PIECE, Place, alone},
+        commits::{Entry, Place, alone, read_on_from, snapshot},
         failed,
         group::Group,
-        source::Keys,
+        record,
+        source::{Keys, Row},
     },
-    log::{Commit, Epoch, Log, Rows},
+    log::{Epoch, Log},
     progress::say,
 };
 
@@ -80,13 +81,6 @@ impl ProducerContext for Answers {
             Err((error, _)) => drop(self.heard().failed.get_or_insert_with(|| error.clone())),
         }
     }
-}
-
-/// A row on its way.
-struct Row<'a> {
-    topic: u32,
-    key: Vec<u8>,
-    row: &'a [u8],
 }
 
 /// Publishes epochs.
@@ -198,11 +192,7 @@ impl Published {
         key: &[u8],
         payload: &[u8],
     ) -> Result<bool, Error> {
-        let mut record = BaseRecord::to(topic).key(key).payload(payload);
-        if let Some(partition) = partition {
-            record = record.partition(partition);
-        }
-        match self.producer.send(record) {
+        match self.producer.send(record(topic, partition, key, payload)) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                 std::thread::sleep(Duration::from_millis(5));
@@ -251,15 +241,6 @@ impl Published {
         of_rows
             .map(|((topic, partition), next)| Place { topic: *topic, partition: *partition, next: *next })
             .collect()
-    }
-
-    fn rows<'a>(&self, rows: &'a [Rows]) -> Vec<Row<'a>> {
-        let of = |rows: &'a Rows| {
-            let topic = self.keys.topic(rows.file);
-            let lines = rows.bytes.split(|byte| *byte == b'\n').filter(|row| !row.is_empty());
-            lines.map(move |row| Row { topic, key: self.keys.key(rows.file, row), row })
-        };
-        rows.iter().flat_map(of).collect()
     }
 
     fn publish(&mut self, rows: &[Row<'_>]) -> Result<(), Error> {
@@ -312,7 +293,7 @@ impl Published {
     pub(crate) fn finish(&mut self, wanted: &[Epoch], doubts: &[Option<Vec<Place>>]) -> Result<(), Error> {
         for epoch in wanted {
             let places = doubts[epoch.commit.shard as usize].as_deref().unwrap_or_default();
-            let mut rows = self.rows(&epoch.rows);
+            let mut rows: Vec<Row<'_>> = epoch.rows.iter().flat_map(|rows| self.keys.rows(rows)).collect();
             let all = rows.len();
             self.read_back(&mut rows, places)?;
             self.publish(&rows)?;
@@ -348,20 +329,22 @@ fn will_not_mend(error: &KafkaError) -> bool {
         PolicyViolation, SaslAuthenticationFailed, TopicAuthorizationFailed, UnknownPartition, UnknownTopic,
         UnsupportedFeature, UnsupportedForMessageFormat,
     };
-    let codes = [
-        ClusterAuthorizationFailed,
-        InvalidMessageSize,
-        InvalidRequiredAcks,
-        MessageSizeTooLarge,
-        PolicyViolation,
-        SaslAuthenticationFailed,
-        TopicAuthorizationFailed,
-        UnknownPartition,
-        UnknownTopic,
-        UnsupportedFeature,
-        UnsupportedForMessageFormat,
-    ];
-    error.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            ClusterAuthorizationFailed
+                | InvalidMessageSize
+                | InvalidRequiredAcks
+                | MessageSizeTooLarge
+                | PolicyViolation
+                | SaslAuthenticationFailed
+                | TopicAuthorizationFailed
+                | UnknownPartition
+                | UnknownTopic
+                | UnsupportedFeature
+                | UnsupportedForMessageFormat
+        )
+    )
 }
 
 impl Log for Published {
@@ -369,7 +352,8 @@ impl Log for Published {
         let shard = epoch.commit.shard as usize;
         let (partition, stages) = (self.given[shard], epoch.commit.cut.len() / self.given.len());
         let commit = alone(&epoch.commit, stages);
-        let mut rows = self.rows(&epoch.rows[..share.of(epoch.rows.len())]);
+        let rows = &epoch.rows[..share.of(epoch.rows.len())];
+        let mut rows: Vec<Row<'_>> = rows.iter().flat_map(|rows| self.keys.rows(rows)).collect();
         match self.decided[shard].clone().filter(|(epoch, _)| *epoch == commit.epoch) {
             None => {
                 let places = self.places();
@@ -388,15 +372,10 @@ impl Log for Published {
         }
         self.answers()?;
         if let Some(keys) = &epoch.snapshot {
-            let pieces = (0_u32..).zip(keys.chunks(PIECE));
-            let mut entries: Vec<_> =
-                pieces.map(|(number, piece)| Entry::Piece(commit.epoch, number, piece)).collect();
-            let pieces = entries.len() as u32;
-            entries.push(Entry::End(pieces, Commit { merges: Vec::new(), ..commit.clone() }));
-            self.enter(shard, entries)?;
+            self.enter(shard, snapshot(keys, &commit))?;
         }
         self.decided[shard] = None;
-        let offset = commit.cut.iter().map(|mark| mark.offset).min().unwrap_or(0);
+        let offset = read_on_from(&commit);
         let asked = Instant::now();
         let done = self.group.commit(&self.cluster.topics.source, partition, offset);
         if let Ok(true) = done {

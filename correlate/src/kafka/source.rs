@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     job::{Job, Routed, as_its_join},
     kafka::{Cluster, PATIENCE, commits::Told, failed},
-    log::{Commit, Mark},
+    log::{Commit, Mark, Rows},
     read::{Block, Broken, Text},
     text::{Batch, InFiles, Open},
 };
@@ -84,8 +84,14 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Which of [`Topics::of_rows`](crate::kafka::Topics::of_rows) a file is.
-    pub(crate) fn topic(&self, file: usize) -> u32 {
+    /// The rows of a file, each with its topic and its key.
+    pub(crate) fn rows<'a>(&self, rows: &'a Rows) -> impl Iterator<Item = Row<'a>> {
+        let (file, topic) = (rows.file, self.topic(rows.file));
+        let lines = rows.bytes.split(|byte| *byte == b'\n').filter(|row| !row.is_empty());
+        lines.map(move |row| Row { topic, key: self.key(file, row), row })
+    }
+
+    fn topic(&self, file: usize) -> u32 {
         match self.join.file(file).checked_sub(self.partitions) {
             Some(2) => 2,
             Some(1) => 1,
@@ -93,8 +99,8 @@ impl Keys {
         }
     }
 
-    /// The key of a row, as it is written in JSON; a rejected line has none.
-    pub(crate) fn key(&self, file: usize, row: &[u8]) -> Vec<u8> {
+    /// As it is written in JSON; a rejected line has none.
+    fn key(&self, file: usize, row: &[u8]) -> Vec<u8> {
         let mut json = Vec::new();
         let is_row = self.join.file(file) != self.partitions + 2;
         if let Some(key) = self.join.key_of_row(row).filter(|_| is_row) {
@@ -102,6 +108,14 @@ impl Keys {
         }
         json
     }
+}
+
+/// A row on its way.
+pub(crate) struct Row<'a> {
+    /// Which of [`Topics::of_rows`](crate::kafka::Topics::of_rows).
+    pub(crate) topic: u32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) row: &'a [u8],
 }
 
 impl InKafka {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::{
     Offset, TopicPartitionList,
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+    producer::{DefaultProducerContext, Producer, ThreadedProducer},
 };
 
 use crate::{
@@ -13,12 +13,13 @@ use crate::{
     job::Share,
     kafka::{
         Cluster, PATIENCE,
-        commits::{Entry, PIECE, alone},
+        commits::{Entry, alone, read_on_from, snapshot},
         failed,
         group::{Group, is_taken},
+        record,
         source::Keys,
     },
-    log::{Epoch, Log, Rows},
+    log::{Epoch, Log},
 };
 
 /// How long a transaction may be open. Whoever is killed in one holds up the readers of the sink for so long.
@@ -86,10 +87,7 @@ impl Transactions {
         key: &[u8],
         payload: &[u8],
     ) -> Result<(), KafkaError> {
-        let mut record = BaseRecord::to(topic).key(key).payload(payload);
-        if let Some(partition) = partition {
-            record = record.partition(partition);
-        }
+        let mut record = record(topic, partition, key, payload);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -102,20 +100,15 @@ impl Transactions {
         }
     }
 
-    fn send_rows(&self, rows: &Rows) -> Result<(), KafkaError> {
-        let topic = self.cluster.topics.of_rows()[self.keys.topic(rows.file) as usize];
-        for row in rows.bytes.split(|byte| *byte == b'\n').filter(|row| !row.is_empty()) {
-            self.send(topic, None, &self.keys.key(rows.file, row), row)?;
-        }
-        Ok(())
-    }
-
     /// All of it, up to the commit.
     fn attempt(&mut self, epoch: &Epoch, share: Share) -> Result<(), KafkaError> {
         self.producer.begin_transaction()?;
         self.is_open = true;
         for rows in &epoch.rows[..share.of(epoch.rows.len())] {
-            self.send_rows(rows)?;
+            for row in self.keys.rows(rows) {
+                let topic = self.cluster.topics.of_rows()[row.topic as usize];
+                self.send(topic, None, &row.key, row.row)?;
+            }
         }
         if share != Share::ALL {
             return Ok(());
@@ -127,17 +120,11 @@ impl Transactions {
         let commits = &self.cluster.topics.commits;
         self.send(commits, Some(partition), b"", &Entry::Commit(commit.clone()).encode())?;
         if let Some(keys) = &epoch.snapshot {
-            let mut pieces = 0;
-            for piece in keys.chunks(PIECE) {
-                let piece = Entry::Piece(commit.epoch, pieces, piece).encode();
-                self.send(commits, Some(partition), b"", &piece)?;
-                pieces += 1;
+            for entry in snapshot(keys, &commit) {
+                self.send(commits, Some(partition), b"", &entry.encode())?;
             }
-            let mut after = commit.clone();
-            after.merges.clear();
-            self.send(commits, Some(partition), b"", &Entry::End(pieces, after).encode())?;
         }
-        let offset = commit.cut.iter().map(|mark| mark.offset).min().unwrap_or(0);
+        let offset = read_on_from(&commit);
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(
             &self.cluster.topics.source,
