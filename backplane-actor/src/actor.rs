@@ -1031,21 +1031,52 @@ impl<A: Actor> Context<A> {
         }
     }
 
-    /// The next message; `Some(None)` if it is time to end, and `None` if nothing has come for too long.
-    fn poll_next(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Option<Envelope<A>>>> {
-        match self.mailbox.poll_receive(task) {
-            Poll::Ready(next) => Poll::Ready(Some(next)),
-            Poll::Pending => match self.rare.as_mut().and_then(|rare| rare.overdue.as_mut()) {
-                Some(overdue) => overdue.poll(task).map(|()| None),
-                None => Poll::Pending,
-            },
+    /// What there is to do next.
+    pub(crate) fn turn(&mut self, actor: &mut A) -> impl Future<Output = Turn<A>> {
+        self.rest();
+        poll_fn(|task| self.poll_turn(actor, task))
+    }
+
+    fn poll_turn(&mut self, actor: &mut A, task: &mut TaskContext<'_>) -> Poll<Turn<A>> {
+        loop {
+            if self.asked_to_stop().is_some() {
+                return Poll::Ready(Turn::End);
+            }
+            return match self.mailbox.poll_receive(task) {
+                Poll::Ready(Some(Envelope(Inside::Message(any)))) => Poll::Ready(Turn::Message(any)),
+                Poll::Ready(Some(Envelope(Inside::Look(look)))) => {
+                    look(actor);
+                    self.rest();
+                    continue;
+                }
+                Poll::Ready(None) => Poll::Ready(Turn::End),
+                Poll::Pending => match self.rare.as_mut().and_then(|rare| rare.overdue.as_mut()) {
+                    Some(overdue) => overdue.poll(task).map(|()| Turn::Idle),
+                    None => Poll::Pending,
+                },
+            };
         }
     }
+
+    /// How it ends, when it is time to.
+    pub(crate) fn end(&self) -> Exit {
+        let own = self.asked_to_stop().cloned();
+        own.or_else(|| self.mailbox.shared().asked_to_stop()).unwrap_or(Exit::Normal)
+    }
+}
+
+/// What an actor does next.
+pub(crate) enum Turn<A: Actor> {
+    Message(<A::Messages as Protocol<A>>::Any),
+    /// Nothing has come for too long.
+    Idle,
+    /// It is time to end.
+    End,
 }
 
 /// An actor's whole life.
 ///
-/// Not an `async fn`, and neither is what is below: that would hold what it is given twice.
+/// Not an `async fn`, and neither is the work: that would hold what it is given twice.
 pub(crate) fn serve<A: Actor>(
     mut actor: A,
     mailbox: Mailbox<Envelope<A>>,
@@ -1054,7 +1085,7 @@ pub(crate) fn serve<A: Actor>(
     let mut cx = Context { mailbox, rare: None };
     async move {
         let exit = {
-            let mut work = pin!(work(&mut actor, &mut cx, started));
+            let mut work = pin!(A::Messages::work(&mut actor, &mut cx, started));
             poll_fn(|task| match catch(|| work.as_mut().poll(task)) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(Ok(exit))) => Poll::Ready(exit),
@@ -1063,43 +1094,24 @@ pub(crate) fn serve<A: Actor>(
             })
             .await
         };
-        // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
-        cx.mailbox.shared().ending(&exit);
-        let failed = {
-            let mut last_words = pin!(actor.terminate(&exit, &mut cx));
-            poll_fn(|task| match catch(|| last_words.as_mut().poll(task)) {
-                Ok(poll) => poll.map(|()| None),
-                Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
-            })
-            .await
-        };
-        for answer in cx.rare.take().into_iter().flat_map(|rare| rare.late) {
-            answer();
-        }
-        failed.unwrap_or(exit)
+        // By itself, so that there is no room for its exit beside the work.
+        last_words(&mut actor, &mut cx, exit).await
     }
 }
 
-#[allow(clippy::manual_async_fn, reason = "see above")]
-fn work<A: Actor>(
-    actor: &mut A,
-    cx: &mut Context<A>,
-    started: impl FnOnce() + Send,
-) -> impl Future<Output = Result<Exit, A::Error>> + Send {
-    async move {
-        actor.init(cx).await?;
-        started();
-        loop {
-            if let Some(exit) = cx.asked_to_stop() {
-                return Ok(exit.clone());
-            }
-            cx.rest();
-            match poll_fn(|task| cx.poll_next(task)).await {
-                Some(Some(Envelope(Inside::Message(any)))) => A::Messages::dispatch(actor, any, cx).await?,
-                Some(Some(Envelope(Inside::Look(look)))) => look(actor),
-                Some(None) => return Ok(cx.mailbox.shared().asked_to_stop().unwrap_or(Exit::Normal)),
-                None => actor.idle(cx).await?,
-            }
-        }
+async fn last_words<A: Actor>(actor: &mut A, cx: &mut Context<A>, exit: Exit) -> Exit {
+    // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
+    cx.mailbox.shared().ending(&exit);
+    let failed = {
+        let mut last_words = pin!(actor.terminate(&exit, cx));
+        poll_fn(|task| match catch(|| last_words.as_mut().poll(task)) {
+            Ok(poll) => poll.map(|()| None),
+            Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
+        })
+        .await
+    };
+    for answer in cx.rare.take().into_iter().flat_map(|rare| rare.late) {
+        answer();
     }
+    failed.unwrap_or(exit)
 }

@@ -2,8 +2,10 @@
 
 use std::{fmt, future::Future};
 
+use backplane::Exit;
+
 use crate::{
-    actor::{Actor, Context, Handle},
+    actor::{Actor, Context, Handle, Turn},
     call::Reply,
 };
 
@@ -294,12 +296,14 @@ pub trait Protocol<A: Actor>: 'static {
     /// One of them.
     type Any: Send + 'static;
 
-    /// Has the actor handle it.
-    fn dispatch(
+    /// Starts the actor and has it handle what comes, until it is time to end.
+    fn work(
         actor: &mut A,
-        any: Self::Any,
         cx: &mut Context<A>,
-    ) -> impl Future<Output = Result<(), A::Error>> + Send;
+        started: impl FnOnce() + Send,
+    ) -> impl Future<Output = Result<Exit, A::Error>> + Send
+    where
+        A: Actor<Messages = Self>;
 }
 
 /// A list with `X` at a place. Not for implementing.
@@ -352,8 +356,19 @@ where
 impl<A: Actor> Protocol<A> for () {
     type Any = std::convert::Infallible;
 
-    async fn dispatch(_: &mut A, any: Self::Any, _: &mut Context<A>) -> Result<(), A::Error> {
-        match any {}
+    async fn work(actor: &mut A, cx: &mut Context<A>, started: impl FnOnce() + Send) -> Result<Exit, A::Error>
+    where
+        A: Actor<Messages = Self>,
+    {
+        actor.init(cx).await?;
+        started();
+        loop {
+            match cx.turn(actor).await {
+                Turn::Message(any) => match any {},
+                Turn::Idle => actor.idle(cx).await?,
+                Turn::End => return Ok(cx.end()),
+            }
+        }
     }
 }
 
@@ -372,23 +387,32 @@ macro_rules! protocol {
         {
             type Any = $Any<$($X, <Act as Handle<$X>>::Reply),+>;
 
-            // Not an `async fn`, which would hold what it is given twice.
+            // The whole loop is here, and not one message of it: what is awaited in a future of its own would hold the message
+            // and both references again, in each idle actor. For the same reason it is no `async fn`.
             #[allow(clippy::manual_async_fn, reason = "see above")]
-            fn dispatch(
+            fn work(
                 actor: &mut Act,
-                any: Self::Any,
                 cx: &mut Context<Act>,
-            ) -> impl Future<Output = Result<(), Act::Error>> + Send {
+                started: impl FnOnce() + Send,
+            ) -> impl Future<Output = Result<Exit, Act::Error>> + Send
+            where
+                Act: Actor<Messages = Self>,
+            {
                 async move {
-                    match any {
-                        $($Any::$X(Letter { message, reply }) => {
-                            let answer = <Act as Handle<$X>>::handle(actor, message, cx).await?;
-                            if let Some(reply) = reply {
-                                cx.answer(reply, answer);
-                            }
-                        })+
+                    actor.init(cx).await?;
+                    started();
+                    loop {
+                        match cx.turn(actor).await {
+                            $(Turn::Message($Any::$X(Letter { message, reply })) => {
+                                let answer = <Act as Handle<$X>>::handle(actor, message, cx).await?;
+                                if let Some(reply) = reply {
+                                    cx.answer(reply, answer);
+                                }
+                            })+
+                            Turn::Idle => actor.idle(cx).await?,
+                            Turn::End => return Ok(cx.end()),
+                        }
                     }
-                    Ok(())
                 }
             }
         }
