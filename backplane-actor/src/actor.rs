@@ -13,7 +13,7 @@ use backplane::{Disconnect, Exit, Fault, Line, catch};
 use crate::{
     address::{Address, WeakAddress},
     call::Reply,
-    frame,
+    frame::Node,
     mailbox::Mailbox,
     name::ActorName,
     options::Overdue,
@@ -1005,7 +1005,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn call_deadline(&self) -> Option<Instant> {
-        let call = frame::with(|frame| frame.call.clone()).flatten()?;
+        let call = self.mailbox.shared().received_call()?;
         call.deadline(&mut || self.now())
     }
 

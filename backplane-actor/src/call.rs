@@ -19,7 +19,7 @@ use crate::{
     frame::{self, CallState, Node},
     mailbox::{Item, Priority, Refusal, WhenFull},
     name::ActorName,
-    sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock},
+    sync::{Arc, AtomicU32, Mutex, Ordering, into_inner, lock},
 };
 
 /// So long a call waits, unless said otherwise: OTP's five seconds.
@@ -43,8 +43,8 @@ pub const DEFAULT_CALL_TIME: Duration = Duration::from_secs(5);
 
 /// A call, between the two who know of it.
 struct Slot<T> {
-    /// Nobody waits any more; written under the lock.
-    over: AtomicBool,
+    /// [`WAITING`] and so on; written under the lock.
+    done: AtomicU32,
     /// What the clock calls it, once its time is counted there; written under the lock.
     alarm: AtomicU32,
     inside: Mutex<Inside<T>>,
@@ -74,6 +74,14 @@ enum Stage<T> {
     Over,
 }
 
+/// There is no answer yet.
+const WAITING: u32 = 0;
+/// There is, or there will be none.
+const ANSWERED: u32 = 1;
+const DROPPED: u32 = 2;
+/// Nobody waits any more.
+const OVER: u32 = 3;
+
 /// No name of the clock's.
 const UNNAMED: u32 = u32::MAX;
 
@@ -83,6 +91,8 @@ impl<T> Slot<T> {
         match &mut inside.stage {
             Stage::Waiting(waker) => {
                 let waker = waker.take();
+                let done = if let Stage::Answered(_) = stage { ANSWERED } else { DROPPED };
+                self.done.store(done, Ordering::Release);
                 inside.stage = stage;
                 drop(inside);
                 if let Some(waker) = waker {
@@ -100,7 +110,7 @@ impl<T> Slot<T> {
     /// The caller has what it waited for, or does not wait any more.
     fn leave(&self) -> Stage<T> {
         let mut inside = lock(&self.inside);
-        self.over.store(true, Ordering::Release);
+        self.done.store(OVER, Ordering::Release);
         mem::replace(&mut inside.stage, Stage::Over)
     }
 
@@ -124,7 +134,7 @@ impl<T> Slot<T> {
             }
             Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
                 let stage = mem::replace(&mut inside.stage, Stage::Over);
-                self.over.store(true, Ordering::Release);
+                self.done.store(OVER, Ordering::Release);
                 Poll::Ready(stage)
             }
         }
@@ -133,7 +143,11 @@ impl<T> Slot<T> {
 
 impl<T: Send> CallState for Slot<T> {
     fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.done.load(Ordering::Acquire) == OVER
+    }
+
+    fn is_settled(&self) -> bool {
+        self.done.load(Ordering::Acquire) != WAITING
     }
 
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant> {
@@ -147,7 +161,7 @@ impl<T: Send> CallState for Slot<T> {
 
     fn counts(&self, until: Instant, name: u32) -> bool {
         let mut inside = lock(&self.inside);
-        if self.is_over() {
+        if self.is_settled() || !matches!(inside.until, Until::Default(_)) {
             return false;
         }
         inside.until = Until::Then(until);
@@ -159,7 +173,7 @@ impl<T: Send> CallState for Slot<T> {
         let mut inside = lock(&self.inside);
         if let Stage::Waiting(waker) = &mut inside.stage {
             let waker = waker.take();
-            self.over.store(true, Ordering::Release);
+            self.done.store(OVER, Ordering::Release);
             inside.stage = Stage::TimedOut;
             drop(inside);
             if let Some(waker) = waker {
@@ -443,9 +457,15 @@ enum Step {
 /// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Call<'a, M: Send + 'static, T: Send + 'static> {
+    /// Until it is over.
+    slot: Option<Arc<Slot<T>>>,
+    request: Request<'a, M>,
+}
+
+/// What a call asks, and how far it is.
+struct Request<'a, M: Send + 'static> {
     address: &'a Address<M>,
     message: Option<M>,
-    slot: Arc<Slot<T>>,
     step: Step,
     priority: Priority,
     system: bool,
@@ -461,23 +481,23 @@ impl<M: Send + 'static, T: Send + 'static> Unpin for Call<'_, M, T> {}
 impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     pub(crate) fn new(address: &'a Address<M>, make: impl FnOnce(Reply<T>) -> M) -> Call<'a, M, T> {
         let slot = Arc::new(Slot {
-            over: AtomicBool::new(false),
+            done: AtomicU32::new(WAITING),
             alarm: AtomicU32::new(UNNAMED),
             inside: Mutex::new(Inside { stage: Stage::Waiting(None), until: Until::Forever }),
             callee: Arc::as_ptr(address.shared()).cast::<()>().addr(),
         });
         let message = make(Reply { slot: Some(Arc::clone(&slot)) });
-        Call {
+        let request = Request {
             address,
             message: Some(message),
-            slot,
             step: Step::Start,
             priority: Priority::Normal,
             system: false,
             limit: Limit::Default,
             alarm: None,
             edge: None,
-        }
+        };
+        Call { slot: Some(slot), request }
     }
 
     /// Waits so long, instead of [five seconds](DEFAULT_CALL_TIME), counted from the first poll. In an actor that is being
@@ -500,7 +520,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     /// # }
     /// ```
     pub fn within(mut self, time: Duration) -> Call<'a, M, T> {
-        self.limit = Limit::Within(time);
+        self.request.limit = Limit::Within(time);
         self
     }
 
@@ -523,7 +543,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     /// # }
     /// ```
     pub fn until(mut self, deadline: Instant) -> Call<'a, M, T> {
-        self.limit = Limit::Until(deadline);
+        self.request.limit = Limit::Until(deadline);
         self
     }
 
@@ -548,7 +568,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     /// # }
     /// ```
     pub fn forever(mut self) -> Call<'a, M, T> {
-        self.limit = Limit::Never;
+        self.request.limit = Limit::Never;
         self
     }
 
@@ -576,12 +596,12 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     /// # }
     /// ```
     pub fn urgent(mut self) -> Call<'a, M, T> {
-        self.priority = Priority::Urgent;
+        self.request.priority = Priority::Urgent;
         self
     }
 
     pub(crate) fn through_the_system_lane(mut self) -> Call<'a, M, T> {
-        self.system = true;
+        self.request.system = true;
         self
     }
 
@@ -613,18 +633,20 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     /// # }
     /// ```
     pub fn take_refused(&mut self) -> Option<M> {
-        match self.step {
-            Step::Over | Step::Start => self.message.take(),
+        match self.request.step {
+            Step::Over | Step::Start => self.request.message.take(),
             Step::Waits(_) | Step::Sent => None,
         }
     }
+}
 
-    fn start(&mut self, cx: &Context<'_>) -> Result<(), CallError> {
+impl<M: Send + 'static> Request<'_, M> {
+    fn start<T: Send + 'static>(&mut self, slot: &Arc<Slot<T>>, cx: &Context<'_>) -> Result<(), CallError> {
         let clock = &self.address.shared().world.clock;
         // It takes long, and not all need it.
         let mut read = None;
         let mut now = || *read.get_or_insert_with(|| clock.now());
-        let caller = frame::with(|frame| (Arc::clone(&frame.node), frame.call.clone()));
+        let caller = frame::with(|frame| (Arc::clone(&frame.node), frame.node.received_call()));
         let inherited = match caller {
             None => None,
             Some((caller, call)) => {
@@ -637,7 +659,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 drop(waits);
                 self.edge = Some((Arc::clone(&caller), number));
                 if let Some(way) = frame::cycle(&caller, &callee) {
-                    drop(self.slot.leave());
+                    drop(slot.leave());
                     return Err(CallError::Cycle(way));
                 }
                 call.and_then(|call| call.deadline(&mut now))
@@ -665,7 +687,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         };
         let fresh = matches!(until, Until::Default(_));
         let waker = cx.waker().clone();
-        let mut inside = lock(&self.slot.inside);
+        let mut inside = lock(&slot.inside);
         inside.until = until;
         if let Stage::Waiting(place @ None) = &mut inside.stage {
             *place = Some(waker);
@@ -675,9 +697,9 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         if self.system {
             self.step = Step::Sent;
             let pushed = self.address.shared().push_system(message, None);
-            return pushed.map_err(|message| self.refused(Item { message, call: None }));
+            return pushed.map_err(|message| self.refused(slot, message));
         }
-        let call = Arc::clone(&self.slot) as Arc<dyn CallState>;
+        let call = Arc::clone(slot) as Arc<dyn CallState>;
         let item = Item { message, call: Some(call) };
         let shared = self.address.shared();
         let pushed = if fresh {
@@ -696,7 +718,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             Err((Refusal::Full, item)) => {
                 if fresh {
                     let at = later_than(now(), DEFAULT_CALL_TIME);
-                    lock(&self.slot.inside).until = Until::Then(at);
+                    lock(&slot.inside).until = Until::Then(at);
                     self.alarm = Some(clock.set(at, cx.waker().clone()));
                 }
                 shared.push_waiting(self.priority, item, cx.waker().clone())
@@ -705,13 +727,13 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         match pushed {
             Ok(None) => self.step = Step::Sent,
             Ok(Some(ticket)) => self.step = Step::Waits(ticket),
-            Err(item) => return Err(self.refused(item)),
+            Err(item) => return Err(self.refused(slot, item.message)),
         }
         Ok(())
     }
 
-    fn refused(&mut self, item: Item<M>) -> CallError {
-        self.give_back(item.message);
+    fn refused<T: Send + 'static>(&mut self, slot: &Slot<T>, message: M) -> CallError {
+        self.give_back(slot, message);
         match self.address.shared().exit() {
             // It is about to end, and will not look at anything more.
             Some(exit) if self.address.line().is_some() => CallError::Ended(exit),
@@ -720,14 +742,18 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     /// It comes back, and whatever it carries is answered by nobody.
-    fn give_back(&mut self, message: M) {
-        drop(self.slot.leave());
+    fn give_back<T: Send + 'static>(&mut self, slot: &Slot<T>, message: M) {
+        drop(slot.leave());
         self.message = Some(message);
     }
 
-    fn go_on(&mut self, cx: &Context<'_>) -> Poll<Result<T, CallError>> {
+    fn go_on<T: Send + 'static>(
+        &mut self,
+        slot: &Arc<Slot<T>>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<T, CallError>> {
         if let Step::Start = self.step {
-            if let Err(error) = self.start(cx) {
+            if let Err(error) = self.start(slot, cx) {
                 return Poll::Ready(Err(error));
             }
             // Whatever comes from here on wakes us.
@@ -739,11 +765,11 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 Poll::Ready(Ok(())) => self.step = Step::Sent,
                 Poll::Ready(Err(item)) => {
                     self.step = Step::Over;
-                    return Poll::Ready(Err(self.refused(item)));
+                    return Poll::Ready(Err(self.refused(slot, item.message)));
                 }
             }
         }
-        match self.slot.poll(cx) {
+        match slot.poll(cx) {
             Poll::Ready(Stage::Answered(value)) => return Poll::Ready(Ok(value)),
             Poll::Ready(Stage::Dropped(exit)) => {
                 // Dropped elsewhere while the actor was ending, it cannot say so itself.
@@ -751,7 +777,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
                 return Poll::Ready(Err(match exit {
                     Some(exit) => CallError::Ended(exit),
                     // It may have given up because the time was up, which it inherits.
-                    None if self.is_late() => CallError::TimedOut,
+                    None if self.is_late(slot) => CallError::TimedOut,
                     None => CallError::NoReply,
                 }));
             }
@@ -766,10 +792,10 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
         if let Step::Waits(ticket) = self.step
             && let Some(item) = self.address.shared().take_back(self.priority, ticket)
         {
-            self.give_back(item.message);
+            self.give_back(slot, item.message);
             return Poll::Ready(Err(CallError::Full));
         }
-        Poll::Ready(match self.slot.leave() {
+        Poll::Ready(match slot.leave() {
             Stage::Answered(value) => Ok(value),
             _ => Err(CallError::TimedOut),
         })
@@ -780,15 +806,16 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     }
 
     /// Whether whoever has inherited the time saw it run out.
-    fn is_late(&self) -> bool {
-        let until = match lock(&self.slot.inside).until {
+    fn is_late<T>(&self, slot: &Slot<T>) -> bool {
+        let until = match lock(&slot.inside).until {
             Until::Forever | Until::Default(_) => return false,
             Until::Then(at) => at,
         };
         until <= self.clock().now()
     }
 
-    fn leave(&mut self) {
+    /// `alarm` is the name in the clock of a time that is counted there.
+    fn leave(&mut self, alarm: &AtomicU32) {
         if let Some((caller, number)) = self.edge.take() {
             let mut waits = lock(caller.waits());
             let gone = waits.as_mut().and_then(|calls| {
@@ -798,7 +825,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             drop(waits);
             drop(gone);
         }
-        let counted = self.slot.alarm.load(Ordering::Relaxed);
+        let counted = alarm.load(Ordering::Relaxed);
         for alarm in self.alarm.take().into_iter().chain((counted != UNNAMED).then_some(counted)) {
             self.clock().cancel(alarm);
         }
@@ -813,10 +840,26 @@ impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
     ///
     /// If it has returned before.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, CallError>> {
-        assert!(!matches!(self.step, Step::Over), "polled after it had ended");
-        let poll = self.go_on(cx);
+        let Call { slot: place, request } = &mut *self;
+        let Some(mut slot) = place.take() else { panic!("polled after it had ended") };
+        if matches!(request.step, Step::Sent) && slot.done.load(Ordering::Acquire) == ANSWERED {
+            // As a rule nobody else looks at it any more: then it needs no lock.
+            match Arc::try_unwrap(slot) {
+                Ok(Slot { inside, alarm, .. }) => {
+                    request.leave(&alarm);
+                    return Poll::Ready(match into_inner(inside).stage {
+                        Stage::Answered(value) => Ok(value),
+                        _ => Err(CallError::NoReply),
+                    });
+                }
+                Err(shared) => slot = shared,
+            }
+        }
+        let slot = place.insert(slot);
+        let poll = request.go_on(slot, cx);
         if poll.is_ready() {
-            self.leave();
+            request.leave(&slot.alarm);
+            *place = None;
         }
         poll
     }
@@ -824,24 +867,25 @@ impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
 
 impl<M: Send + 'static, T: Send + 'static> Drop for Call<'_, M, T> {
     fn drop(&mut self) {
-        if let Step::Waits(ticket) = self.step {
-            drop(self.address.shared().take_back(self.priority, ticket));
+        let Call { slot, request } = self;
+        if let Step::Waits(ticket) = request.step {
+            drop(request.address.shared().take_back(request.priority, ticket));
         }
-        if !matches!(self.step, Step::Over) {
-            drop(self.slot.leave());
-            self.leave();
+        if let Some(slot) = slot {
+            drop(slot.leave());
+            request.leave(&slot.alarm);
         }
     }
 }
 
 impl<M: Send + 'static, T: Send + 'static> fmt::Debug for Call<'_, M, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let step = match self.step {
+        let step = match self.request.step {
             Step::Start => "not sent",
             Step::Waits(_) => "waits for room",
             Step::Sent => "sent",
             Step::Over => "over",
         };
-        f.debug_struct("Call").field("to", self.address).field("step", &step).finish_non_exhaustive()
+        f.debug_struct("Call").field("to", self.request.address).field("step", &step).finish_non_exhaustive()
     }
 }

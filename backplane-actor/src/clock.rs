@@ -252,7 +252,7 @@ impl Clock {
         drop(deadlines);
         let mut calls = Vec::new();
         for node in nodes.drain(..).filter_map(|node| node.upgrade()) {
-            node.take_fresh(&mut calls);
+            node.show_calls(&mut calls);
         }
         calls.retain(|call| !call.is_over());
         // After that, so that nobody's time is short.

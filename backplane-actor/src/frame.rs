@@ -32,8 +32,10 @@ pub(crate) trait Node: Send + Sync {
     /// What measures its polls, if something does.
     fn watch(&self) -> Option<Arc<Clock>>;
     fn was_busy(&self, time: Duration);
-    /// Gives away the calls whose time is not counted yet. For the next one the clock is told again.
-    fn take_fresh(&self, calls: &mut Vec<Arc<dyn CallState>>);
+    /// Shows the calls whose time is not counted yet, and maybe others. For the next one the clock is told again.
+    fn show_calls(&self, calls: &mut Vec<Arc<dyn CallState>>);
+    /// The call that is being handled.
+    fn received_call(&self) -> Option<Arc<dyn CallState>>;
     /// The clock that was told of them is told again.
     fn forget_clock(&self);
     /// How many messages it has handled.
@@ -45,10 +47,13 @@ pub(crate) trait Node: Send + Sync {
 pub(crate) trait CallState: Send + Sync {
     /// Nobody waits for it any more.
     fn is_over(&self) -> bool;
+    /// It has its answer, or will not have one.
+    fn is_settled(&self) -> bool;
     /// Until when its caller waits, if there is a limit; where its time is not counted yet, a tick less than it will be, at most.
     /// `now` is asked only where it has to be.
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant>;
-    /// From now on its time is counted: it waits until then, and has this name in the clock. `false`, if it does not wait.
+    /// From now on its time is counted: it waits until then, and has this name in the clock. `false`, if it does not wait, or
+    /// its time is counted already.
     fn counts(&self, until: Instant, name: u32) -> bool;
     /// Its time is up.
     fn expire(&self);
@@ -60,8 +65,6 @@ pub(crate) trait CallState: Send + Sync {
 /// task is the smaller.
 pub(crate) struct Frame {
     pub(crate) node: Arc<dyn Node>,
-    /// The call that is being handled.
-    pub(crate) call: Option<Arc<dyn CallState>>,
     /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
     #[allow(clippy::box_collection, reason = "it is there for a moment, and seldom")]
     pub(crate) dropped: Option<Box<Vec<Arc<dyn CallState>>>>,

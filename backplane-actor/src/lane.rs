@@ -1,18 +1,14 @@
 //! Messages in a row: in pieces, so that a long row is never copied, and what it took is given back when it is short again.
 //!
-//! 1. **A message is no larger than itself.** Which call asks it stands in a list beside, under the message's number: the
-//!    many that are no calls pay nothing for the few that are.
+//! 1. **A message is no larger than itself.** Which call asks it stands in [`Calls`](crate::calls::Calls), under the message's
+//!    number: the many that are no calls pay nothing for the few that are.
 //! 2. **Numbers go on.** Who takes the row takes its numbers, too, so that what was put in less what was taken out is what
 //!    waits, wherever it is.
 //! 3. **No piece of `full` is empty.**
 
 use std::{collections::VecDeque, mem};
 
-use crate::{
-    frame::CallState,
-    mailbox::Item,
-    sync::{Arc, AtomicU64, Ordering},
-};
+use crate::sync::{AtomicU64, Ordering};
 
 /// So many empty pieces are kept for the next crowd.
 const SPARE: usize = 4;
@@ -59,6 +55,8 @@ pub(crate) struct Hand<M> {
     pub(crate) plain: bool,
     /// What was received last is a call.
     pub(crate) in_call: bool,
+    /// So many of what comes next are no calls, at least.
+    no_calls: u16,
 }
 
 /// What few have.
@@ -69,13 +67,11 @@ struct More<M> {
     len: usize,
     /// Pieces for use; empty.
     spare: Vec<VecDeque<M>>,
-    /// Under the number of the message; in order.
-    calls: VecDeque<(u64, Arc<dyn CallState>)>,
 }
 
 impl<M> Default for More<M> {
     fn default() -> More<M> {
-        More { full: VecDeque::new(), len: 0, spare: Vec::new(), calls: VecDeque::new() }
+        More { full: VecDeque::new(), len: 0, spare: Vec::new() }
     }
 }
 
@@ -84,14 +80,6 @@ impl<M> More<M> {
         // The first ones are smaller while they grow; those are not worth it.
         if self.spare.len() < SPARE && piece.capacity() >= Lane::<M>::PIECE {
             self.spare.push(piece);
-        }
-    }
-
-    #[inline]
-    fn call_of(&mut self, number: u64) -> Option<Arc<dyn CallState>> {
-        match self.calls.front() {
-            Some((first, _)) if *first == number => self.calls.pop_front().map(|(_, call)| call),
-            _ => None,
         }
     }
 }
@@ -125,21 +113,11 @@ impl<M> Lane<M> {
     }
 
     #[inline(always)]
-    pub(crate) fn push_back(&mut self, item: Item<M>) {
-        let Item { message, call } = item;
-        if let Some(call) = call {
-            self.put_call(call);
-        }
+    pub(crate) fn push_back(&mut self, message: M) {
         if self.tail.len() == Self::PIECE {
             self.begin_piece();
         }
         self.tail.push_back(message);
-    }
-
-    #[inline(never)]
-    fn put_call(&mut self, call: Arc<dyn CallState>) {
-        let number = self.end();
-        self.more.get_or_insert_default().calls.push_back((number, call));
     }
 
     #[cold]
@@ -151,7 +129,7 @@ impl<M> Lane<M> {
     }
 
     /// Takes the first one out past the hand. Its number is skipped.
-    pub(crate) fn pop_front(&mut self) -> Option<Item<M>> {
+    pub(crate) fn pop_front(&mut self) -> Option<M> {
         let more = self.more.as_deref_mut();
         let message = match more {
             Some(more) if more.len > 0 => {
@@ -167,10 +145,8 @@ impl<M> Lane<M> {
             }
             _ => self.tail.pop_front(),
         };
-        let message = message?;
-        let call = self.more.as_mut().and_then(|more| more.call_of(self.first));
-        self.first += 1;
-        Some(Item { message, call })
+        self.first += u64::from(message.is_some());
+        message
     }
 
     /// Moves so many at most into the hand, which is empty. What is not moved stays in order.
@@ -204,15 +180,14 @@ impl<M> Lane<M> {
 
     /// Takes the only one there is: as if it had been handed over, and taken out of the hand, which is empty.
     #[inline]
-    pub(crate) fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
+    pub(crate) fn take_only(&mut self, hand: &mut Hand<M>) -> Option<M> {
         if self.tail.len() != 1 || self.len() != 1 {
             return None;
         }
         let message = self.tail.pop_front()?;
-        let call = self.more.as_mut().and_then(|more| more.call_of(self.first));
         self.first += 1;
         hand.taken = self.first;
-        Some(Item { message, call })
+        Some(message)
     }
 
     /// Out of the first piece only.
@@ -232,17 +207,13 @@ impl<M> Lane<M> {
             _ => hand.head.extend(self.tail.drain(..limit)),
         }
         self.first += hand.head.len() as u64;
-        if let Some(more) = &mut self.more {
-            while let Some(call) = more.calls.pop_front_if(|(number, _)| *number < self.first) {
-                hand.more.get_or_insert_default().calls.push_back(call);
-            }
-        }
     }
 
-    /// Takes back what the hand has left, in front.
-    pub(crate) fn take_back(&mut self, hand: &mut Hand<M>) {
+    /// Takes back what the hand has left, in front. Their numbers are so much greater from here on: what was taken out past the
+    /// hand has left a gap.
+    pub(crate) fn take_back(&mut self, hand: &mut Hand<M>) -> u64 {
         if hand.is_empty() {
-            return;
+            return 0;
         }
         let head = mem::take(&mut hand.head);
         let left = hand.more.take().unwrap_or_default();
@@ -250,34 +221,23 @@ impl<M> Lane<M> {
         let len = head.len() + left.len;
         more.len += len;
         self.first -= len as u64;
-        // Those that were taken out past the hand have left a gap.
-        let skipped = self.first - hand.taken;
         for piece in left.full.into_iter().rev().chain([head]) {
             if !piece.is_empty() {
                 more.full.push_front(piece);
             }
         }
-        for (number, call) in left.calls.into_iter().rev() {
-            more.calls.push_front((number + skipped, call));
-        }
+        self.first - hand.taken
     }
 
     /// Puts these in front; they take the numbers before the first.
-    pub(crate) fn put_in_front(&mut self, items: VecDeque<Item<M>>) {
-        if items.is_empty() {
+    pub(crate) fn put_in_front(&mut self, messages: VecDeque<M>) {
+        if messages.is_empty() {
             return;
         }
         let more = self.more.get_or_insert_default();
-        more.len += items.len();
-        let mut piece = VecDeque::with_capacity(items.len());
-        for Item { message, call } in items.into_iter().rev() {
-            self.first -= 1;
-            piece.push_front(message);
-            if let Some(call) = call {
-                more.calls.push_front((self.first, call));
-            }
-        }
-        more.full.push_front(piece);
+        more.len += messages.len();
+        self.first -= messages.len() as u64;
+        more.full.push_front(messages);
     }
 }
 
@@ -294,6 +254,7 @@ impl<M> Hand<M> {
             turn: 0,
             plain,
             in_call: false,
+            no_calls: 0,
         }
     }
 
@@ -302,12 +263,22 @@ impl<M> Hand<M> {
         self.head.is_empty() && self.more.as_ref().is_none_or(|more| more.len == 0)
     }
 
+    /// So many of what comes next are no calls.
+    #[inline]
+    pub(crate) fn know_calls(&mut self, none: u64) {
+        self.no_calls = none.min(u64::from(u16::MAX)) as u16;
+    }
+
+    /// Whether what comes next may be a call.
+    #[inline(always)]
+    pub(crate) fn may_be_call(&self) -> bool {
+        self.no_calls == 0
+    }
+
     /// Takes the next one out of the head, if it is no call. As [`take`](Hand::take).
     #[inline(always)]
     pub(crate) fn take_message(&mut self, taken: &AtomicU64) -> Option<M> {
-        if let Some(more) = &self.more
-            && more.calls.front().is_some_and(|(number, _)| *number == self.taken)
-        {
+        if self.may_be_call() {
             return None;
         }
         let message = self.head.pop_front()?;
@@ -318,6 +289,7 @@ impl<M> Hand<M> {
     #[inline(always)]
     fn took_one(&mut self, taken: &AtomicU64) {
         self.taken += 1;
+        self.no_calls = self.no_calls.saturating_sub(1);
         if self.head.is_empty() || self.taken & u64::from(self.lag) == 0 {
             taken.store(self.taken, Ordering::Release);
         }
@@ -325,15 +297,14 @@ impl<M> Hand<M> {
 
     /// Takes the next one out; senders see the room at once, or, in a large mailbox, a few messages later.
     #[inline]
-    pub(crate) fn take(&mut self, taken: &AtomicU64) -> Option<Item<M>> {
+    pub(crate) fn take(&mut self, taken: &AtomicU64) -> Option<M> {
         let message = match self.head.pop_front() {
             Some(message) => message,
             None if self.is_empty() => return None,
             None => self.take_piece()?,
         };
-        let call = self.more.as_mut().and_then(|more| more.call_of(self.taken));
         self.took_one(taken);
-        Some(Item { message, call })
+        Some(message)
     }
 
     #[inline(never)]

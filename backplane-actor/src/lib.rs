@@ -186,6 +186,7 @@
 mod actor;
 mod address;
 mod call;
+mod calls;
 mod clock;
 mod duplicates;
 mod frame;

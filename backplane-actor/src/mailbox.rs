@@ -20,8 +20,9 @@ use backplane::{DeviceId, Exit, Fault, Line, Message, catch};
 
 use crate::{
     address::{Address, WeakAddress},
+    calls::Calls,
     clock::Clock,
-    frame::{self, CallState, Node, Waits},
+    frame::{CallState, Node, Waits},
     lane::{FIRST, Hand, Lane},
     name::ActorName,
     observe,
@@ -132,34 +133,7 @@ struct Rare<M> {
     watches: Watches<M>,
     handled_before: u64,
     busy: Duration,
-    fresh: Fresh,
-}
-
-/// Calls whose time the clock has not begun to count: it collects them every tick. So a call that is answered at once, as
-/// most are, is none of the clock's business.
-#[derive(Default)]
-struct Fresh {
-    calls: Vec<Arc<dyn CallState>>,
-    /// The clock knows that there are some.
-    known: bool,
-    /// With more than these, those that are over are looked for.
-    most: usize,
-}
-
-/// So many calls lie in [`Fresh`] before those that are over are looked for.
-const FRESH: usize = 16;
-
-impl Fresh {
-    /// Whether the clock is to be told.
-    fn put(&mut self, call: Arc<dyn CallState>) -> bool {
-        if self.calls.len() >= self.most {
-            // What is over holds nothing of the user's any more.
-            self.calls.retain(|call| !call.is_over());
-            self.most = FRESH.max(2 * self.calls.len());
-        }
-        self.calls.push(call);
-        !mem::replace(&mut self.known, true)
-    }
+    calls: Calls,
 }
 
 impl<M> Default for Rare<M> {
@@ -179,7 +153,7 @@ impl<M> Default for Rare<M> {
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
-            fresh: Fresh::default(),
+            calls: Calls::default(),
         }
     }
 }
@@ -213,23 +187,36 @@ impl<M> State<M> {
     #[inline(always)]
     fn put(&mut self, priority: Priority, item: Item<M>) {
         match priority {
-            Priority::Normal => self.normal.push_back(item),
+            Priority::Normal => {
+                let Item { message, call } = item;
+                if let Some(call) = call {
+                    let number = self.normal.end();
+                    self.rare().calls.put(number, call);
+                }
+                self.normal.push_back(message);
+            }
             Priority::Urgent => self.put_urgent(item),
         }
     }
 
     #[cold]
     fn put_urgent(&mut self, item: Item<M>) {
-        self.rare().urgent.push_back(item);
+        let rare = self.rare();
+        if let Some(call) = &item.call {
+            rare.calls.put_other(Arc::clone(call));
+        }
+        rare.urgent.push_back(item);
     }
 
     #[cold]
     fn take_oldest(&mut self, priority: Priority) -> Option<Item<M>> {
         match priority {
             Priority::Normal => {
-                let oldest = self.normal.pop_front();
-                self.rare().skipped += u64::from(oldest.is_some());
-                oldest
+                let number = self.normal.first();
+                let message = self.normal.pop_front()?;
+                let rare = self.rare();
+                rare.skipped += 1;
+                Some(Item { message, call: rare.calls.take(number) })
             }
             Priority::Urgent => self.rare().urgent.pop_front(),
         }
@@ -245,7 +232,46 @@ impl<M> State<M> {
     /// Where there is one message, and nothing else to do, it needs no way through the hand.
     #[inline]
     fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
-        if self.skipped() > 0 { None } else { self.normal.take_only(hand) }
+        let number = self.normal.first();
+        let message = if self.skipped() > 0 { None } else { self.normal.take_only(hand) };
+        message.map(|message| Item { message, call: self.take_call(number) })
+    }
+
+    /// Takes out the call of this message, if it is one.
+    #[inline]
+    fn take_call(&mut self, number: u64) -> Option<Arc<dyn CallState>> {
+        self.rare.as_mut().and_then(|rare| rare.calls.take(number))
+    }
+
+    /// Takes the next one out of the hand.
+    #[inline]
+    fn take_of_hand(&mut self, hand: &mut Hand<M>, taken: &AtomicU64) -> Option<Item<M>> {
+        let number = hand.taken;
+        let message = hand.take(taken)?;
+        let call = self.take_call(number);
+        hand.know_calls(self.rare.as_ref().map_or(u64::MAX, |rare| rare.calls.none_before(hand.taken)));
+        Some(Item { message, call })
+    }
+
+    /// Takes back what the hand has left, and in front of that what was set aside.
+    fn take_back(&mut self, hand: &mut Hand<M>, aside: VecDeque<Item<M>>) {
+        let (first, end) = (hand.taken, self.normal.first());
+        let more = self.normal.take_back(hand);
+        if more > 0
+            && let Some(rare) = &mut self.rare
+        {
+            rare.calls.renumber(first, end, more);
+        }
+        let mut number = self.normal.first();
+        let mut messages = VecDeque::with_capacity(aside.len());
+        for Item { message, call } in aside.into_iter().rev() {
+            number -= 1;
+            messages.push_front(message);
+            if let Some(call) = call {
+                self.rare().calls.put_in_front(number, call);
+            }
+        }
+        self.normal.put_in_front(messages);
     }
 
     fn skipped(&self) -> u64 {
@@ -295,10 +321,7 @@ impl<M> Shared<M> {
     /// As [`push`](Shared::push), for a call whose time begins; `true` if the clock is to be told.
     pub(crate) fn push_fresh(&self, priority: Priority, item: Item<M>) -> Result<bool, (Refusal, Item<M>)> {
         let mut tell = false;
-        let call = item.call.clone();
-        self.push_and(priority, item, WhenFull::Refuse, |state| {
-            tell = call.is_some_and(|call| state.rare().fresh.put(call));
-        })?;
+        self.push_and(priority, item, WhenFull::Refuse, |state| tell = state.rare().calls.begin())?;
         Ok(tell)
     }
 
@@ -897,17 +920,22 @@ impl<M: Send + 'static> Node for Shared<M> {
         self.exit().is_some()
     }
 
-    fn take_fresh(&self, calls: &mut Vec<Arc<dyn CallState>>) {
-        if let Some(rare) = &mut self.state().rare {
-            rare.fresh.known = false;
-            calls.append(&mut rare.fresh.calls);
+    fn show_calls(&self, calls: &mut Vec<Arc<dyn CallState>>) {
+        let mut state = self.state();
+        let end = state.normal.end();
+        if let Some(rare) = &mut state.rare {
+            rare.calls.show(end, calls);
         }
     }
 
     fn forget_clock(&self) {
         if let Some(rare) = &mut self.state().rare {
-            rare.fresh.known = false;
+            rare.calls.forget_clock();
         }
+    }
+
+    fn received_call(&self) -> Option<Arc<dyn CallState>> {
+        self.state().rare.as_ref().and_then(|rare| rare.calls.received().cloned())
     }
 
     fn was_busy(&self, time: Duration) {
@@ -1008,7 +1036,9 @@ impl<M> Default for Own<M> {
 
 /// What there is to do.
 enum Next<M> {
-    Message(Item<M>),
+    Message(M),
+    /// Its caller has gone: it is not handled any more.
+    Over(Item<M>),
     Nothing,
     End,
 }
@@ -1028,20 +1058,19 @@ impl<M: Send + 'static> Mailbox<M> {
     #[inline]
     fn next(&mut self, waker: Option<&Waker>) -> Next<M> {
         loop {
-            let next = match self.0.shared.first.flags.load(Ordering::Acquire) {
-                0 => match self.0.hand.take(&self.0.shared.first.taken) {
-                    Some(item) => Next::Message(item),
-                    None => next_under_lock(&self.0.shared, &mut self.0.hand, waker),
-                },
-                _ => next_under_lock(&self.0.shared, &mut self.0.hand, waker),
-            };
-            let Next::Message(item) = next else { return next };
-            if item.call.as_ref().is_some_and(|call| call.is_over()) {
-                // Its caller has gone: it is not handled any more.
-                drop(catch(|| drop(item)));
-                continue;
+            let Reader { shared, hand, .. } = &mut *self.0;
+            // Of calls the mailbox keeps account.
+            if !hand.in_call
+                && !hand.may_be_call()
+                && shared.first.flags.load(Ordering::Acquire) == 0
+                && let Some(message) = hand.take(&shared.first.taken)
+            {
+                return Next::Message(message);
             }
-            return Next::Message(item);
+            match next_under_lock(shared, hand, waker) {
+                Next::Over(item) => drop(catch(|| drop(item))),
+                next => return next,
+            }
         }
     }
 
@@ -1063,19 +1092,40 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// Notes what is handled from here on.
-    fn deliver(&mut self, item: Item<M>) -> M {
-        let Item { message, call } = item;
-        if call.is_some() || self.0.hand.in_call {
-            self.0.hand.in_call = call.is_some();
-            let before = frame::with(|frame| mem::replace(&mut frame.call, call));
-            drop(before);
-        }
+    fn deliver(&mut self, message: M) -> M {
         if !self.0.hand.plain
             && let Some(options) = &self.0.shared.options
         {
             self.note(options, &message);
         }
         message
+    }
+
+    /// As [`deliver`](Mailbox::deliver), for what comes from elsewhere than from the queue.
+    #[cold]
+    fn deliver_own(&mut self, item: Item<M>) -> M {
+        let Item { message, call } = item;
+        let Reader { shared, hand, .. } = &mut *self.0;
+        if hand.in_call || call.is_some() {
+            let mut state = shared.state();
+            hand.in_call = call.is_some();
+            let calls = &mut state.rare().calls;
+            let before = calls.retire();
+            if let Some(call) = call {
+                calls.receive(call);
+            }
+            drop(state);
+            drop(before);
+        }
+        self.deliver(message)
+    }
+
+    /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
+    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
+        if !mem::replace(&mut self.0.hand.in_call, false) {
+            return None;
+        }
+        self.0.shared.state().rare().calls.take_received()
     }
 
     #[cold]
@@ -1142,11 +1192,11 @@ impl<M: Send + 'static> Mailbox<M> {
         if self.0.own.is_some()
             && let Some(item) = self.next_of_own()
         {
-            return Some(self.deliver(item));
+            return Some(self.deliver_own(item));
         }
         match self.next(None) {
-            Next::Message(item) => Some(self.deliver(item)),
-            Next::Nothing | Next::End => None,
+            Next::Message(message) => Some(self.deliver(message)),
+            Next::Over(_) | Next::Nothing | Next::End => None,
         }
     }
 
@@ -1210,15 +1260,15 @@ impl<M: Send + 'static> Mailbox<M> {
             && let Some(item) = self.next_of_own()
         {
             self.0.hand.turn += 1;
-            return Poll::Ready(Some(self.deliver(item)));
+            return Poll::Ready(Some(self.deliver_own(item)));
         }
         match self.next(Some(cx.waker())) {
-            Next::Message(item) => {
+            Next::Message(message) => {
                 self.0.hand.turn += 1;
-                Poll::Ready(Some(self.deliver(item)))
+                Poll::Ready(Some(self.deliver(message)))
             }
             Next::End => Poll::Ready(None),
-            Next::Nothing => {
+            Next::Over(_) | Next::Nothing => {
                 self.0.hand.turn = 0;
                 Poll::Pending
             }
@@ -1265,22 +1315,23 @@ impl<M: Send + 'static> Mailbox<M> {
                 if wanted(&item.message)
                     && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
-                    return Poll::Ready(Ok(Some(self.deliver(item))));
+                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
                 }
                 seen += 1;
             }
             while seen < most {
                 match self.next(Some(cx.waker())) {
-                    Next::Message(item) if wanted(&item.message) => {
-                        return Poll::Ready(Ok(Some(self.deliver(item))));
+                    Next::Message(message) if wanted(&message) => {
+                        return Poll::Ready(Ok(Some(self.deliver(message))));
                     }
-                    Next::Message(item) => {
+                    Next::Message(message) => {
+                        let call = self.take_call();
                         let saved = &mut self.0.own.get_or_insert_default().saved;
-                        saved.push_back(item);
+                        saved.push_back(Item { message, call });
                         seen = saved.len();
                     }
                     Next::End => return Poll::Ready(Ok(None)),
-                    Next::Nothing => return Poll::Pending,
+                    Next::Over(_) | Next::Nothing => return Poll::Pending,
                 }
             }
             Poll::Ready(Err(TooManySetAside { messages: seen }))
@@ -1452,16 +1503,21 @@ fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Wak
     // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
     let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
     let mut state = shared.state();
+    let mut before = None;
+    if mem::replace(&mut hand.in_call, false) {
+        before = state.rare().calls.retire();
+    }
     loop {
         if hand.is_empty()
             && shared.first.flags.load(Ordering::Acquire) == 0
             && let Some(item) = state.take_only(hand)
         {
             shared.first.taken.store(hand.taken, Ordering::Release);
-            drop(state);
-            drop(ours);
             hand.streak = 0;
-            return Next::Message(item);
+            let next = receive(&mut state, hand, item);
+            drop(state);
+            drop((before, ours));
+            return next;
         }
         let mut next = choose(shared, &mut state, hand);
         let mut admitted = None;
@@ -1481,9 +1537,10 @@ fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Wak
                 true
             }
             Next::Nothing => waker.is_none(),
-            Next::Message(_) | Next::End => true,
+            Next::Message(_) | Next::Over(_) | Next::End => true,
         };
         drop(state);
+        drop(before.take());
         if let Some(wakers) = admitted {
             wakers.into_iter().for_each(Waker::wake);
         }
@@ -1507,11 +1564,25 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
     if hand.is_empty() && (!state.normal.is_empty() || state.skipped() > 0) {
         hand_over(shared, state, hand);
     }
-    match hand.take(&shared.first.taken) {
-        Some(item) => Next::Message(item),
+    match state.take_of_hand(hand, &shared.first.taken) {
+        Some(item) => receive(state, hand, item),
         None if state.phase != Phase::Open || shared.first.senders.load(Ordering::Acquire) == 0 => Next::End,
         None => Next::Nothing,
     }
+}
+
+/// Notes which call is handled from here on.
+#[inline]
+fn receive<M>(state: &mut State<M>, hand: &mut Hand<M>, item: Item<M>) -> Next<M> {
+    let Item { message, call } = item;
+    if let Some(call) = call {
+        if call.is_over() {
+            return Next::Over(Item { message, call: Some(call) });
+        }
+        hand.in_call = true;
+        state.rare().calls.receive(call);
+    }
+    Next::Message(message)
 }
 
 #[inline(never)]
@@ -1543,7 +1614,7 @@ fn choose_special<M>(
         }
         if let Some((_, message)) = item {
             rare.handled_before += 1;
-            return Some(Next::Message(Item { message, call: None }));
+            return Some(Next::Message(message));
         }
     }
     if flags & PAUSED != 0 {
@@ -1555,7 +1626,7 @@ fn choose_special<M>(
         if let Some((message, tries)) = rare.retry.take() {
             let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
             rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
-            return Some(Next::Message(Item { message, call: None }));
+            return Some(Next::Message(message));
         }
     }
     let normal = !hand.is_empty() || !state.normal.is_empty();
@@ -1568,7 +1639,7 @@ fn choose_special<M>(
         if let Some(item) = item {
             hand.streak += 1;
             rare.handled_before += 1;
-            return Some(Next::Message(item));
+            return Some(receive(state, hand, item));
         }
     }
     None
@@ -1580,14 +1651,13 @@ impl<M> Drop for Mailbox<M> {
         let mut own = own.take();
         let mut state = shared.state();
         let waker = state.waker.take();
-        state.normal.take_back(hand);
-        if let Some(own) = &mut own {
-            state.normal.put_in_front(mem::take(&mut own.saved));
-        }
+        let saved = own.as_mut().map(|own| mem::take(&mut own.saved));
+        state.take_back(hand, saved.unwrap_or_default());
+        let call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
         state.pass_skipped();
         shared.first.taken.store(state.normal.first(), Ordering::Release);
         drop(state);
-        drop((waker, own));
+        drop((waker, own, call));
     }
 }
 

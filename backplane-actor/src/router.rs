@@ -25,7 +25,6 @@ use crate::{
     actor::{self, Actor},
     address::Address,
     clock::{Clock, Deadline},
-    frame,
     mailbox::{Item, Mailbox, Priority, Refusal, Shared, WhenFull},
     options::{DeadLetter, Options},
     protocol::Envelope,
@@ -1542,7 +1541,7 @@ impl<M: Send + 'static> Crew<M> {
             match self.mailbox.poll_receive(cx) {
                 Poll::Pending => return None,
                 Poll::Ready(Some(message)) => {
-                    let call = frame::with(|frame| frame.call.take()).flatten();
+                    let call = self.mailbox.take_call();
                     let queued = Queued { item: Item { message, call }, since: now };
                     if self.is_full() && self.router.overload == Overload::DropNewest {
                         self.shed(queued.item);

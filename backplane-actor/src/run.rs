@@ -77,7 +77,7 @@ pin_project! {
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(node: Arc<dyn Node>, device: Device, future: F) -> Run<M, F> {
         let observer = Observer::new(&*node);
-        let frame = Box::new(Frame { node, call: None, dropped: None });
+        let frame = Box::new(Frame { node, dropped: None });
         Run {
             device: Some(device),
             frame: Some(frame),
