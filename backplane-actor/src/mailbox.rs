@@ -232,9 +232,22 @@ impl<M> State<M> {
     /// Where there is one message, and nothing else to do, it needs no way through the hand.
     #[inline]
     fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
+        let Some(rare) = &mut self.rare else {
+            let message = self.normal.take_only(hand)?;
+            return Some(Item { message, call: None });
+        };
+        if rare.skipped > 0 {
+            return None;
+        }
         let number = self.normal.first();
-        let message = if self.skipped() > 0 { None } else { self.normal.take_only(hand) };
-        message.map(|message| Item { message, call: self.take_call(number) })
+        let message = self.normal.take_only(hand)?;
+        Some(Item { message, call: rare.calls.take(number) })
+    }
+
+    /// There is nothing to receive, and may be later.
+    #[inline]
+    fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open && self.normal.is_empty() && self.skipped() == 0
     }
 
     /// Takes out the call of this message, if it is one.
@@ -1503,22 +1516,39 @@ fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Wak
     // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
     let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
     let mut state = shared.state();
-    let mut before = None;
-    if mem::replace(&mut hand.in_call, false) {
-        before = state.rare().calls.retire();
+    let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
+    if !hand.is_empty() || shared.first.flags.load(Ordering::Acquire) != 0 {
+        return next_of_all(shared, state, hand, waker, ours, before);
     }
+    // As a rule there is one message, or none.
+    if let Some(item) = state.take_only(hand) {
+        shared.first.taken.store(hand.taken, Ordering::Release);
+        hand.streak = 0;
+        let next = receive(&mut state, hand, item);
+        drop(state);
+        drop((before, ours));
+        return next;
+    }
+    if ours.is_some() && state.is_at_rest() && shared.first.senders.load(Ordering::Acquire) > 0 {
+        mem::swap(&mut state.waker, &mut ours);
+        drop(state);
+        drop((before, ours));
+        return Next::Nothing;
+    }
+    next_of_all(shared, state, hand, waker, ours, before)
+}
+
+#[inline(never)]
+fn next_of_all<'a, M>(
+    shared: &'a Shared<M>,
+    mut state: MutexGuard<'a, State<M>>,
+    hand: &mut Hand<M>,
+    waker: Option<&Waker>,
+    mut ours: Option<Waker>,
+    before: Option<Arc<dyn CallState>>,
+) -> Next<M> {
+    let mut before = Some(before);
     loop {
-        if hand.is_empty()
-            && shared.first.flags.load(Ordering::Acquire) == 0
-            && let Some(item) = state.take_only(hand)
-        {
-            shared.first.taken.store(hand.taken, Ordering::Release);
-            hand.streak = 0;
-            let next = receive(&mut state, hand, item);
-            drop(state);
-            drop((before, ours));
-            return next;
-        }
         let mut next = choose(shared, &mut state, hand);
         let mut admitted = None;
         if shared.first.flags.load(Ordering::Acquire) & WAITING != 0 {
@@ -1572,7 +1602,7 @@ fn choose<M>(shared: &Shared<M>, state: &mut State<M>, hand: &mut Hand<M>) -> Ne
 }
 
 /// Notes which call is handled from here on.
-#[inline]
+#[inline(always)]
 fn receive<M>(state: &mut State<M>, hand: &mut Hand<M>, item: Item<M>) -> Next<M> {
     let Item { message, call } = item;
     if let Some(call) = call {
