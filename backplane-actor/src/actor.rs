@@ -3,17 +3,17 @@
 use std::{
     fmt,
     future::{Future, poll_fn, ready},
-    pin::pin,
+    pin::Pin,
     task::{Context as TaskContext, Poll},
     time::{Duration, Instant},
 };
 
-use backplane::{Disconnect, Exit, Fault, Line, catch};
+use backplane::{Disconnect, Exit, Fault, Line, Panic, catch};
+use pin_project_lite::pin_project;
 
 use crate::{
     address::{Address, WeakAddress},
     call::Reply,
-    frame::Node,
     mailbox::Mailbox,
     name::ActorName,
     options::Overdue,
@@ -1084,15 +1084,10 @@ pub(crate) fn serve<A: Actor>(
 ) -> impl Future<Output = Exit> + Send {
     let mut cx = Context { mailbox, rare: None };
     async move {
-        let exit = {
-            let mut work = pin!(A::Messages::work(&mut actor, &mut cx, started));
-            poll_fn(|task| match catch(|| work.as_mut().poll(task)) {
-                Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(Ok(exit))) => Poll::Ready(exit),
-                Ok(Poll::Ready(Err(error))) => Poll::Ready(Exit::Fault(Fault::error(error))),
-                Err(panic) => Poll::Ready(Exit::Fault(Fault::panic(&panic))),
-            })
-            .await
+        let exit = match Caught::new(A::Messages::work(&mut actor, &mut cx, started)).await {
+            Ok(Ok(exit)) => exit,
+            Ok(Err(error)) => Exit::Fault(Fault::error(error)),
+            Err(panic) => Exit::Fault(Fault::panic(&panic)),
         };
         // By itself, so that there is no room for its exit beside the work.
         last_words(&mut actor, &mut cx, exit).await
@@ -1102,16 +1097,38 @@ pub(crate) fn serve<A: Actor>(
 async fn last_words<A: Actor>(actor: &mut A, cx: &mut Context<A>, exit: Exit) -> Exit {
     // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
     cx.mailbox.shared().ending(&exit);
-    let failed = {
-        let mut last_words = pin!(actor.terminate(&exit, cx));
-        poll_fn(|task| match catch(|| last_words.as_mut().poll(task)) {
-            Ok(poll) => poll.map(|()| None),
-            Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
-        })
-        .await
-    };
+    let failed = Caught::new(actor.terminate(&exit, cx)).await;
     for answer in cx.rare.take().into_iter().flat_map(|rare| rare.late) {
         answer();
     }
-    failed.unwrap_or(exit)
+    match failed {
+        Ok(()) => exit,
+        Err(panic) => Exit::Fault(Fault::panic(&panic)),
+    }
+}
+
+pin_project! {
+    /// Runs a future; a panic in it is a value.
+    struct Caught<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Caught<F> {
+    fn new(future: F) -> Caught<F> {
+        Caught { future }
+    }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panic>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<F::Output, Panic>> {
+        let future = self.project().future;
+        match catch(|| future.poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
 }

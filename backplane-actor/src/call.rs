@@ -214,7 +214,7 @@ impl<T: Send> CallState for Slot<T> {
 /// ```
 #[must_use = "dropped, it tells the caller that there will be no answer"]
 pub struct Reply<T: Send + 'static> {
-    slot: Option<Arc<Slot<T>>>,
+    slot: Arc<Slot<T>>,
 }
 
 impl<T: Send + 'static> Reply<T> {
@@ -263,9 +263,8 @@ impl<T: Send + 'static> Reply<T> {
     /// assert_eq!(reply.try_send(42), Err(42));
     /// # }
     /// ```
-    pub fn try_send(mut self, value: T) -> Result<(), T> {
-        let Some(slot) = self.slot.take() else { return Err(value) };
-        match slot.finish(Stage::Answered(value)) {
+    pub fn try_send(self, value: T) -> Result<(), T> {
+        match self.slot.finish(Stage::Answered(value)) {
             Err(Stage::Answered(value)) => Err(value),
             Ok(()) | Err(_) => Ok(()),
         }
@@ -295,7 +294,7 @@ impl<T: Send + 'static> Reply<T> {
     /// # }
     /// ```
     pub fn is_over(&self) -> bool {
-        self.slot.as_ref().is_none_or(|slot| slot.is_over())
+        self.slot.is_over()
     }
 
     /// Until when the caller waits, if there is a limit. Of [five seconds](DEFAULT_CALL_TIME) that it has not set itself, it
@@ -320,8 +319,7 @@ impl<T: Send + 'static> Reply<T> {
     /// # }
     /// ```
     pub fn deadline(&self) -> Option<Instant> {
-        let slot = self.slot.as_ref()?;
-        let clock = match lock(&slot.inside).until {
+        let clock = match lock(&self.slot.inside).until {
             Until::Forever => return None,
             Until::Then(at) => return Some(at),
             Until::Default(clock) => clock,
@@ -333,16 +331,19 @@ impl<T: Send + 'static> Reply<T> {
 
 impl<T: Send + 'static> Drop for Reply<T> {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let mut slot = Some(slot);
+        if self.slot.is_settled() {
+            return;
+        }
         // In the actor that was called, what comes next says why; see `Frame::dropped`.
-        frame::with(|frame| {
-            if let Some(dropped) = slot.take_if(|slot| slot.callee == address_of(&frame.node)) {
-                frame.dropped.get_or_insert_default().push(dropped);
+        let here = frame::with(|frame| {
+            let here = self.slot.callee == address_of(&frame.node);
+            if here {
+                frame.dropped.get_or_insert_default().push(Arc::clone(&self.slot) as Arc<dyn CallState>);
             }
+            here
         });
-        if let Some(slot) = slot {
-            slot.settle(None);
+        if here != Some(true) {
+            self.slot.settle(None);
         }
     }
 }
@@ -486,7 +487,7 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
             inside: Mutex::new(Inside { stage: Stage::Waiting(None), until: Until::Forever }),
             callee: Arc::as_ptr(address.shared()).cast::<()>().addr(),
         });
-        let message = make(Reply { slot: Some(Arc::clone(&slot)) });
+        let message = make(Reply { slot: Arc::clone(&slot) });
         let request = Request {
             address,
             message: Some(message),
@@ -646,17 +647,12 @@ impl<M: Send + 'static> Request<'_, M> {
         // It takes long, and not all need it.
         let mut read = None;
         let mut now = || *read.get_or_insert_with(|| clock.now());
-        let caller = frame::with(|frame| (Arc::clone(&frame.node), frame.node.received_call()));
-        let inherited = match caller {
+        let inherited = match frame::with(|frame| Arc::clone(&frame.node)) {
             None => None,
-            Some((caller, call)) => {
+            Some(caller) => {
                 let callee = self.address.shared().node();
                 // First the edge, then the search: of two who close a cycle together one sees it.
-                let mut waits = lock(caller.waits());
-                let calls = waits.get_or_insert_default();
-                let number = calls.last().map_or(0, |(last, _)| last + 1);
-                calls.push((number, Arc::clone(&callee)));
-                drop(waits);
+                let (number, call) = caller.begin_wait(Arc::clone(&callee));
                 self.edge = Some((Arc::clone(&caller), number));
                 if let Some(way) = frame::cycle(&caller, &callee) {
                     drop(slot.leave());
@@ -817,13 +813,7 @@ impl<M: Send + 'static> Request<'_, M> {
     /// `alarm` is the name in the clock of a time that is counted there.
     fn leave(&mut self, alarm: &AtomicU32) {
         if let Some((caller, number)) = self.edge.take() {
-            let mut waits = lock(caller.waits());
-            let gone = waits.as_mut().and_then(|calls| {
-                let index = calls.iter().position(|(other, _)| *other == number)?;
-                Some(calls.remove(index))
-            });
-            drop(waits);
-            drop(gone);
+            caller.end_wait(number);
         }
         let counted = alarm.load(Ordering::Relaxed);
         for alarm in self.alarm.take().into_iter().chain((counted != UNNAMED).then_some(counted)) {

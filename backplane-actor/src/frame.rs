@@ -8,19 +8,17 @@ use std::{
 
 use backplane::{DeviceId, Exit, Message};
 
-use crate::{
-    clock::Clock,
-    name::ActorName,
-    sync::{Arc, Mutex, lock},
-};
-
-/// Whom an actor has called and not heard from; a number tells one call from another.
-pub(crate) type Waits = Option<Box<Vec<(u64, Arc<dyn Node>)>>>;
+use crate::{clock::Clock, name::ActorName, sync::Arc};
 
 /// An actor, whatever its messages: for whoever runs it, and for whoever asks whom it waits for.
 pub(crate) trait Node: Send + Sync {
     fn name(&self) -> &ActorName;
-    fn waits(&self) -> &Mutex<Waits>;
+    /// It calls somebody; a number for that, and the call that it handles meanwhile.
+    fn begin_wait(&self, callee: Arc<dyn Node>) -> (u64, Option<Arc<dyn CallState>>);
+    /// It has heard, or does not wait any more.
+    fn end_wait(&self, number: u64);
+    /// Whom it has called and not heard from.
+    fn waits_for(&self) -> Vec<Arc<dyn Node>>;
     /// What a message of the mesh means to it; an exit, if this is the end.
     fn hear(&self, me: DeviceId, message: Message) -> Option<Exit>;
     fn asked_to_stop(&self) -> Option<Exit>;
@@ -34,8 +32,6 @@ pub(crate) trait Node: Send + Sync {
     fn was_busy(&self, time: Duration);
     /// Shows the calls whose time is not counted yet, and maybe others. For the next one the clock is told again.
     fn show_calls(&self, calls: &mut Vec<Arc<dyn CallState>>);
-    /// The call that is being handled.
-    fn received_call(&self) -> Option<Arc<dyn CallState>>;
     /// The clock that was told of them is told again.
     fn forget_clock(&self);
     /// How many messages it has handled.
@@ -61,8 +57,7 @@ pub(crate) trait CallState: Send + Sync {
     fn settle(&self, exit: Option<&Exit>);
 }
 
-/// What an actor takes along from poll to poll. In a box: it is put into the thread and taken out again at each, and an actor's
-/// task is the smaller.
+/// What an actor takes along from poll to poll: it is put into the thread and taken out again at each.
 pub(crate) struct Frame {
     pub(crate) node: Arc<dyn Node>,
     /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
@@ -84,16 +79,16 @@ impl Frame {
 
 #[cfg(not(backplane_loom))]
 thread_local! {
-    static FRAME: RefCell<Option<Box<Frame>>> = const { RefCell::new(None) };
+    static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
 }
 
 // Loom's threads share one of the system's.
 #[cfg(backplane_loom)]
 loom::thread_local! {
-    static FRAME: RefCell<Option<Box<Frame>>> = RefCell::new(None);
+    static FRAME: RefCell<Option<Frame>> = RefCell::new(None);
 }
 
-fn swap(frame: &mut Option<Box<Frame>>) {
+fn swap(frame: &mut Option<Frame>) {
     // A thread that is ending has no frames; then nothing is inherited.
     let _ = FRAME.try_with(|place| {
         if let Ok(mut place) = place.try_borrow_mut() {
@@ -103,7 +98,7 @@ fn swap(frame: &mut Option<Box<Frame>>) {
 }
 
 /// Runs `f` in a frame. `f` must not unwind.
-pub(crate) fn within<T>(frame: &mut Option<Box<Frame>>, f: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(frame: &mut Option<Frame>, f: impl FnOnce() -> T) -> T {
     swap(frame);
     let value = f();
     swap(frame);
@@ -112,7 +107,7 @@ pub(crate) fn within<T>(frame: &mut Option<Box<Frame>>, f: impl FnOnce() -> T) -
 
 /// What is asked of the frame of this thread, if there is one.
 pub(crate) fn with<T>(f: impl FnOnce(&mut Frame) -> T) -> Option<T> {
-    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_deref_mut().map(f)).ok().flatten()
+    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_mut().map(f)).ok().flatten()
 }
 
 pub(crate) fn same(a: &Arc<dyn Node>, b: &Arc<dyn Node>) -> bool {
@@ -137,9 +132,9 @@ pub(crate) fn cycle(caller: &Arc<dyn Node>, callee: &Arc<dyn Node>) -> Option<Ve
             way.reverse();
             return Some(way);
         }
-        for (_, waits_for) in lock(node.waits()).iter().flat_map(|waits| waits.iter()) {
-            if !seen.iter().any(|(known, _)| same(known, waits_for)) {
-                seen.push((Arc::clone(waits_for), next));
+        for waits_for in node.waits_for() {
+            if !seen.iter().any(|(known, _)| same(known, &waits_for)) {
+                seen.push((waits_for, next));
             }
         }
         next += 1;

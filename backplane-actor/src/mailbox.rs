@@ -22,7 +22,7 @@ use crate::{
     address::{Address, WeakAddress},
     calls::Calls,
     clock::Clock,
-    frame::{CallState, Node, Waits},
+    frame::{CallState, Node},
     lane::{FIRST, Hand, Lane},
     name::ActorName,
     observe,
@@ -75,7 +75,6 @@ const UNBOUNDED: u32 = u32::MAX;
 #[repr(C)]
 pub(crate) struct Shared<M> {
     first: First,
-    waits: Mutex<Waits>,
     pub(crate) name: ActorName,
     pub(crate) world: Arc<World>,
     options: Option<Arc<Options<M>>>,
@@ -134,6 +133,8 @@ struct Rare<M> {
     handled_before: u64,
     busy: Duration,
     calls: Calls,
+    /// Whom this actor has called and not heard from; a number tells one call from another.
+    waits: Vec<(u64, Arc<dyn Node>)>,
 }
 
 impl<M> Default for Rare<M> {
@@ -154,6 +155,7 @@ impl<M> Default for Rare<M> {
             handled_before: 0,
             busy: Duration::ZERO,
             calls: Calls::default(),
+            waits: Vec::new(),
         }
     }
 }
@@ -767,6 +769,11 @@ impl<M> Shared<M> {
         normal + urgent + usize::from(!waits)
     }
 
+    /// The call that is being handled.
+    pub(crate) fn received_call(&self) -> Option<Arc<dyn CallState>> {
+        self.state().rare.as_ref().and_then(|rare| rare.calls.received().cloned())
+    }
+
     /// Messages that wait, and those handled so far.
     pub(crate) fn counts(&self) -> (usize, usize, usize, u64) {
         let state = self.state();
@@ -851,7 +858,6 @@ impl<M: Send + 'static> Shared<M> {
                 line: None,
                 rare: None,
             }),
-            waits: Mutex::new(None),
             name,
             world,
             options: options.is_special().then(|| Arc::new(options)),
@@ -868,8 +874,28 @@ impl<M: Send + 'static> Node for Shared<M> {
         &self.name
     }
 
-    fn waits(&self) -> &Mutex<Waits> {
-        &self.waits
+    fn begin_wait(&self, callee: Arc<dyn Node>) -> (u64, Option<Arc<dyn CallState>>) {
+        let mut state = self.state();
+        let rare = state.rare();
+        let number = rare.waits.last().map_or(0, |(last, _)| last + 1);
+        rare.waits.push((number, callee));
+        (number, rare.calls.received().cloned())
+    }
+
+    fn end_wait(&self, number: u64) {
+        let mut state = self.state();
+        let gone = state.rare.as_mut().and_then(|rare| {
+            let index = rare.waits.iter().position(|(other, _)| *other == number)?;
+            Some(rare.waits.remove(index))
+        });
+        drop(state);
+        drop(gone);
+    }
+
+    fn waits_for(&self) -> Vec<Arc<dyn Node>> {
+        let state = self.state();
+        let waits = state.rare.iter().flat_map(|rare| rare.waits.iter());
+        waits.map(|(_, callee)| Arc::clone(callee)).collect()
     }
 
     fn hear(&self, me: DeviceId, message: Message) -> Option<Exit> {
@@ -945,10 +971,6 @@ impl<M: Send + 'static> Node for Shared<M> {
         if let Some(rare) = &mut self.state().rare {
             rare.calls.forget_clock();
         }
-    }
-
-    fn received_call(&self) -> Option<Arc<dyn CallState>> {
-        self.state().rare.as_ref().and_then(|rare| rare.calls.received().cloned())
     }
 
     fn was_busy(&self, time: Duration) {

@@ -51,7 +51,7 @@ pin_project! {
         // Until it has ended.
         device: Option<Device>,
         // Between polls.
-        frame: Option<Box<Frame>>,
+        frame: Option<Frame>,
         observer: Observer,
         #[pin]
         future: Option<F>,
@@ -77,7 +77,7 @@ pin_project! {
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(node: Arc<dyn Node>, device: Device, future: F) -> Run<M, F> {
         let observer = Observer::new(&*node);
-        let frame = Box::new(Frame { node, dropped: None });
+        let frame = Frame { node, dropped: None };
         Run {
             device: Some(device),
             frame: Some(frame),
@@ -137,7 +137,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
                 }
             }
         };
-        let ending = |frame: &Option<Box<Frame>>, exit: &Exit| {
+        let ending = |frame: &Option<Frame>, exit: &Exit| {
             if let Some(frame) = frame {
                 frame.node.ending(exit);
             }
