@@ -22,7 +22,7 @@ use std::{fmt, num::NonZeroU64, sync::Arc};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ActorName {
     pub(crate) number: NonZeroU64,
-    pub(crate) label: Option<Arc<str>>,
+    pub(crate) label: Option<Arc<String>>,
 }
 
 impl ActorName {
@@ -41,7 +41,7 @@ impl ActorName {
     /// # }
     /// ```
     pub fn label(&self) -> Option<&str> {
-        self.label.as_deref()
+        self.label.as_ref().map(|label| label.as_str())
     }
 }
 

@@ -108,7 +108,7 @@ type Copying<M> = fn(&M) -> Option<M>;
 /// ```
 pub struct Options<M> {
     pub(crate) capacity: Option<usize>,
-    pub(crate) label: Option<Arc<str>>,
+    pub(crate) label: Option<Arc<String>>,
     pub(crate) queue: QueueOnRestart,
     pub(crate) retry: Option<(u32, Copying<M>)>,
     pub(crate) dead_letters: Option<Bury<M>>,
@@ -218,8 +218,8 @@ impl<M> Options<M> {
     /// # }
     /// ```
     #[must_use]
-    pub fn label(mut self, label: impl Into<Arc<str>>) -> Options<M> {
-        self.label = Some(label.into());
+    pub fn label(mut self, label: impl Into<String>) -> Options<M> {
+        self.label = Some(Arc::new(label.into()));
         self
     }
 

@@ -48,23 +48,20 @@ pin_project! {
     /// ```
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<M, F> {
-        // Until it has ended.
-        device: Option<Device>,
-        // Between polls.
-        frame: Option<Frame>,
         observer: Observer,
         #[pin]
-        future: Option<F>,
+        life: Life<F>,
         messages: PhantomData<fn() -> M>,
     }
 
     impl<M, F> PinnedDrop for Run<M, F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let (Some(device), Some(frame)) = (this.device.take(), this.frame) else { return };
+            let LifeProj::Running { device, frame, .. } = this.life.as_mut().project() else { return };
+            let (Some(device), Some(mut frame)) = (device.take(), frame.take()) else { return };
             let exit = Exit::Fault(Fault::killed());
             frame.node.ending(&exit);
-            drop(catch(|| this.future.set(None)));
+            drop(catch(|| this.life.set(Life::Ended)));
             frame.node.ended(&exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
@@ -74,17 +71,28 @@ pin_project! {
     }
 }
 
+pin_project! {
+    // One of two, and no option of each part: an actor's task is the smaller.
+    #[project = LifeProj]
+    enum Life<F> {
+        Running {
+            // Until it is about to end.
+            device: Option<Device>,
+            // Between polls.
+            frame: Option<Frame>,
+            #[pin]
+            future: F,
+        },
+        Ended,
+    }
+}
+
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(node: Arc<dyn Node>, device: Device, future: F) -> Run<M, F> {
         let observer = Observer::new(&*node);
         let frame = Frame { node, dropped: None };
-        Run {
-            device: Some(device),
-            frame: Some(frame),
-            observer,
-            future: Some(future),
-            messages: PhantomData,
-        }
+        let life = Life::Running { device: Some(device), frame: Some(frame), future };
+        Run { observer, life, messages: PhantomData }
     }
 }
 
@@ -96,7 +104,10 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
     /// If it has returned before.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exit> {
         let mut this = self.project();
-        let (Some(device), Some(frame)) = (this.device.as_mut(), this.frame.as_ref()) else {
+        let LifeProj::Running { device: home, frame: place, future } = this.life.as_mut().project() else {
+            panic!("polled after it had ended")
+        };
+        let (Some(device), Some(frame)) = (home.as_mut(), place.as_ref()) else {
             panic!("polled after it had ended")
         };
         let mut end = None;
@@ -114,47 +125,43 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
         }
         let exit = match end {
             Some(exit) => exit,
-            None => {
-                let Some(future) = this.future.as_mut().as_pin_mut() else {
-                    panic!("polled after it had ended")
-                };
-                match this.observer.poll(this.frame, || catch(|| future.poll(cx))) {
-                    Ok(Poll::Pending) => {
-                        if let Some(frame) = this.frame {
-                            frame.settle(None);
-                        }
-                        return Poll::Pending;
+            None => match this.observer.poll(place, || catch(|| future.poll(cx))) {
+                Ok(Poll::Pending) => {
+                    if let Some(frame) = place {
+                        frame.settle(None);
                     }
-                    Ok(Poll::Ready(outcome)) => match outcome.exit() {
-                        // Asked to stop, it ends as asked, unless it fails.
-                        Exit::Normal => {
-                            let asked = this.frame.as_ref().and_then(|frame| frame.node.asked_to_stop());
-                            asked.unwrap_or(Exit::Normal)
-                        }
-                        exit => exit,
-                    },
-                    Err(panic) => Exit::Fault(Fault::panic(&panic)),
+                    return Poll::Pending;
                 }
-            }
+                Ok(Poll::Ready(outcome)) => match outcome.exit() {
+                    // Asked to stop, it ends as asked, unless it fails.
+                    Exit::Normal => {
+                        let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
+                        asked.unwrap_or(Exit::Normal)
+                    }
+                    exit => exit,
+                },
+                Err(panic) => Exit::Fault(Fault::panic(&panic)),
+            },
         };
+        let (device, mut frame) = (home.take(), place.take());
         let ending = |frame: &Option<Frame>, exit: &Exit| {
             if let Some(frame) = frame {
                 frame.node.ending(exit);
             }
         };
-        ending(this.frame, &exit);
-        let dropped = frame::within(this.frame, || catch(|| this.future.set(None)));
+        ending(&frame, &exit);
+        let dropped = frame::within(&mut frame, || catch(|| this.life.set(Life::Ended)));
         let exit = match dropped {
             Err(panic) if !exit.is_fault() => Exit::Fault(Fault::panic(&panic)),
             _ => exit,
         };
-        ending(this.frame, &exit);
-        if let Some(frame) = this.frame {
+        ending(&frame, &exit);
+        if let Some(frame) = &mut frame {
             frame.node.ended(&exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
         }
-        if let Some(device) = this.device.take() {
+        if let Some(device) = device {
             device.disconnect(exit.clone());
         }
         Poll::Ready(exit)
@@ -163,9 +170,13 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
 
 impl<M, F> fmt::Debug for Run<M, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = match &self.life {
+            Life::Running { frame, .. } => frame.as_ref(),
+            Life::Ended => None,
+        };
         f.debug_struct("Run")
-            .field("actor", &self.frame.as_ref().map(|frame| frame.node.name()))
-            .field("ended", &self.device.is_none())
+            .field("actor", &frame.map(|frame| frame.node.name()))
+            .field("ended", &frame.is_none())
             .finish_non_exhaustive()
     }
 }
