@@ -689,11 +689,8 @@ pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> (Child<Body<K::Seed>>, 
     let pace = Pace::new(facts.backoff, facts.budget, || seed_salt(&seed));
     let (restart, significant, is) = (facts.restart, facts.significant, facts.kind);
     let brutal = facts.shutdown() == Shutdown::BrutalKill;
-    let mut child = Child::new(restart, Body::new(seed));
-    child.significant = significant;
-    child.brutal = brutal;
-    child.supervisor = is == ChildKind::Supervisor;
-    (child, pace)
+    let child = Child::new(restart, Body::new(seed)).significant(significant).brutal(brutal);
+    (child.supervisor(is == ChildKind::Supervisor), pace)
 }
 
 /// Makes replicas draw different jitter from one seed: a hash of the name (FNV).
@@ -1173,11 +1170,11 @@ impl<K: Kind> Running<K> {
             Message::Disconnect(news) => {
                 let key = Key::from_bits(news.tag);
                 let mut tree = self.shared.tree();
-                let body = tree.body_mut(key)?;
-                if body.line?.id() != news.device {
+                let child = tree.get_mut(key)?;
+                if child.body.line?.id() != news.device {
                     return None;
                 }
-                let before = body.end(news.exit);
+                let before = child.end(news.exit);
                 drop(tree);
                 drop(before);
                 Some(Mail::Ended(key, news.device))
@@ -1192,7 +1189,7 @@ impl<K: Kind> Running<K> {
 
     /// The end of a child, if it has come and has not been handled yet.
     fn take_end(&mut self, key: Key) -> Option<Exit> {
-        let (exit, task) = self.shared.tree().body_mut(key)?.take_end()?;
+        let (exit, task) = self.shared.tree().get_mut(key)?.take_end()?;
         // The task has ended; its handle is ours, what it drops may not be.
         quietly(|| drop(task));
         Some(exit)
@@ -1228,7 +1225,7 @@ impl<K: Kind> Running<K> {
         let (child, device, incarnation) = match tree.get(key) {
             Some(child) => {
                 let body = &child.body;
-                (Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation())
+                (Named::name(body).cloned(), body.line.map(|line| line.id()), child.incarnation())
             }
             None => (None, None, 0),
         };
@@ -1247,15 +1244,16 @@ impl<K: Kind> Running<K> {
         let mut tree = self.shared.tree();
         let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
         // A line that is known by now is that of a later incarnation, or its end has been handled.
-        let is_current = |body: &&mut Body<K::Seed>| body.line.is_some_and(|line| line.id() == device);
-        let Some(body) = tree.body_mut(key).filter(is_current) else { return Ok(None) };
-        let before = news.and_then(|exit| body.end(exit));
+        let is_current =
+            |child: &&mut Child<Body<K::Seed>>| child.body.line.is_some_and(|line| line.id() == device);
+        let Some(child) = tree.get_mut(key).filter(is_current) else { return Ok(None) };
+        let before = news.and_then(|exit| child.end(exit));
         if waits {
             drop(tree);
             drop(before);
             return Err(Mail::Ended(key, device));
         }
-        let Some((exit, task)) = body.take_end() else { return Ok(None) };
+        let Some((exit, task)) = child.take_end() else { return Ok(None) };
         let end = end_of(&exit);
         self.clock = now;
         if told {
@@ -1400,8 +1398,8 @@ impl<K: Kind> Running<K> {
                 let since = self.shared.age_at(now);
                 self.think(|tree| {
                     tree.started(now, key);
-                    if let Some(body) = tree.body_mut(key) {
-                        body.set_since(since);
+                    if let Some(child) = tree.get_mut(key) {
+                        child.set_since(since);
                     }
                 })
             }
@@ -1442,8 +1440,9 @@ impl<K: Kind> Running<K> {
         let told = self.broken || self.shared.listeners().anybody();
         let (loan, limits, ticket) = {
             let mut tree = self.shared.tree();
-            let Some(body) = tree.body_mut(key) else { return Begun::Never };
-            body.begin(line, !self.called);
+            let Some(child) = tree.get_mut(key) else { return Begun::Never };
+            child.begin(line, !self.called);
+            let body = &mut child.body;
             let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
             let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
             let plain = facts.is_some_and(Facts::is_plain);
@@ -1465,9 +1464,9 @@ impl<K: Kind> Running<K> {
             if panic.is_some() {
                 tree.be_loud();
             }
-            tree.body_mut(key).and_then(|body| {
-                body.task = task;
-                K::give_back(&mut body.seed, loan)
+            tree.get_mut(key).and_then(|child| {
+                child.body.task = task;
+                K::give_back(&mut child.body.seed, loan)
             })
         };
         quietly(|| drop(rest));
@@ -1579,8 +1578,8 @@ impl<K: Kind> Running<K> {
         self.take_in();
         let (ended, rule) = {
             let mut tree = self.shared.tree();
-            let Some(body) = tree.body_mut(key) else { return Exit::Normal };
-            let ended = body.take_end();
+            let Some(child) = tree.get_mut(key) else { return Exit::Normal };
+            let (ended, body) = (child.take_end(), &child.body);
             (ended, body.line.zip(body.seed.as_ref().map(|seed| self.kind.facts(seed).shutdown())))
         };
         if let Some((exit, task)) = ended {
@@ -1711,7 +1710,7 @@ impl<K: Kind> Running<K> {
                 if let Some((line, seed)) = child.body.line.zip(child.body.seed.as_ref()) {
                     shutdown = self.kind.facts(seed).shutdown();
                     running.push((key, line));
-                    left += usize::from(!child.body.ended);
+                    left += usize::from(!child.has_ended());
                 }
             }
         }
@@ -1730,8 +1729,8 @@ impl<K: Kind> Running<K> {
         if left > 0 {
             for (key, line) in &running {
                 let mut tree = self.shared.tree();
-                let Some(body) = tree.body_mut(*key).filter(|body| !body.ended) else { continue };
-                let task = body.task.take();
+                let Some(child) = tree.get_mut(*key).filter(|child| !child.has_ended()) else { continue };
+                let task = child.body.task.take();
                 drop(tree);
                 line.condemn();
                 quietly(|| drop(task));
@@ -1741,7 +1740,7 @@ impl<K: Kind> Running<K> {
             self.await_ends(left, until).await;
         }
         for key in killed {
-            let stuck = self.shared.tree().get(key).is_some_and(|child| !child.body.ended);
+            let stuck = self.shared.tree().get(key).is_some_and(|child| !child.has_ended());
             if stuck { self.tell_stuck(key, begin) } else { self.tell_killed(key, begin) }
         }
         self.note_killed_below();
@@ -1783,7 +1782,7 @@ impl<K: Kind> Running<K> {
     fn look_at(&mut self, key: Key, device: DeviceId, pulse: Pulse, every: Duration) {
         let current = self.shared.tree().get(key).is_some_and(|child| {
             child.state == State::Running
-                && !child.body.ended
+                && !child.has_ended()
                 && child.body.line.is_some_and(|line| line.id() == device)
         });
         let (Some(last), true) = (pulse.last(), current) else { return };
@@ -1798,8 +1797,8 @@ impl<K: Kind> Running<K> {
 
     /// Kills what runs of a child. Its end comes through the same door as any other.
     fn drop_task(&mut self, key: Key) {
-        let (line, task) = match self.shared.tree().body_mut(key) {
-            Some(body) => (body.line, body.task.take()),
+        let (line, task) = match self.shared.tree().get_mut(key) {
+            Some(child) => (child.body.line, child.body.task.take()),
             None => (None, None),
         };
         if let Some(line) = line {
@@ -1970,7 +1969,7 @@ impl<K: Kind> Running<K> {
                     (State::Restarting { .. }, _) => RowState::Restarting,
                     _ => RowState::Down,
                 },
-                kind: if child.supervisor { ChildKind::Supervisor } else { ChildKind::Worker },
+                kind: if child.is_supervisor() { ChildKind::Supervisor } else { ChildKind::Worker },
                 key,
             })
             .collect()
@@ -2035,8 +2034,8 @@ impl<K: Kind> Drop for Running<K> {
         let mut tree = std::mem::replace(&mut *self.shared.tree(), empty);
         let keys: Vec<Key> = tree.iter().map(|(key, _)| key).collect();
         for key in keys {
-            let Some(body) = tree.body_mut(key) else { continue };
-            let (line, task) = (body.line, body.task.take());
+            let Some(child) = tree.get_mut(key) else { continue };
+            let (line, task) = (child.body.line, child.body.task.take());
             match (task, self.settings.orphans) {
                 (Some(task), Orphans::Told) => self.shared.engine().detach(task),
                 (Some(task), Orphans::Dropped) => {
