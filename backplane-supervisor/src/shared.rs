@@ -1,7 +1,7 @@
 //! What a supervisor and those who speak with it have in common.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,11 @@ use crate::handle::{
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::Listeners;
+use crate::ring::Ring;
 use crate::snapshot::{ChildSnapshot, ChildState, Snapshot};
-use crate::spec::{ChildId, ChildInfo, ChildSpec, Facts, Job};
+use crate::spec::{ChildId, ChildInfo, Facts, Job, Listing};
 use crate::starting::{Birth, House, Said};
-use crate::tree::{
-    AutoShutdown, Child, Intensity, Members, Named, Phase, RestartStrategy, State, Ticket, Tree,
-};
+use crate::tree::{AutoShutdown, Child, Intensity, Members, Named, Phase, RestartStrategy, State, Tree};
 
 /// What tells a supervisor of listed children from one whose children are of one kind.
 pub(crate) trait Kind: Send + Sync + Sized + 'static {
@@ -35,7 +34,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
     const MEMBERS: Members;
 
-    fn facts<'a>(&'a self, seed: &'a Self::Seed) -> &'a Facts;
+    /// Unless they are lent.
+    fn facts<'a>(&'a self, seed: &'a Self::Seed) -> Option<&'a Facts>;
     /// Whether it may be added, when there are `listed` children already.
     fn admit(
         &self,
@@ -44,13 +44,13 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         auto_shutdown: AutoShutdown,
     ) -> Result<Self::Seed, Self::StartError>;
     fn refuse(refusal: StartRefusal) -> Self::StartError;
-    /// What the start function is given, for a moment: a share in it, or the seed itself if to copy that would run something
-    /// of the user's under a lock.
+    /// What the start function is given, for a moment: the seed itself, or all of it but the name. Its copy would be the user's
+    /// or cost time, and is not made under a lock.
     fn lend(seed: &mut Option<Self::Seed>) -> Option<Self::Loan>;
     /// Takes back what was lent; returns what is to be dropped outside of the lock.
     fn give_back(seed: &mut Option<Self::Seed>, loan: Self::Loan) -> Option<Self::Loan>;
     /// The job of a new incarnation. Runs the user's start function.
-    fn job(&self, loan: &Self::Loan, birth: Birth<Self>) -> Job;
+    fn job(&self, loan: &Self::Loan, birth: Birth<'_, Self>) -> Job;
     fn set_max(&mut self, max: Option<usize>);
     fn info(&self, id: &ChildId, find: &dyn Fn(&str) -> Option<ChildInfo>) -> Option<ChildInfo>;
 }
@@ -126,7 +126,7 @@ pub(crate) struct Body<S> {
 }
 
 /// Of the bytes that a listed child costs these are the most: with what threads it in the list, 88.
-const _: () = assert!(size_of::<Child<Body<ChildSpec>>>() <= 72);
+const _: () = assert!(size_of::<Child<Body<Listing>>>() <= 72);
 
 /// What is known of the incarnations before.
 #[derive(Default)]
@@ -215,19 +215,38 @@ pub(crate) type TreeOf<K> = Tree<Body<<K as Kind>::Seed>>;
 /// The half of a supervisor that others can reach.
 pub(crate) struct Shared<K: Kind> {
     pub(crate) line: Line,
-    /// In whose name a child rings that is polled for the first time.
-    first_poll: DeviceId,
     path: Arc<str>,
     engine: Arc<dyn Engine>,
     listeners: Listeners,
     pub(crate) born: Instant,
-    /// The attempt that was the last one to be rung for by a first poll.
-    polled: AtomicU64,
     queue: Mutex<Queue<K>>,
-    tree: Mutex<TreeOf<K>>,
+    mind: Mutex<Mind<K>>,
     killed: Mutex<Vec<Killed>>,
     /// The children that are supervisors and run.
     below: Mutex<HashMap<Key, Weak<dyn House>>>,
+}
+
+/// What decides, and by what it hears of a start that nobody waits for.
+struct Mind<K: Kind> {
+    tree: TreeOf<K>,
+    ring: Option<Arc<Ring>>,
+}
+
+/// The tree, while nobody else has it.
+pub(crate) struct Thinking<'a, K: Kind>(MutexGuard<'a, Mind<K>>);
+
+impl<K: Kind> Deref for Thinking<'_, K> {
+    type Target = TreeOf<K>;
+
+    fn deref(&self) -> &TreeOf<K> {
+        &self.0.tree
+    }
+}
+
+impl<K: Kind> DerefMut for Thinking<'_, K> {
+    fn deref_mut(&mut self) -> &mut TreeOf<K> {
+        &mut self.0.tree
+    }
 }
 
 struct Queue<K: Kind> {
@@ -238,7 +257,6 @@ struct Queue<K: Kind> {
 impl<K: Kind> Shared<K> {
     pub(crate) fn new(
         line: Line,
-        first_poll: DeviceId,
         path: Arc<str>,
         engine: Arc<dyn Engine>,
         listeners: Listeners,
@@ -247,21 +265,29 @@ impl<K: Kind> Shared<K> {
         let born = engine.now();
         Arc::new(Shared {
             line,
-            first_poll,
             path,
             engine,
             listeners,
             born,
-            polled: AtomicU64::new(0),
             queue: Mutex::new(Queue { commands: VecDeque::new(), open: true }),
-            tree: Mutex::new(tree),
+            mind: Mutex::new(Mind { tree, ring: None }),
             killed: Mutex::new(Vec::new()),
             below: Mutex::new(HashMap::new()),
         })
     }
 
-    pub(crate) fn tree(&self) -> MutexGuard<'_, TreeOf<K>> {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The tree, as it is now: what was rung where nobody waits is noted first.
+    pub(crate) fn tree(&self) -> Thinking<'_, K> {
+        let mut mind = self.mind.lock().unwrap_or_else(PoisonError::into_inner);
+        if mind.tree.is_quiet() && mind.ring.as_ref().is_some_and(|ring| ring.was_polled_quietly()) {
+            mind.tree.polled_quietly();
+        }
+        Thinking(mind)
+    }
+
+    /// By this ring first polls are heard from now on; the one before is returned.
+    pub(crate) fn set_ring(&self, ring: Option<Arc<Ring>>) -> Option<Arc<Ring>> {
+        std::mem::replace(&mut self.tree().0.ring, ring)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<K>> {
@@ -284,35 +310,6 @@ impl<K: Kind> Shared<K> {
         drop(queue);
         // The bell: of a device's requests to itself none is taken for another.
         self.line.shutdown(self.line.id());
-    }
-
-    /// The child whose start attempt is being made is polled for the first time, which is all that it will say. There is nothing
-    /// to put into the queue for that: the ring says it, and comes before the news of the child's end.
-    ///
-    /// Where nobody waits for it, it is noted, and nobody is woken. Who has come to listen since is to be told, which is the
-    /// supervisor's.
-    pub(crate) fn polled(&self, ticket: Ticket) {
-        if !ticket.is_quiet() || self.listeners.anybody() || !self.note_polled(ticket) {
-            // An attempt that is over does not hide what a later one says.
-            self.polled.fetch_max(ticket.attempt, Ordering::AcqRel);
-            self.line.shutdown(self.first_poll);
-        }
-    }
-
-    fn note_polled(&self, ticket: Ticket) -> bool {
-        let now = self.engine.now_inside();
-        let since = self.age_at(now);
-        let mut tree = self.tree();
-        let Some(key) = tree.polled_quietly(ticket, now) else { return false };
-        if let Some(child) = tree.get_mut(key) {
-            child.set_since(since);
-        }
-        true
-    }
-
-    /// Whether it is this attempt that a first poll was rung for.
-    pub(crate) fn was_polled(&self, ticket: Ticket) -> bool {
-        self.polled.load(Ordering::Acquire) == ticket.attempt
     }
 
     pub(crate) fn pop(&self) -> Option<Command<K>> {
@@ -441,7 +438,7 @@ impl<K: Kind> House for Shared<K> {
 impl<K: Kind> Drop for Shared<K> {
     fn drop(&mut self) {
         // Seeds are the user's, and may panic.
-        let tree = self.tree.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let tree = &mut self.mind.get_mut().unwrap_or_else(PoisonError::into_inner).tree;
         let strategy = RestartStrategy::OneForOne;
         let old =
             std::mem::replace(tree, Tree::new(K::MEMBERS, strategy, Intensity::DEFAULT, AutoShutdown::Never));
@@ -460,7 +457,7 @@ mod tests {
     use super::*;
     use crate::handle::SupervisorHandle;
     use crate::report::{Event, Report};
-    use crate::spec::StartError;
+    use crate::spec::{ChildSpec, StartError};
     use crate::starting::Starting;
     use crate::supervisor::Supervisor;
     use crate::tree::Restart;

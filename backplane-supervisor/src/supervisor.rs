@@ -20,15 +20,16 @@ use crate::handle::{
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::{Event, Listener, Listeners, Report};
+use crate::ring::Ring;
 use crate::shared::{Body, Call, Command, Kind, Shared, StartRefusal, Target, TreeOf};
 use crate::spec::{
-    ChildId, ChildInfo, ChildKind, ChildSpec, Common, Facts, Init, Job, Shutdown, SpecError, StartError,
-    What, check_child_specs,
+    ChildId, ChildInfo, ChildKind, ChildSpec, Common, Facts, Init, Job, Listing, Shutdown, SpecError,
+    StartError, What, check_child_specs,
 };
 use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
-    RestartStrategy, State, Taken, Ticket, Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal, Restart,
+    RestartStrategy, State, Taken, Tree,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -605,14 +606,14 @@ pub(crate) struct Listed;
 
 impl Kind for Listed {
     type Add = ChildSpec;
-    type Seed = ChildSpec;
+    type Seed = Listing;
     type Loan = Arc<Common>;
     type StartError = StartChildError;
 
     const MEMBERS: Members = Members::Listed;
 
-    fn facts<'a>(&'a self, seed: &'a ChildSpec) -> &'a Facts {
-        &seed.common.facts
+    fn facts<'a>(&'a self, seed: &'a Listing) -> Option<&'a Facts> {
+        seed.common.as_ref().map(|common| &common.facts)
     }
 
     fn admit(
@@ -620,9 +621,9 @@ impl Kind for Listed {
         add: ChildSpec,
         _: usize,
         auto_shutdown: AutoShutdown,
-    ) -> Result<ChildSpec, StartChildError> {
+    ) -> Result<Listing, StartChildError> {
         add.check(auto_shutdown).map_err(StartChildError::Refused)?;
-        Ok(add)
+        Ok(add.into())
     }
 
     fn refuse(refusal: StartRefusal) -> StartChildError {
@@ -633,15 +634,18 @@ impl Kind for Listed {
         }
     }
 
-    fn lend(seed: &mut Option<ChildSpec>) -> Option<Arc<Common>> {
-        seed.as_ref().map(|seed| Arc::clone(&seed.common))
+    fn lend(seed: &mut Option<Listing>) -> Option<Arc<Common>> {
+        seed.as_mut()?.common.take()
     }
 
-    fn give_back(_: &mut Option<ChildSpec>, loan: Arc<Common>) -> Option<Arc<Common>> {
-        Some(loan)
+    fn give_back(seed: &mut Option<Listing>, loan: Arc<Common>) -> Option<Arc<Common>> {
+        match seed {
+            Some(seed) => seed.common.replace(loan),
+            None => Some(loan),
+        }
     }
 
-    fn job(&self, loan: &Arc<Common>, birth: Birth<Listed>) -> Job {
+    fn job(&self, loan: &Arc<Common>, birth: Birth<'_, Listed>) -> Job {
         (loan.recipe)(birth)
     }
 
@@ -673,7 +677,7 @@ impl Plan for Supervisor {
         tree.reserve(self.children.len());
         for spec in self.children {
             spec.check(self.auto_shutdown)?;
-            let (child, pace) = child(&Listed, spec);
+            let (child, pace) = child(&Listed, spec.into());
             let key = tree.list(child).map_err(|(child, _)| {
                 SpecError::DuplicateId(Named::name(&child.body).cloned().unwrap_or_else(|| ChildId::from("")))
             })?;
@@ -685,7 +689,9 @@ impl Plan for Supervisor {
 
 /// A child that is not running yet, and what slows it down.
 pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> (Child<Body<K::Seed>>, Option<Pace>) {
-    let facts = kind.facts(&seed);
+    let Some(facts) = kind.facts(&seed) else {
+        return (Child::new(Restart::Temporary, Body::new(seed)), None);
+    };
     let pace = Pace::new(facts.backoff, facts.budget, || seed_salt(&seed));
     let (restart, significant, is) = (facts.restart, facts.significant, facts.kind);
     let brutal = facts.shutdown() == Shutdown::BrutalKill;
@@ -861,8 +867,42 @@ pub(crate) struct Running<K: Kind> {
     /// The start attempt that goes on while there is nothing to do. Whoever has something to do waits for it first.
     quiet: Option<Attempt>,
     device: Option<Device>,
-    /// Nobody else knows of it: what is asked in its name is what a child's first poll says.
+    /// What of a start attempt is the list's, and not in it yet.
+    fresh: Option<Fresh<K>>,
+    /// By which a child's first poll is heard.
+    ring: Arc<Ring>,
+    /// Nobody else knows of it: what is asked in its name is what a child's first poll says where the ring is none.
     first_poll: Device,
+}
+
+/// What a child's body is to have of the attempt that was begun last: put there where the list is opened anyway.
+struct Fresh<K: Kind> {
+    key: Key,
+    task: Option<Task>,
+    loan: K::Loan,
+}
+
+/// A start attempt as far as it is begun under the lock.
+struct Beginning<K: Kind> {
+    key: Key,
+    device: Device,
+    loan: K::Loan,
+    within: Option<Duration>,
+    progress: Option<Duration>,
+    quiet: bool,
+}
+
+/// What is to be done next.
+enum Next<K: Kind> {
+    Nothing,
+    Do(Action),
+    Launch(Beginning<K>),
+}
+
+impl<K: Kind> From<Option<Action>> for Next<K> {
+    fn from(action: Option<Action>) -> Next<K> {
+        action.map_or(Next::Nothing, Next::Do)
+    }
 }
 
 enum Mail<K: Kind> {
@@ -935,7 +975,8 @@ impl<K: Kind> Running<K> {
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
         let engine = Arc::clone(above.engine());
         let first_poll = Device::new();
-        let shared = Shared::new(device.line(), first_poll.id(), path, engine, listeners, tree);
+        let ring = Ring::new(Waker::noop().clone(), device.line(), first_poll.id(), listeners.clone());
+        let shared = Shared::new(device.line(), path, engine, listeners, tree);
         if let Some(greeting) = greeting {
             let handle = P::handle(Arc::clone(&shared));
             quietly(|| greeting(&handle));
@@ -963,6 +1004,8 @@ impl<K: Kind> Running<K> {
             end: Exit::Normal,
             quiet: None,
             device: Some(device),
+            fresh: None,
+            ring,
             first_poll,
         })
     }
@@ -973,22 +1016,27 @@ impl<K: Kind> Running<K> {
 
     /// From the initial start to the end.
     async fn live(mut self) {
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let (line, listeners) = (self.shared.line, self.shared.listeners().clone());
+        self.use_ring(Ring::new(waker, line, self.first_poll.id(), listeners));
         let boot = self.think(Tree::boot);
-        let mut exit = self.drive(boot).await;
+        let mut exit = self.drive(boot.into()).await;
         while exit.is_none() {
             let mut turn = self.next_mail().await;
             if let Turn::News(news) = turn {
                 match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
-                    Ok(action) => {
-                        exit = self.drive(action).await;
+                    Ok(next) => {
+                        exit = self.drive(next).await;
                         continue;
                     }
                     Err(mail) => turn = Turn::Mail(mail),
                 }
             }
+            self.place();
             if let Some(attempt) = self.quiet.take()
                 && self.shared.tree().be_loud()
             {
+                self.ring.be_awaited();
                 // Had it been waited for from the beginning, this mail would have come to who waits.
                 let key = attempt.key;
                 let (mail, alarm) = match turn {
@@ -997,8 +1045,8 @@ impl<K: Kind> Running<K> {
                     Turn::News(_) => (None, None),
                 };
                 let outcome = self.hear(attempt, mail).await;
-                let action = self.conclude(key, outcome);
-                exit = self.drive(action).await;
+                let next = self.conclude(key, outcome);
+                exit = self.drive(next).await;
                 match alarm {
                     Some(alarm) if exit.is_none() => turn = Turn::Alarm(alarm),
                     _ => continue,
@@ -1006,8 +1054,8 @@ impl<K: Kind> Running<K> {
             }
             exit = match turn {
                 Turn::Mail(Mail::Ended(key, device)) => {
-                    let action = self.ended(key, device, None).ok().flatten();
-                    self.drive(action).await
+                    let next = self.ended(key, device, None).unwrap_or(Next::Nothing);
+                    self.drive(next).await
                 }
                 Turn::News(_) => None,
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
@@ -1016,7 +1064,7 @@ impl<K: Kind> Running<K> {
                     let now = self.now();
                     self.clock = now;
                     let action = self.think(|tree| tree.retry(now, key));
-                    self.drive(action).await
+                    self.drive(action.into()).await
                 }
                 Turn::Mail(Mail::Command(Command::Call(call))) => {
                     self.called = true;
@@ -1083,7 +1131,7 @@ impl<K: Kind> Running<K> {
     async fn stop(&mut self, exit: Exit) -> Option<Exit> {
         self.exit = exit;
         let action = self.think(Tree::shut_down);
-        self.drive(action).await
+        self.drive(action.into()).await
     }
 
     // ---- mail ----------------------------------------------------------------------------------------------------
@@ -1237,31 +1285,41 @@ impl<K: Kind> Running<K> {
 
     /// A child has ended by itself; what the tree says to that. Where it is `news`, the end is noted first; but if a start attempt
     /// is to be waited for, that is all, and it is mail for who waits.
-    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Option<Action>, Mail<K>> {
+    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Next<K>, Mail<K>> {
         let now = self.now();
         // Asked outside of the lock: a subscriber of `tracing` is the user's.
         let told = self.broken || self.shared.listeners().anybody();
+        let fresh = self.fresh.take();
         let mut tree = self.shared.tree();
+        let rest = place(&mut tree, fresh);
         let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
         // A line that is known by now is that of a later incarnation, or its end has been handled.
         let is_current =
             |child: &&mut Child<Body<K::Seed>>| child.body.line.is_some_and(|line| line.id() == device);
-        let Some(child) = tree.get_mut(key).filter(is_current) else { return Ok(None) };
+        let Some(child) = tree.get_mut(key).filter(is_current) else {
+            drop(tree);
+            quietly(|| drop(rest));
+            return Ok(Next::Nothing);
+        };
         let before = news.and_then(|exit| child.end(exit));
         if waits {
             drop(tree);
-            drop(before);
+            quietly(|| drop((before, rest)));
             return Err(Mail::Ended(key, device));
         }
-        let Some((exit, task)) = child.take_end() else { return Ok(None) };
+        let Some((exit, task)) = child.take_end() else {
+            drop(tree);
+            quietly(|| drop((before, rest)));
+            return Ok(Next::Nothing);
+        };
         let end = end_of(&exit);
         self.clock = now;
         if told {
             drop(tree);
-            quietly(|| drop(task));
+            quietly(|| drop((task, rest)));
             self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
             self.end = exit;
-            return Ok(self.think(|tree| tree.ended(now, key, end)));
+            return Ok(self.think(|tree| tree.ended(now, key, end)).into());
         }
         // Nobody is to be told in between: in one go.
         tree.ended(now, key, end);
@@ -1269,11 +1327,12 @@ impl<K: Kind> Running<K> {
         if let Some(Action::Report(..)) = action {
             action = tree.next();
         }
+        let next = self.begin_if(&mut tree, action, false);
         drop(tree);
         drop(before);
-        quietly(|| drop(task));
+        quietly(|| drop((task, rest)));
         self.end = exit;
-        Ok(action)
+        Ok(next)
     }
 
     /// Tells the tree what has happened; what it says to do about it.
@@ -1287,13 +1346,15 @@ impl<K: Kind> Running<K> {
     }
 
     /// Does what the tree says until it says nothing more; how to end, if it said so.
-    async fn drive(&mut self, mut action: Option<Action>) -> Option<Exit> {
+    async fn drive(&mut self, mut next: Next<K>) -> Option<Exit> {
         loop {
-            action = match action? {
-                Action::Start(key) => {
+            let action = match next {
+                Next::Nothing => return None,
+                Next::Launch(beginning) => {
                     self.start_error = None;
                     self.started = None;
-                    let outcome = match self.attempt(key) {
+                    let key = beginning.key;
+                    let outcome = match self.launch(beginning) {
                         Begun::Quiet => return None,
                         Begun::Waits(attempt) => self.hear(attempt, None).await,
                         Begun::Failed(fault, begin) => {
@@ -1301,10 +1362,22 @@ impl<K: Kind> Running<K> {
                             self.kill(key, begin).await;
                             Outcome::Failed(StartError::StartFunction(fault))
                         }
-                        Begun::Never => Outcome::Failed(StartError::Interrupted),
                     };
-                    self.conclude(key, outcome)
+                    next = self.conclude(key, outcome);
+                    continue;
                 }
+                Next::Do(Action::Start(key)) => {
+                    next = match self.begin_alone(key) {
+                        Some(beginning) => Next::Launch(beginning),
+                        None => self.conclude(key, Outcome::Failed(StartError::Interrupted)),
+                    };
+                    continue;
+                }
+                Next::Do(action) => action,
+            };
+            let action = match action {
+                // That is what comes above.
+                Action::Start(_) => self.think(|_| {}),
                 Action::Stop(key) => {
                     let exit = self.end_child(key).await;
                     self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
@@ -1368,6 +1441,7 @@ impl<K: Kind> Running<K> {
                     return Some(Exit::Shutdown);
                 }
             };
+            next = action.into();
         }
     }
 
@@ -1385,7 +1459,7 @@ impl<K: Kind> Running<K> {
     // ---- starting ------------------------------------------------------------------------------------------------
 
     /// A start attempt is over; what the tree says about how it went.
-    fn conclude(&mut self, key: Key, outcome: Outcome) -> Option<Action> {
+    fn conclude(&mut self, key: Key, outcome: Outcome) -> Next<K> {
         match outcome {
             Outcome::Started(line, progress) => {
                 let now = self.now();
@@ -1396,18 +1470,29 @@ impl<K: Kind> Running<K> {
                     self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
                 }
                 let since = self.shared.age_at(now);
-                self.think(|tree| {
-                    tree.started(now, key);
-                    if let Some(child) = tree.get_mut(key) {
-                        child.set_since(since);
-                    }
-                })
+                // Asked outside of the lock: a subscriber of `tracing` is the user's.
+                let told = self.shared.listeners().anybody();
+                let (fresh, broken) = (self.fresh.take(), std::mem::take(&mut self.broken));
+                let mut tree = self.shared.tree();
+                let rest = place(&mut tree, fresh);
+                tree.started(now, key);
+                if let Some(child) = tree.get_mut(key) {
+                    child.set_since(since);
+                }
+                if broken {
+                    tree.shut_down();
+                }
+                let action = tree.next();
+                let next = self.begin_if(&mut tree, action, told);
+                drop(tree);
+                quietly(|| drop(rest));
+                next
             }
             Outcome::Ignored => {
                 self.tell_of(key, || Event::Ignored);
                 let child = self.shared.tree().ignored(key);
                 quietly(|| drop(child));
-                self.think(|_| {})
+                self.think(|_| {}).into()
             }
             Outcome::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
@@ -1415,7 +1500,7 @@ impl<K: Kind> Running<K> {
                 let now = self.now();
                 let child = self.shared.tree().failed(now, key);
                 quietly(|| drop(child));
-                self.think(|_| {})
+                self.think(|_| {}).into()
             }
         }
     }
@@ -1427,73 +1512,136 @@ impl<K: Kind> Running<K> {
     fn shutdown_of(&self, key: Key) -> Option<Shutdown> {
         let tree = self.shared.tree();
         let seed = tree.get(key)?.body.seed.as_ref()?;
-        Some(self.kind.facts(seed).shutdown())
+        self.kind.facts(seed).map(Facts::shutdown)
     }
 
-    /// Begins a start attempt.
-    fn attempt(&mut self, key: Key) -> Begun {
-        self.quiet = None;
-        let Some(me) = self.device.as_ref() else { return Begun::Never };
-        let device = Device::new();
-        let line = device.line();
-        me.link(&device, LinkMode::Peer.tag(key.to_bits()));
+    /// From now on first polls are heard by this ring.
+    fn use_ring(&mut self, ring: Arc<Ring>) {
+        let before = self.shared.set_ring(Some(Arc::clone(&ring)));
+        let mine = std::mem::replace(&mut self.ring, ring);
+        // What it wakes is not ours.
+        quietly(|| drop((before, mine)));
+    }
+
+    /// Puts what is fresh into the list.
+    fn place(&mut self) {
+        if let Some(fresh) = self.fresh.take() {
+            let rest = place(&mut self.shared.tree(), Some(fresh));
+            quietly(|| drop(rest));
+        }
+    }
+
+    /// Begins the start attempt that is to be made, where the list is open already; `told` of it is somebody.
+    fn begin_if(&self, tree: &mut TreeOf<K>, action: Option<Action>, told: bool) -> Next<K> {
+        match action {
+            Some(Action::Start(key)) if self.ring.is_free(2) => match self.begin(tree, key, told) {
+                Some(beginning) => Next::Launch(beginning),
+                None => Next::Do(Action::Start(key)),
+            },
+            action => action.into(),
+        }
+    }
+
+    fn begin_alone(&mut self, key: Key) -> Option<Beginning<K>> {
+        if !self.ring.is_free(2) {
+            let another = self.ring.another();
+            self.use_ring(another);
+        }
+        self.place();
         let told = self.broken || self.shared.listeners().anybody();
-        let (loan, limits, ticket) = {
-            let mut tree = self.shared.tree();
-            let Some(child) = tree.get_mut(key) else { return Begun::Never };
-            child.begin(line, !self.called);
-            let body = &mut child.body;
-            let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
-            let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
-            let plain = facts.is_some_and(Facts::is_plain);
-            let loan = K::lend(&mut body.seed);
-            (loan, limits, tree.begin_attempt(key, plain && !told))
-        };
-        let (Some(loan), Some((within, progress))) = (loan, limits) else { return Begun::Never };
+        self.begin(&mut self.shared.tree(), key, told)
+    }
+
+    /// Begins a start attempt, as far as that is done under the lock.
+    fn begin(&self, tree: &mut TreeOf<K>, key: Key, told: bool) -> Option<Beginning<K>> {
+        let me = self.device.as_ref()?;
+        let child = tree.get_mut(key)?;
+        let facts = child.body.seed.as_ref().and_then(|seed| self.kind.facts(seed))?;
+        let (within, progress, plain) = (facts.start_within, facts.progress_within, facts.is_plain());
+        let loan = K::lend(&mut child.body.seed)?;
+        let device = Device::new();
+        me.link(&device, LinkMode::Peer.tag(key.to_bits()));
+        child.begin(device.line(), !self.called);
+        let quiet = tree.begin_attempt(key, plain && !told);
+        if quiet && let Some(child) = tree.get_mut(key) {
+            // Nobody looks at the clock when it is polled.
+            child.set_since(self.shared.age_at(self.clock));
+        }
+        self.ring.begin(quiet);
+        Some(Beginning { key, device, loan, within, progress, quiet })
+    }
+
+    /// Makes the start attempt that has been begun.
+    fn launch(&mut self, beginning: Beginning<K>) -> Begun {
+        let Beginning { key, device, loan, within, progress, quiet } = beginning;
+        self.quiet = None;
+        let line = device.line();
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
-        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone(), ticket };
+        let birth =
+            Birth { device, shared: &self.shared, key, pulse: pulse.clone(), ring: Arc::clone(&self.ring) };
         let job = catch(|| self.kind.job(&loan, birth));
         let (task, panic) = match job {
             Ok(job) => (Some(self.shared.engine().spawn(job)), None),
             Err(panic) => (None, Some(panic)),
         };
-        let rest = {
-            let mut tree = self.shared.tree();
-            if panic.is_some() {
-                tree.be_loud();
-            }
-            tree.get_mut(key).and_then(|child| {
-                child.body.task = task;
-                K::give_back(&mut child.body.seed, loan)
-            })
-        };
-        quietly(|| drop(rest));
+        self.fresh = Some(Fresh { key, task, loan });
         if let Some(panic) = panic {
+            self.place();
+            self.shared.tree().be_loud();
             let fault = Fault::panic(&panic);
             quietly(|| drop(panic));
             return Begun::Failed(fault, begin);
         }
-        let attempt =
-            Attempt { key, ticket, line, begin, within, progress: progress.map(|every| (pulse, every)) };
-        if ticket.is_quiet() {
+        let attempt = Attempt { key, line, begin, within, progress: progress.map(|every| (pulse, every)) };
+        if quiet {
             self.quiet = Some(attempt);
             return Begun::Quiet;
         }
         Begun::Waits(attempt)
     }
 
+    /// What comes next while a start attempt is waited for; that the child was polled comes before all else.
+    fn listen(&mut self, until: Option<Instant>) -> impl Future<Output = Option<Mail<K>>> {
+        poll_fn(move |cx| {
+            loop {
+                if self.ring.was_polled() {
+                    return Poll::Ready(Some(Mail::Polled));
+                }
+                // Before the last look at the ring: whoever rings from here on wakes by this waker, or rings the bell.
+                self.ring.wait_by(cx.waker());
+                let Poll::Ready(mail) = self.poll_mail(cx, until) else {
+                    if self.ring.was_polled() {
+                        continue;
+                    }
+                    return Poll::Pending;
+                };
+                if mail.is_some() || until.is_some_and(|until| self.now() >= until) {
+                    return Poll::Ready(mail);
+                }
+            }
+        })
+    }
+
     /// Waits for the end of a start attempt. `first` has come already.
     async fn hear(&mut self, attempt: Attempt, mut first: Option<Mail<K>>) -> Outcome {
-        let Attempt { key, ticket, line, begin, within, progress } = attempt;
+        let Attempt { key, line, begin, within, progress } = attempt;
         let id = line.id();
         let until = within.and_then(|within| begin.checked_add(within));
         loop {
             let mail = match first.take() {
-                None => self.receive(until).await,
+                None => self.listen(until).await,
                 first => first,
             };
+            if let Some(Mail::Polled) = mail {
+                // Otherwise it was rung for an attempt that has failed since.
+                if self.ring.was_polled() {
+                    return Outcome::Started(line, progress);
+                }
+                continue;
+            }
+            self.place();
             match mail {
                 None => {
                     self.kill(key, begin).await;
@@ -1503,7 +1651,7 @@ impl<K: Kind> Running<K> {
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
-                    if matches!(said, Some(Said::Started)) || self.shared.was_polled(ticket) {
+                    if matches!(said, Some(Said::Started)) || self.ring.was_polled() {
                         self.mail.push_back(Mail::Ended(key, id));
                         return Outcome::Started(line, progress);
                     }
@@ -1515,10 +1663,6 @@ impl<K: Kind> Running<K> {
                             Outcome::Failed(StartError::Ended(exit))
                         }
                     };
-                }
-                // Otherwise it was rung for an attempt that has failed since.
-                Some(Mail::Polled) if self.shared.was_polled(ticket) => {
-                    return Outcome::Started(line, progress);
                 }
                 Some(Mail::Polled) => {}
                 Some(Mail::Command(Command::Said(device, said))) => {
@@ -1580,7 +1724,10 @@ impl<K: Kind> Running<K> {
             let mut tree = self.shared.tree();
             let Some(child) = tree.get_mut(key) else { return Exit::Normal };
             let (ended, body) = (child.take_end(), &child.body);
-            (ended, body.line.zip(body.seed.as_ref().map(|seed| self.kind.facts(seed).shutdown())))
+            (
+                ended,
+                body.line.zip(body.seed.as_ref().and_then(|seed| self.kind.facts(seed)).map(Facts::shutdown)),
+            )
         };
         if let Some((exit, task)) = ended {
             quietly(|| drop(task));
@@ -1707,8 +1854,9 @@ impl<K: Kind> Running<K> {
         {
             let tree = self.shared.tree();
             for (key, child) in tree.iter().filter(|(_, child)| child.state == State::Running) {
-                if let Some((line, seed)) = child.body.line.zip(child.body.seed.as_ref()) {
-                    shutdown = self.kind.facts(seed).shutdown();
+                let facts = child.body.seed.as_ref().and_then(|seed| self.kind.facts(seed));
+                if let Some((line, facts)) = child.body.line.zip(facts) {
+                    shutdown = facts.shutdown();
                     running.push((key, line));
                     left += usize::from(!child.has_ended());
                 }
@@ -1835,7 +1983,7 @@ impl<K: Kind> Running<K> {
                 match added {
                     Ok(_) => {
                         let action = self.think(|_| {});
-                        let end = self.drive(action).await;
+                        let end = self.drive(action.into()).await;
                         let answer = match self.start_error.take() {
                             Some(error) => Err(K::refuse(StartRefusal::Failed(error))),
                             None => Ok(self.started.take()),
@@ -1859,7 +2007,7 @@ impl<K: Kind> Running<K> {
             Call::Terminate(target, reply) => match self.find(&target) {
                 Ok(Some(key)) => {
                     let action = self.think(|tree| tree.terminate(key));
-                    let end = self.drive(action).await;
+                    let end = self.drive(action.into()).await;
                     reply.send(Ok(()));
                     return end;
                 }
@@ -1883,7 +2031,7 @@ impl<K: Kind> Running<K> {
                 match begun {
                     Ok(()) => {
                         let action = self.think(|_| {});
-                        let end = self.drive(action).await;
+                        let end = self.drive(action.into()).await;
                         reply.send(match self.start_error.take() {
                             Some(error) => Err(RestartChildError::Failed(error)),
                             None => Ok(self.started.take()),
@@ -1918,7 +2066,7 @@ impl<K: Kind> Running<K> {
                     let tree = self.shared.tree();
                     let child = tree.get(tree.find(id)?)?;
                     let seed = child.body.seed.as_ref()?;
-                    Some(self.kind.facts(seed).info(Named::name(seed)?))
+                    Some(self.kind.facts(seed)?.info(Named::name(seed)?))
                 };
                 reply.send(self.kind.info(&id, &find));
             }
@@ -2003,7 +2151,6 @@ enum Turn<K: Kind> {
 /// A start attempt that is being made.
 struct Attempt {
     key: Key,
-    ticket: Ticket,
     line: Line,
     begin: Instant,
     within: Option<Duration>,
@@ -2016,7 +2163,18 @@ enum Begun {
     Quiet,
     Waits(Attempt),
     Failed(Fault, Instant),
-    Never,
+}
+
+/// Puts what is fresh into the list; returns what is to be dropped outside of the lock.
+fn place<K: Kind>(tree: &mut TreeOf<K>, fresh: Option<Fresh<K>>) -> Option<(Option<Task>, Option<K::Loan>)> {
+    let Fresh { key, task, loan } = fresh?;
+    match tree.get_mut(key) {
+        Some(child) => {
+            child.body.task = task;
+            Some((None, K::give_back(&mut child.body.seed, loan)))
+        }
+        None => Some((task, Some(loan))),
+    }
 }
 
 enum Outcome {
@@ -2028,6 +2186,9 @@ enum Outcome {
 impl<K: Kind> Drop for Running<K> {
     /// The supervisor's own task is dropped, or it has departed and nothing is left.
     fn drop(&mut self) {
+        self.place();
+        let ring = self.shared.set_ring(None);
+        quietly(|| drop(ring));
         let left = self.unanswered();
         let empty =
             Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);

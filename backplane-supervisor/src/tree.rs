@@ -488,24 +488,8 @@ pub(crate) struct Tree<B> {
     supervisors: usize,
     doing: Doing,
     forgotten: Option<Child<B>>,
-    /// The number of the start attempt that was begun last.
-    attempt: u64,
-    /// Its child, if nobody waits for it and nothing comes after it.
+    /// Whose start attempt is being made, if nobody waits for it and nothing comes after it.
     quiet: Option<Key>,
-}
-
-/// What a child says that is polled for the first time. By the number of its attempt it is known: a poll that comes late,
-/// when its attempt has failed, is not taken for that of the next one.
-#[derive(Clone, Copy)]
-pub(crate) struct Ticket {
-    pub(crate) attempt: u64,
-}
-
-impl Ticket {
-    /// When the attempt began nobody was to wait for it.
-    pub(crate) fn is_quiet(self) -> bool {
-        self.attempt & 1 == 1
-    }
 }
 
 /// What is being done, and where in the list.
@@ -610,7 +594,6 @@ impl<B: Named> Tree<B> {
             supervisors: 0,
             doing: Doing::Nothing,
             forgotten: None,
-            attempt: 0,
             quiet: None,
         }
     }
@@ -777,22 +760,21 @@ impl<B: Named> Tree<B> {
         };
     }
 
-    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does: whoever makes it go well says
-    /// so to [`polled_quietly`](Tree::polled_quietly).
-    pub(crate) fn begin_attempt(&mut self, key: Key, nobody: bool) -> Ticket {
+    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does, which is returned: that it
+    /// went well is then for [`polled_quietly`](Tree::polled_quietly) to hear.
+    pub(crate) fn begin_attempt(&mut self, key: Key, nobody: bool) -> bool {
         let last = matches!(self.doing, Doing::StartOne { key: of } if of == key);
         let quiet = nobody && last && self.paces.is_empty();
         self.quiet = quiet.then_some(key);
-        // Each is greater than the one before; the lowest bit says whether it is quiet.
-        self.attempt = (self.attempt | 1) + 1 + u64::from(quiet);
-        Ticket { attempt: self.attempt }
+        quiet
     }
 
-    /// As [`started`](Tree::started), if it is this attempt that is being made and nobody waits for it; of whom.
-    pub(crate) fn polled_quietly(&mut self, ticket: Ticket, now: Instant) -> Option<Key> {
-        let key = self.quiet.take_if(|_| ticket.attempt == self.attempt)?;
-        self.started(now, key);
-        Some(key)
+    /// As [`started`](Tree::started), of the attempt that nobody waits for.
+    pub(crate) fn polled_quietly(&mut self) {
+        if let Some(key) = self.quiet.take() {
+            self.set_state(key, State::Running);
+            self.doing = Doing::Nothing;
+        }
     }
 
     /// Whether there is a start attempt that nobody waits for.
