@@ -137,6 +137,8 @@ struct Past {
     more: u32,
     /// Those that the supervisor made by itself.
     restarts: u32,
+    /// When the one was begun that runs, if nobody looked at the clock when it was started.
+    began: Option<Instant>,
 }
 
 impl<S> Body<S> {
@@ -192,8 +194,25 @@ impl<S> Child<Body<S>> {
         self.body.past.as_ref().map_or(0, |past| past.restarts)
     }
 
+    /// It is started when it is polled, and nobody looks at the clock then: this is when it was begun.
+    pub(crate) fn set_began(&mut self, at: Instant) {
+        self.body.past.get_or_insert_default().began = Some(at);
+    }
+
+    /// How long it runs, `now` and `age` being the same moment.
+    fn uptime(&self, now: Instant, age: u64) -> Duration {
+        let began = self.body.past.as_ref().and_then(|past| past.began);
+        let millis = match began {
+            Some(began) => {
+                u64::try_from(now.saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX)
+            }
+            None => age.saturating_sub(self.since()),
+        };
+        Duration::from_millis(millis)
+    }
+
     /// When it started, in milliseconds after the supervisor did. Five bytes are enough for thirty years.
-    pub(crate) fn since(&self) -> u64 {
+    fn since(&self) -> u64 {
         let [a, b, c, d, e] = self.beside;
         u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
     }
@@ -201,6 +220,9 @@ impl<S> Child<Body<S>> {
     pub(crate) fn set_since(&mut self, age: u64) {
         let [a, b, c, d, e, ..] = age.min((1 << 40) - 1).to_le_bytes();
         self.beside = [a, b, c, d, e];
+        if let Some(past) = &mut self.body.past {
+            past.began = None;
+        }
     }
 }
 
@@ -388,7 +410,8 @@ impl<K: Kind> House for Shared<K> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let age = self.age_at(self.engine.now());
+        let now = self.engine.now();
+        let age = self.age_at(now);
         let mut below: Vec<(usize, Key)> = Vec::new();
         let mut children = Vec::new();
         {
@@ -416,7 +439,7 @@ impl<K: Kind> House for Shared<K> {
                     device: body.line.map(|line| line.id()),
                     incarnation: child.incarnation(),
                     restarts: child.restarts(),
-                    uptime: running.then(|| Duration::from_millis(age.saturating_sub(child.since()))),
+                    uptime: running.then(|| child.uptime(now, age)),
                     last_end: child.last_end().map(Exit::to_string),
                     below: None,
                 });

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{self, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use backplane::{
-    Device, DeviceId, Disconnect, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch,
-};
+use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
 
 use crate::engine::{Engine, Of, Sleep, Task, quietly};
 use crate::handle::{
@@ -866,6 +864,8 @@ pub(crate) struct Running<K: Kind> {
     end: Exit,
     /// The start attempt that goes on while there is nothing to do. Whoever has something to do waits for it first.
     quiet: Option<Attempt>,
+    /// The one that is to be waited for.
+    awaited: Option<Attempt>,
     device: Option<Device>,
     /// What of a start attempt is the list's, and not in it yet.
     fresh: Option<Fresh<K>>,
@@ -893,14 +893,15 @@ struct Beginning<K: Kind> {
 }
 
 /// What is to be done next.
-enum Next<K: Kind> {
+enum Next {
     Nothing,
     Do(Action),
-    Launch(Beginning<K>),
+    /// The start attempt that was to be made has been begun.
+    Begun(Key, Begun),
 }
 
-impl<K: Kind> From<Option<Action>> for Next<K> {
-    fn from(action: Option<Action>) -> Next<K> {
+impl From<Option<Action>> for Next {
+    fn from(action: Option<Action>) -> Next {
         action.map_or(Next::Nothing, Next::Do)
     }
 }
@@ -1003,6 +1004,7 @@ impl<K: Kind> Running<K> {
             started: None,
             end: Exit::Normal,
             quiet: None,
+            awaited: None,
             device: Some(device),
             fresh: None,
             ring,
@@ -1023,14 +1025,9 @@ impl<K: Kind> Running<K> {
         let mut exit = self.drive(boot.into()).await;
         while exit.is_none() {
             let mut turn = self.next_mail().await;
-            if let Turn::News(news) = turn {
-                match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
-                    Ok(next) => {
-                        exit = self.drive(next).await;
-                        continue;
-                    }
-                    Err(mail) => turn = Turn::Mail(mail),
-                }
+            if let Turn::Next(next) = turn {
+                exit = self.drive(next).await;
+                continue;
             }
             self.place();
             if let Some(attempt) = self.quiet.take()
@@ -1042,7 +1039,7 @@ impl<K: Kind> Running<K> {
                 let (mail, alarm) = match turn {
                     Turn::Mail(mail) => (Some(mail), None),
                     Turn::Alarm(alarm) => (None, Some(alarm)),
-                    Turn::News(_) => (None, None),
+                    Turn::Next(_) => (None, None),
                 };
                 let outcome = self.hear(attempt, mail).await;
                 let next = self.conclude(key, outcome);
@@ -1057,7 +1054,7 @@ impl<K: Kind> Running<K> {
                     let next = self.ended(key, device, None).unwrap_or(Next::Nothing);
                     self.drive(next).await
                 }
-                Turn::News(_) => None,
+                Turn::Next(_) => None,
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
                 Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
@@ -1154,8 +1151,13 @@ impl<K: Kind> Running<K> {
                     && let Poll::Ready(message) = device.poll_receive(cx)
                 {
                     match message {
+                        // Dealt with where it is: each copy of what has just come waits for it.
                         Message::Disconnect(news) if Some(news.device) != self.parent => {
-                            return Poll::Ready(Turn::News(news));
+                            match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
+                                Ok(Next::Nothing | Next::Begun(_, Begun::Quiet)) => continue,
+                                Ok(next) => return Poll::Ready(Turn::Next(next)),
+                                Err(mail) => return Poll::Ready(Turn::Mail(mail)),
+                            }
                         }
                         message => match self.sort(message) {
                             Some(mail) => return Poll::Ready(Turn::Mail(mail)),
@@ -1285,7 +1287,7 @@ impl<K: Kind> Running<K> {
 
     /// A child has ended by itself; what the tree says to that. Where it is `news`, the end is noted first; but if a start attempt
     /// is to be waited for, that is all, and it is mail for who waits.
-    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Next<K>, Mail<K>> {
+    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Next, Mail<K>> {
         let now = self.now();
         // Asked outside of the lock: a subscriber of `tracing` is the user's.
         let told = self.broken || self.shared.listeners().anybody();
@@ -1322,17 +1324,14 @@ impl<K: Kind> Running<K> {
             return Ok(self.think(|tree| tree.ended(now, key, end)).into());
         }
         // Nobody is to be told in between: in one go.
-        tree.ended(now, key, end);
-        let mut action = tree.next();
-        if let Some(Action::Report(..)) = action {
-            action = tree.next();
-        }
-        let next = self.begin_if(&mut tree, action, false);
+        tree.ended_untold(now, key, end);
+        let action = tree.next();
+        let beginning = self.begin_if(&mut tree, action.as_ref(), false);
         drop(tree);
         drop(before);
         quietly(|| drop((task, rest)));
         self.end = exit;
-        Ok(next)
+        Ok(self.launched(beginning, action))
     }
 
     /// Tells the tree what has happened; what it says to do about it.
@@ -1346,17 +1345,27 @@ impl<K: Kind> Running<K> {
     }
 
     /// Does what the tree says until it says nothing more; how to end, if it said so.
-    async fn drive(&mut self, mut next: Next<K>) -> Option<Exit> {
+    async fn drive(&mut self, mut next: Next) -> Option<Exit> {
         loop {
             let action = match next {
                 Next::Nothing => return None,
-                Next::Launch(beginning) => {
-                    self.start_error = None;
-                    self.started = None;
-                    let key = beginning.key;
-                    let outcome = match self.launch(beginning) {
+                Next::Begun(key, begun) => {
+                    let outcome = match begun {
                         Begun::Quiet => return None,
-                        Begun::Waits(attempt) => self.hear(attempt, None).await,
+                        Begun::Waits => {
+                            let mail = match self.go_along().await {
+                                Ok(then) => {
+                                    next = then;
+                                    continue;
+                                }
+                                Err(mail) => mail,
+                            };
+                            let attempt = self.awaited.take()?;
+                            let key = attempt.key;
+                            let outcome = self.hear(attempt, mail).await;
+                            next = self.conclude(key, outcome);
+                            continue;
+                        }
                         Begun::Failed(fault, begin) => {
                             // What the start function was given is gone with it; if it was given away instead, it is waited for.
                             self.kill(key, begin).await;
@@ -1368,7 +1377,7 @@ impl<K: Kind> Running<K> {
                 }
                 Next::Do(Action::Start(key)) => {
                     next = match self.begin_alone(key) {
-                        Some(beginning) => Next::Launch(beginning),
+                        Some(begun) => Next::Begun(key, begun),
                         None => self.conclude(key, Outcome::Failed(StartError::Interrupted)),
                     };
                     continue;
@@ -1458,36 +1467,39 @@ impl<K: Kind> Running<K> {
 
     // ---- starting ------------------------------------------------------------------------------------------------
 
+    /// A start attempt has succeeded; what the tree says to that.
+    fn conclude_started(&mut self, key: Key, line: Line, progress: Option<(Pulse, Duration)>) -> Next {
+        let now = self.now();
+        self.clock = now;
+        self.started = Some(ChildRef { key, line });
+        self.tell_of(key, || Event::Started);
+        if let Some((pulse, every)) = progress {
+            self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
+        }
+        let since = self.shared.age_at(now);
+        // Asked outside of the lock: a subscriber of `tracing` is the user's.
+        let told = self.shared.listeners().anybody();
+        let (fresh, broken) = (self.fresh.take(), std::mem::take(&mut self.broken));
+        let mut tree = self.shared.tree();
+        let rest = place(&mut tree, fresh);
+        tree.started(now, key);
+        if let Some(child) = tree.get_mut(key) {
+            child.set_since(since);
+        }
+        if broken {
+            tree.shut_down();
+        }
+        let action = tree.next();
+        let beginning = self.begin_if(&mut tree, action.as_ref(), told);
+        drop(tree);
+        quietly(|| drop(rest));
+        self.launched(beginning, action)
+    }
+
     /// A start attempt is over; what the tree says about how it went.
-    fn conclude(&mut self, key: Key, outcome: Outcome) -> Next<K> {
+    fn conclude(&mut self, key: Key, outcome: Outcome) -> Next {
         match outcome {
-            Outcome::Started(line, progress) => {
-                let now = self.now();
-                self.clock = now;
-                self.started = Some(ChildRef { key, line });
-                self.tell_of(key, || Event::Started);
-                if let Some((pulse, every)) = progress {
-                    self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
-                }
-                let since = self.shared.age_at(now);
-                // Asked outside of the lock: a subscriber of `tracing` is the user's.
-                let told = self.shared.listeners().anybody();
-                let (fresh, broken) = (self.fresh.take(), std::mem::take(&mut self.broken));
-                let mut tree = self.shared.tree();
-                let rest = place(&mut tree, fresh);
-                tree.started(now, key);
-                if let Some(child) = tree.get_mut(key) {
-                    child.set_since(since);
-                }
-                if broken {
-                    tree.shut_down();
-                }
-                let action = tree.next();
-                let next = self.begin_if(&mut tree, action, told);
-                drop(tree);
-                quietly(|| drop(rest));
-                next
-            }
+            Outcome::Started(line, progress) => self.conclude_started(key, line, progress),
             Outcome::Ignored => {
                 self.tell_of(key, || Event::Ignored);
                 let child = self.shared.tree().ignored(key);
@@ -1532,27 +1544,36 @@ impl<K: Kind> Running<K> {
     }
 
     /// Begins the start attempt that is to be made, where the list is open already; `told` of it is somebody.
-    fn begin_if(&self, tree: &mut TreeOf<K>, action: Option<Action>, told: bool) -> Next<K> {
+    #[inline(always)]
+    fn begin_if(&self, tree: &mut TreeOf<K>, action: Option<&Action>, told: bool) -> Option<Beginning<K>> {
         match action {
-            Some(Action::Start(key)) if self.ring.is_free(2) => match self.begin(tree, key, told) {
-                Some(beginning) => Next::Launch(beginning),
-                None => Next::Do(Action::Start(key)),
-            },
-            action => action.into(),
+            Some(Action::Start(key)) if self.ring.is_free(2) => self.begin(tree, *key, told),
+            _ => None,
         }
     }
 
-    fn begin_alone(&mut self, key: Key) -> Option<Beginning<K>> {
+    /// What has been begun is made here, and not where it is heard of: each copy of what was just put together waits for it.
+    #[inline(always)]
+    fn launched(&mut self, beginning: Option<Beginning<K>>, action: Option<Action>) -> Next {
+        match beginning {
+            Some(beginning) => Next::Begun(beginning.key, self.launch(beginning)),
+            None => action.into(),
+        }
+    }
+
+    fn begin_alone(&mut self, key: Key) -> Option<Begun> {
         if !self.ring.is_free(2) {
             let another = self.ring.another();
             self.use_ring(another);
         }
         self.place();
         let told = self.broken || self.shared.listeners().anybody();
-        self.begin(&mut self.shared.tree(), key, told)
+        let beginning = self.begin(&mut self.shared.tree(), key, told)?;
+        Some(self.launch(beginning))
     }
 
     /// Begins a start attempt, as far as that is done under the lock.
+    #[inline(always)]
     fn begin(&self, tree: &mut TreeOf<K>, key: Key, told: bool) -> Option<Beginning<K>> {
         let me = self.device.as_ref()?;
         let child = tree.get_mut(key)?;
@@ -1565,16 +1586,19 @@ impl<K: Kind> Running<K> {
         let quiet = tree.begin_attempt(key, plain && !told);
         if quiet && let Some(child) = tree.get_mut(key) {
             // Nobody looks at the clock when it is polled.
-            child.set_since(self.shared.age_at(self.clock));
+            child.set_began(self.clock);
         }
         self.ring.begin(quiet);
         Some(Beginning { key, device, loan, within, progress, quiet })
     }
 
     /// Makes the start attempt that has been begun.
+    #[inline(always)]
     fn launch(&mut self, beginning: Beginning<K>) -> Begun {
         let Beginning { key, device, loan, within, progress, quiet } = beginning;
         self.quiet = None;
+        self.start_error = None;
+        self.started = None;
         let line = device.line();
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
@@ -1599,7 +1623,8 @@ impl<K: Kind> Running<K> {
             self.quiet = Some(attempt);
             return Begun::Quiet;
         }
-        Begun::Waits(attempt)
+        self.awaited = Some(attempt);
+        Begun::Waits
     }
 
     /// What comes next while a start attempt is waited for; that the child was polled comes before all else.
@@ -1624,11 +1649,40 @@ impl<K: Kind> Running<K> {
         })
     }
 
+    /// Waits for the end of a start attempt, and of those that it leads to, as long as nothing comes but first polls. What is to be
+    /// done then, or the mail that has come first.
+    ///
+    /// In one place, as a child's end is: most children say nothing else.
+    fn go_along(&mut self) -> impl Future<Output = Result<Next, Option<Mail<K>>>> {
+        poll_fn(|cx| {
+            loop {
+                let Some(attempt) = &self.awaited else { return Poll::Ready(Ok(Next::Nothing)) };
+                if self.ring.was_polled() {
+                    let (key, line) = (attempt.key, attempt.line);
+                    let progress = self.awaited.take().and_then(|attempt| attempt.progress);
+                    match self.conclude_started(key, line, progress) {
+                        Next::Begun(_, Begun::Waits) => continue,
+                        next => return Poll::Ready(Ok(next)),
+                    }
+                }
+                let until = attempt.until();
+                // Before the last look at the ring: whoever rings from here on wakes by this waker, or rings the bell.
+                self.ring.wait_by(cx.waker());
+                if let Poll::Ready(mail) = self.poll_mail(cx, until) {
+                    return Poll::Ready(Err(mail));
+                }
+                if !self.ring.was_polled() {
+                    return Poll::Pending;
+                }
+            }
+        })
+    }
+
     /// Waits for the end of a start attempt. `first` has come already.
     async fn hear(&mut self, attempt: Attempt, mut first: Option<Mail<K>>) -> Outcome {
+        let until = attempt.until();
         let Attempt { key, line, begin, within, progress } = attempt;
         let id = line.id();
-        let until = within.and_then(|within| begin.checked_add(within));
         loop {
             let mail = match first.take() {
                 None => self.listen(until).await,
@@ -2142,8 +2196,8 @@ impl<K: Kind> Running<K> {
 }
 
 enum Turn<K: Kind> {
-    /// A child has ended, if that is what its device was.
-    News(Disconnect),
+    /// A child has ended, and this is to be done about it.
+    Next(Next),
     Mail(Mail<K>),
     Alarm(Alarm),
 }
@@ -2157,11 +2211,19 @@ struct Attempt {
     progress: Option<(Pulse, Duration)>,
 }
 
+impl Attempt {
+    /// When it has taken too long.
+    fn until(&self) -> Option<Instant> {
+        self.within.and_then(|within| self.begin.checked_add(within))
+    }
+}
+
 /// How far a start attempt has come at once.
 enum Begun {
     /// It goes on, and nobody waits for it.
     Quiet,
-    Waits(Attempt),
+    /// There is somebody who waits: the supervisor.
+    Waits,
     Failed(Fault, Instant),
 }
 

@@ -364,19 +364,20 @@ impl Window {
 
     /// Notes a restart; whether it is one too many.
     pub(crate) fn is_exceeded_by(&mut self, now: Instant) -> bool {
+        // What came before that is too old to count. One subtraction, for the clock's unit is no plain number.
+        let begin = now.checked_sub(self.intensity.period);
+        let is_old = |then: Instant| begin.is_some_and(|begin| then < begin);
         // Only the note `restarts` before this one can decide, if it is young enough; so no more are kept.
         let full = self.recent.len() >= self.intensity.restarts as usize;
         if full {
             let decisive = self.recent.pop_front();
-            if decisive.is_none_or(|then| now.saturating_duration_since(then) <= self.intensity.period) {
+            if decisive.is_none_or(|then| !is_old(then)) {
                 return true;
             }
         }
         self.recent.push_back(now);
         // What is too old to decide anything goes, as in OTP: a large intensity is no large memory.
-        while let Some(then) = self.recent.front()
-            && now.saturating_duration_since(*then) > self.intensity.period
-        {
+        while self.recent.front().is_some_and(|then| is_old(*then)) {
             self.recent.pop_front();
         }
         false
@@ -690,6 +691,13 @@ impl<B: Named> Tree<B> {
     pub(crate) fn ended(&mut self, now: Instant, key: Key, end: End) {
         if self.state(key) == Some(State::Running) {
             self.doing = Doing::Ended { now, key, end };
+        }
+    }
+
+    /// The same where nobody is told that it has.
+    pub(crate) fn ended_untold(&mut self, now: Instant, key: Key, end: End) {
+        if self.state(key) == Some(State::Running) {
+            self.doing = Doing::Verdict { now, key, end };
         }
     }
 
