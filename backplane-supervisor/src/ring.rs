@@ -94,3 +94,73 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use backplane::{Device, Message};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often a first poll has woken the waker, and whether it has rung the bell.
+    fn polled(heard: bool, before: impl FnOnce(&Ring)) -> (usize, bool) {
+        let (mut supervisor, first_poll, count) = (Device::new(), Device::new(), Arc::new(Count::default()));
+        let own: Vec<crate::report::Listener> = if heard { vec![Arc::new(|_| {})] } else { Vec::new() };
+        let waker = Waker::from(Arc::clone(&count));
+        let ring = Ring::new(waker, supervisor.line(), first_poll.id(), Listeners::new(own, None));
+        before(&ring);
+        assert!(!ring.was_polled());
+        ring.polled();
+        assert!(ring.was_polled());
+        let rung = supervisor.try_receive();
+        assert!(rung.is_none() || rung == Some(Message::Shutdown(first_poll.id())));
+        (count.0.load(Ordering::Relaxed), rung.is_some())
+    }
+
+    #[test]
+    fn a_first_poll_wakes_who_waits_and_nobody_else() {
+        for heard in [false, true] {
+            assert_eq!(polled(heard, |ring| ring.begin(false)), (1, false), "the supervisor waits");
+            let by_another = |ring: &Ring| {
+                ring.begin(false);
+                ring.wait_by(&ring.waker.clone());
+                ring.wait_by(Waker::noop());
+            };
+            assert_eq!(polled(heard, by_another), (0, true), "it waits in another task than it began in");
+            let late = |ring: &Ring| {
+                ring.begin(true);
+                ring.be_awaited();
+            };
+            assert_eq!(polled(heard, late), (1, false), "it waits in the end");
+            assert_eq!(polled(heard, |ring| ring.begin(true)), (0, heard), "nobody waits");
+        }
+    }
+
+    #[test]
+    fn a_ring_is_used_again_once_nobody_can_ring_it() {
+        let listeners = Listeners::new(Vec::new(), None);
+        let device = Device::new();
+        let ring = Ring::new(Waker::noop().clone(), device.line(), device.id(), listeners);
+        ring.begin(true);
+        let childs = Arc::clone(&ring);
+        assert!(!ring.is_free(1), "it may still be rung");
+        childs.polled();
+        assert!(ring.is_free(1), "it rings once");
+        ring.begin(false);
+        assert!(!ring.is_free(1));
+        drop(childs);
+        assert!(ring.is_free(1), "there is nobody to ring it");
+        assert!(!ring.another().was_polled());
+    }
+}
