@@ -16,7 +16,7 @@ use crate::starting::{Birth, Starting};
 use crate::supervisor::{Greet, Orphans, Plan, Settings, begin, run, settings};
 use crate::tree::{AutoShutdown, Budget, Intensity, Members, Named, Restart, RestartStrategy, Tree};
 
-type RecipeFor<A> = Arc<dyn Fn(A, Birth<OneKind<A>>) -> Job + Send + Sync>;
+type RecipeFor<A> = Arc<dyn Fn(A, Birth<'_, OneKind<A>>) -> Job + Send + Sync>;
 
 /// A supervisor whose children are all of one kind, each started with an argument: OTP's `simple_one_for_one`.
 ///
@@ -86,7 +86,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |argument: A, birth: Birth<OneKind<A>>| -> Job {
+        let recipe = move |argument: A, birth: Birth<'_, OneKind<A>>| -> Job {
             birth.silent(|device| start(device, argument))
         };
         DynamicSupervisor::with(Facts::new(ChildKind::Worker), Arc::new(recipe))
@@ -123,7 +123,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |argument: A, birth: Birth<OneKind<A>>| -> Job {
+        let recipe = move |argument: A, birth: Birth<'_, OneKind<A>>| -> Job {
             birth.speaking(|device, starting| start(device, starting, argument))
         };
         DynamicSupervisor::with(Facts::new(ChildKind::Worker).with_pulse(), Arc::new(recipe))
@@ -155,7 +155,7 @@ impl<A: Clone + Send + 'static> DynamicSupervisor<A> {
         I: Into<Init>,
     {
         let init = Arc::new(init);
-        let recipe = move |argument: A, birth: Birth<OneKind<A>>| -> Job {
+        let recipe = move |argument: A, birth: Birth<'_, OneKind<A>>| -> Job {
             let init = Arc::clone(&init);
             Box::pin(birth.cradle().found(move || init(argument).into()))
         };
@@ -554,8 +554,8 @@ impl<A: Clone + Send + 'static> Kind for OneKind<A> {
 
     const MEMBERS: Members = Members::OfOneKind;
 
-    fn facts<'a>(&'a self, _: &'a Argument<A>) -> &'a Facts {
-        &self.facts
+    fn facts<'a>(&'a self, _: &'a Argument<A>) -> Option<&'a Facts> {
+        Some(&self.facts)
     }
 
     fn admit(&self, add: A, listed: usize, _: AutoShutdown) -> Result<Argument<A>, StartDynamicError<A>> {
@@ -584,7 +584,7 @@ impl<A: Clone + Send + 'static> Kind for OneKind<A> {
         None
     }
 
-    fn job(&self, loan: &Argument<A>, birth: Birth<OneKind<A>>) -> Job {
+    fn job(&self, loan: &Argument<A>, birth: Birth<'_, OneKind<A>>) -> Job {
         (self.recipe)(loan.0.clone(), birth)
     }
 

@@ -74,6 +74,7 @@ mod names;
 mod order;
 mod reply;
 mod report;
+mod ring;
 mod root;
 mod shared;
 mod snapshot;

@@ -1,7 +1,7 @@
 //! What a supervisor and those who speak with it have in common.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,11 @@ use crate::handle::{
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::Listeners;
+use crate::ring::Ring;
 use crate::snapshot::{ChildSnapshot, ChildState, Snapshot};
-use crate::spec::{ChildId, ChildInfo, Facts, Job};
+use crate::spec::{ChildId, ChildInfo, Facts, Job, Listing};
 use crate::starting::{Birth, House, Said};
-use crate::tree::{AutoShutdown, Intensity, Members, Named, RestartStrategy, State, Ticket, Tree};
+use crate::tree::{AutoShutdown, Child, Intensity, Members, Named, Phase, RestartStrategy, State, Tree};
 
 /// What tells a supervisor of listed children from one whose children are of one kind.
 pub(crate) trait Kind: Send + Sync + Sized + 'static {
@@ -33,7 +34,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
     const MEMBERS: Members;
 
-    fn facts<'a>(&'a self, seed: &'a Self::Seed) -> &'a Facts;
+    /// Unless they are lent.
+    fn facts<'a>(&'a self, seed: &'a Self::Seed) -> Option<&'a Facts>;
     /// Whether it may be added, when there are `listed` children already.
     fn admit(
         &self,
@@ -42,13 +44,13 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         auto_shutdown: AutoShutdown,
     ) -> Result<Self::Seed, Self::StartError>;
     fn refuse(refusal: StartRefusal) -> Self::StartError;
-    /// What the start function is given, for a moment: a share in it, or the seed itself if to copy that would run something
-    /// of the user's under a lock.
+    /// What the start function is given, for a moment: the seed itself, or all of it but the name. Its copy would be the user's
+    /// or cost time, and is not made under a lock.
     fn lend(seed: &mut Option<Self::Seed>) -> Option<Self::Loan>;
     /// Takes back what was lent; returns what is to be dropped outside of the lock.
     fn give_back(seed: &mut Option<Self::Seed>, loan: Self::Loan) -> Option<Self::Loan>;
     /// The job of a new incarnation. Runs the user's start function.
-    fn job(&self, loan: &Self::Loan, birth: Birth<Self>) -> Job;
+    fn job(&self, loan: &Self::Loan, birth: Birth<'_, Self>) -> Job;
     fn set_max(&mut self, max: Option<usize>);
     fn info(&self, id: &ChildId, find: &dyn Fn(&str) -> Option<ChildInfo>) -> Option<ChildInfo>;
 }
@@ -121,12 +123,10 @@ pub(crate) struct Body<S> {
     pub(crate) task: Option<Task>,
     /// What most children do not have.
     past: Option<Box<Past>>,
-    since: [u8; 5],
-    /// There has been an incarnation.
-    begun: bool,
-    /// The end of the incarnation is still to be handled.
-    pub(crate) ended: bool,
 }
+
+/// Of the bytes that a listed child costs these are the most: with what threads it in the list, 88.
+const _: () = assert!(size_of::<Child<Body<Listing>>>() <= 72);
 
 /// What is known of the incarnations before.
 #[derive(Default)]
@@ -137,70 +137,92 @@ struct Past {
     more: u32,
     /// Those that the supervisor made by itself.
     restarts: u32,
+    /// When the one was begun that runs, if nobody looked at the clock when it was started.
+    began: Option<Instant>,
 }
 
 impl<S> Body<S> {
     pub(crate) fn new(seed: S) -> Body<S> {
-        Body {
-            seed: Some(seed),
-            line: None,
-            task: None,
-            past: None,
-            since: [0; 5],
-            begun: false,
-            ended: false,
-        }
+        Body { seed: Some(seed), line: None, task: None, past: None }
+    }
+}
+
+impl<S> Child<Body<S>> {
+    /// The end of the incarnation is still to be handled.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
     }
 
     /// Begins another incarnation; whether it counts as a restart is the caller's to say.
     pub(crate) fn begin(&mut self, line: Line, restart: bool) {
-        self.line = Some(line);
-        self.ended = false;
-        if !std::mem::replace(&mut self.begun, true) {
+        self.body.line = Some(line);
+        if std::mem::replace(&mut self.phase, Phase::Begun) == Phase::New {
             return;
         }
-        let past = self.past.get_or_insert_default();
+        let past = self.body.past.get_or_insert_default();
         past.more = past.more.saturating_add(1);
         past.restarts = past.restarts.saturating_add(u32::from(restart));
     }
 
     /// How many incarnations there have been, attempts included.
     pub(crate) fn incarnation(&self) -> u32 {
-        u32::from(self.begun).saturating_add(self.past.as_ref().map_or(0, |past| past.more))
+        let begun = self.phase != Phase::New;
+        u32::from(begun).saturating_add(self.body.past.as_ref().map_or(0, |past| past.more))
     }
 
     /// The incarnation has ended; the exit before is returned, to be dropped outside of the lock.
     pub(crate) fn end(&mut self, exit: Exit) -> Option<Exit> {
-        self.ended = true;
-        self.past.get_or_insert_default().end.replace(exit)
+        self.phase = Phase::Ended;
+        self.body.past.get_or_insert_default().end.replace(exit)
     }
 
     /// How the last incarnation ended.
     pub(crate) fn last_end(&self) -> Option<&Exit> {
-        self.past.as_ref()?.end.as_ref()
+        self.body.past.as_ref()?.end.as_ref()
     }
 
     /// The end that is still to be handled, and the task, which has ended.
     pub(crate) fn take_end(&mut self) -> Option<(Exit, Option<Task>)> {
-        if !std::mem::take(&mut self.ended) {
+        if !self.has_ended() {
             return None;
         }
-        Some((self.last_end()?.clone(), self.task.take()))
+        self.phase = Phase::Begun;
+        Some((self.last_end()?.clone(), self.body.task.take()))
     }
 
     pub(crate) fn restarts(&self) -> u32 {
-        self.past.as_ref().map_or(0, |past| past.restarts)
+        self.body.past.as_ref().map_or(0, |past| past.restarts)
+    }
+
+    /// It is started when it is polled, and nobody looks at the clock then: this is when it was begun.
+    pub(crate) fn set_began(&mut self, at: Instant) {
+        self.body.past.get_or_insert_default().began = Some(at);
+    }
+
+    /// How long it runs, `now` and `age` being the same moment.
+    fn uptime(&self, now: Instant, age: u64) -> Duration {
+        let began = self.body.past.as_ref().and_then(|past| past.began);
+        let millis = match began {
+            Some(began) => {
+                u64::try_from(now.saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX)
+            }
+            None => age.saturating_sub(self.since()),
+        };
+        Duration::from_millis(millis)
     }
 
     /// When it started, in milliseconds after the supervisor did. Five bytes are enough for thirty years.
-    pub(crate) fn since(&self) -> u64 {
-        let [a, b, c, d, e] = self.since;
+    fn since(&self) -> u64 {
+        let [a, b, c, d, e] = self.beside;
         u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
     }
 
     pub(crate) fn set_since(&mut self, age: u64) {
         let [a, b, c, d, e, ..] = age.min((1 << 40) - 1).to_le_bytes();
-        self.since = [a, b, c, d, e];
+        self.beside = [a, b, c, d, e];
+        if let Some(past) = &mut self.body.past {
+            past.began = None;
+        }
     }
 }
 
@@ -215,19 +237,38 @@ pub(crate) type TreeOf<K> = Tree<Body<<K as Kind>::Seed>>;
 /// The half of a supervisor that others can reach.
 pub(crate) struct Shared<K: Kind> {
     pub(crate) line: Line,
-    /// In whose name a child rings that is polled for the first time.
-    first_poll: DeviceId,
     path: Arc<str>,
     engine: Arc<dyn Engine>,
     listeners: Listeners,
     pub(crate) born: Instant,
-    /// The attempt that was the last one to be rung for by a first poll.
-    polled: AtomicU64,
     queue: Mutex<Queue<K>>,
-    tree: Mutex<TreeOf<K>>,
+    mind: Mutex<Mind<K>>,
     killed: Mutex<Vec<Killed>>,
     /// The children that are supervisors and run.
     below: Mutex<HashMap<Key, Weak<dyn House>>>,
+}
+
+/// What decides, and by what it hears of a start that nobody waits for.
+struct Mind<K: Kind> {
+    tree: TreeOf<K>,
+    ring: Option<Arc<Ring>>,
+}
+
+/// The tree, while nobody else has it.
+pub(crate) struct Thinking<'a, K: Kind>(MutexGuard<'a, Mind<K>>);
+
+impl<K: Kind> Deref for Thinking<'_, K> {
+    type Target = TreeOf<K>;
+
+    fn deref(&self) -> &TreeOf<K> {
+        &self.0.tree
+    }
+}
+
+impl<K: Kind> DerefMut for Thinking<'_, K> {
+    fn deref_mut(&mut self) -> &mut TreeOf<K> {
+        &mut self.0.tree
+    }
 }
 
 struct Queue<K: Kind> {
@@ -238,7 +279,6 @@ struct Queue<K: Kind> {
 impl<K: Kind> Shared<K> {
     pub(crate) fn new(
         line: Line,
-        first_poll: DeviceId,
         path: Arc<str>,
         engine: Arc<dyn Engine>,
         listeners: Listeners,
@@ -247,21 +287,29 @@ impl<K: Kind> Shared<K> {
         let born = engine.now();
         Arc::new(Shared {
             line,
-            first_poll,
             path,
             engine,
             listeners,
             born,
-            polled: AtomicU64::new(0),
             queue: Mutex::new(Queue { commands: VecDeque::new(), open: true }),
-            tree: Mutex::new(tree),
+            mind: Mutex::new(Mind { tree, ring: None }),
             killed: Mutex::new(Vec::new()),
             below: Mutex::new(HashMap::new()),
         })
     }
 
-    pub(crate) fn tree(&self) -> MutexGuard<'_, TreeOf<K>> {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The tree, as it is now: what was rung where nobody waits is noted first.
+    pub(crate) fn tree(&self) -> Thinking<'_, K> {
+        let mut mind = self.mind.lock().unwrap_or_else(PoisonError::into_inner);
+        if mind.tree.is_quiet() && mind.ring.as_ref().is_some_and(|ring| ring.was_polled_quietly()) {
+            mind.tree.polled_quietly();
+        }
+        Thinking(mind)
+    }
+
+    /// By this ring first polls are heard from now on; the one before is returned.
+    pub(crate) fn set_ring(&self, ring: Option<Arc<Ring>>) -> Option<Arc<Ring>> {
+        std::mem::replace(&mut self.tree().0.ring, ring)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<K>> {
@@ -284,35 +332,6 @@ impl<K: Kind> Shared<K> {
         drop(queue);
         // The bell: of a device's requests to itself none is taken for another.
         self.line.shutdown(self.line.id());
-    }
-
-    /// The child whose start attempt is being made is polled for the first time, which is all that it will say. There is nothing
-    /// to put into the queue for that: the ring says it, and comes before the news of the child's end.
-    ///
-    /// Where nobody waits for it, it is noted, and nobody is woken. Who has come to listen since is to be told, which is the
-    /// supervisor's.
-    pub(crate) fn polled(&self, ticket: Ticket) {
-        if !ticket.is_quiet() || self.listeners.anybody() || !self.note_polled(ticket) {
-            // An attempt that is over does not hide what a later one says.
-            self.polled.fetch_max(ticket.attempt, Ordering::AcqRel);
-            self.line.shutdown(self.first_poll);
-        }
-    }
-
-    fn note_polled(&self, ticket: Ticket) -> bool {
-        let now = self.engine.now_inside();
-        let since = self.age_at(now);
-        let mut tree = self.tree();
-        let Some(key) = tree.polled_quietly(ticket, now) else { return false };
-        if let Some(body) = tree.body_mut(key) {
-            body.set_since(since);
-        }
-        true
-    }
-
-    /// Whether it is this attempt that a first poll was rung for.
-    pub(crate) fn was_polled(&self, ticket: Ticket) -> bool {
-        self.polled.load(Ordering::Acquire) == ticket.attempt
     }
 
     pub(crate) fn pop(&self) -> Option<Command<K>> {
@@ -391,7 +410,8 @@ impl<K: Kind> House for Shared<K> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let age = self.age_at(self.engine.now());
+        let now = self.engine.now();
+        let age = self.age_at(now);
         let mut below: Vec<(usize, Key)> = Vec::new();
         let mut children = Vec::new();
         {
@@ -410,17 +430,17 @@ impl<K: Kind> House for Shared<K> {
                 }
                 children.push(ChildSnapshot {
                     id: body.name().cloned(),
-                    kind: if child.supervisor {
+                    kind: if child.is_supervisor() {
                         crate::spec::ChildKind::Supervisor
                     } else {
                         crate::spec::ChildKind::Worker
                     },
                     state,
                     device: body.line.map(|line| line.id()),
-                    incarnation: body.incarnation(),
-                    restarts: body.restarts(),
-                    uptime: running.then(|| Duration::from_millis(age.saturating_sub(body.since()))),
-                    last_end: body.last_end().map(Exit::to_string),
+                    incarnation: child.incarnation(),
+                    restarts: child.restarts(),
+                    uptime: running.then(|| child.uptime(now, age)),
+                    last_end: child.last_end().map(Exit::to_string),
                     below: None,
                 });
             }
@@ -441,7 +461,7 @@ impl<K: Kind> House for Shared<K> {
 impl<K: Kind> Drop for Shared<K> {
     fn drop(&mut self) {
         // Seeds are the user's, and may panic.
-        let tree = self.tree.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let tree = &mut self.mind.get_mut().unwrap_or_else(PoisonError::into_inner).tree;
         let strategy = RestartStrategy::OneForOne;
         let old =
             std::mem::replace(tree, Tree::new(K::MEMBERS, strategy, Intensity::DEFAULT, AutoShutdown::Never));

@@ -86,7 +86,8 @@ pub struct ChildSnapshot {
     pub incarnation: u32,
     /// How many times it has been started again by its supervisor.
     pub restarts: u32,
-    /// How long it has been running.
+    /// How long it has been running, in whole milliseconds. A child that says nothing of its start, and was started again while
+    /// nobody listened, is counted from when that start was begun: nobody looks at the clock when it is first polled.
     pub uptime: Option<Duration>,
     /// How its last end was, in words.
     pub last_end: Option<String>,

@@ -80,7 +80,7 @@ pub type ChildId = Arc<str>;
 pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What makes the job of a new incarnation.
-pub(crate) type Recipe = Arc<dyn Fn(Birth<Listed>) -> Job + Send + Sync>;
+pub(crate) type Recipe = Arc<dyn Fn(Birth<'_, Listed>) -> Job + Send + Sync>;
 
 /// A child: how it is started, when it is started again, how it is stopped.
 ///
@@ -240,7 +240,7 @@ impl ChildSpec {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |birth: Birth<Listed>| birth.silent(&start);
+        let recipe = move |birth: Birth<'_, Listed>| birth.silent(&start);
         ChildSpec::with(id.into(), Facts::new(ChildKind::Worker), Arc::new(recipe))
     }
 
@@ -267,7 +267,7 @@ impl ChildSpec {
     where
         F: Future + Send + 'static,
     {
-        let recipe = move |birth: Birth<Listed>| birth.speaking(&start);
+        let recipe = move |birth: Birth<'_, Listed>| birth.speaking(&start);
         ChildSpec::with(id.into(), Facts::new(ChildKind::Worker).with_pulse(), Arc::new(recipe))
     }
 
@@ -289,7 +289,7 @@ impl ChildSpec {
         I: Into<Init>,
     {
         let init = Arc::new(init);
-        let recipe = move |birth: Birth<Listed>| -> Job {
+        let recipe = move |birth: Birth<'_, Listed>| -> Job {
             let init = Arc::clone(&init);
             Box::pin(birth.cradle().found(move || init().into()))
         };
@@ -573,7 +573,19 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
-impl Named for ChildSpec {
+/// A spec whose start function may be lent.
+pub(crate) struct Listing {
+    pub(crate) id: ChildId,
+    pub(crate) common: Option<Arc<Common>>,
+}
+
+impl From<ChildSpec> for Listing {
+    fn from(spec: ChildSpec) -> Listing {
+        Listing { id: spec.id, common: Some(spec.common) }
+    }
+}
+
+impl Named for Listing {
     fn name(&self) -> Option<&Arc<str>> {
         Some(&self.id)
     }

@@ -13,10 +13,10 @@ use crate::engine::Engine;
 use crate::handle::Killed;
 use crate::order::Key;
 use crate::report::Listeners;
+use crate::ring::Ring;
 use crate::shared::{Kind, Shared};
 use crate::snapshot::Snapshot;
 use crate::spec::{Init, Job, StartError, What};
-use crate::tree::Ticket;
 
 /// What a child's start has to know of the supervisor that makes it.
 pub(crate) trait House: Send + Sync {
@@ -317,43 +317,42 @@ pin_project_lite::pin_project! {
     /// A child's job: its future, whose value is nobody's. Says first that it is started, if nobody else will.
     ///
     /// By hand, for as an `async` block it would hold the future twice.
-    pub(crate) struct Life<K: Kind, F> {
-        polled: Option<Arc<Shared<K>>>,
-        ticket: Ticket,
+    pub(crate) struct Life<F> {
+        ring: Option<Arc<Ring>>,
         #[pin]
         future: F,
     }
 }
 
-impl<K: Kind, F: Future> Future for Life<K, F> {
+impl<F: Future> Future for Life<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if let Some(shared) = this.polled.take() {
-            shared.polled(*this.ticket);
+        if let Some(ring) = this.ring.take() {
+            ring.polled();
         }
         this.future.poll(cx).map(drop)
     }
 }
 
 /// All that a new incarnation is given.
-pub(crate) struct Birth<K: Kind> {
+pub(crate) struct Birth<'a, K: Kind> {
     pub(crate) device: Device,
-    pub(crate) shared: Arc<Shared<K>>,
+    pub(crate) shared: &'a Arc<Shared<K>>,
     pub(crate) key: Key,
     pub(crate) pulse: Pulse,
-    pub(crate) ticket: Ticket,
+    pub(crate) ring: Arc<Ring>,
 }
 
-impl<K: Kind> Birth<K> {
+impl<K: Kind> Birth<'_, K> {
     /// The job of a worker that says nothing.
     pub(crate) fn silent<F>(self, start: impl FnOnce(Device) -> F) -> Job
     where
         F: Future + Send + 'static,
     {
         let future = start(self.device);
-        Box::pin(Life { polled: Some(self.shared), ticket: self.ticket, future })
+        Box::pin(Life { ring: Some(self.ring), future })
     }
 
     /// The job of a worker that says when it is started.
@@ -361,15 +360,14 @@ impl<K: Kind> Birth<K> {
     where
         F: Future + Send + 'static,
     {
-        let ticket = self.ticket;
         let cradle = self.cradle();
         let future = start(cradle.device, cradle.starting);
-        Box::pin(Life::<K, F> { polled: None, ticket, future })
+        Box::pin(Life { ring: None, future })
     }
 
     /// What a supervisor needs of it.
     pub(crate) fn cradle(self) -> Cradle {
-        let house: Arc<dyn House> = self.shared;
+        let house: Arc<dyn House> = Arc::clone(self.shared) as Arc<dyn House>;
         let starting = Starting { house: Some(Arc::clone(&house)), id: self.device.id(), pulse: self.pulse };
         Cradle { device: self.device, starting, house, key: self.key }
     }

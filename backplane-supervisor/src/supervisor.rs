@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{self, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use backplane::{
-    Device, DeviceId, Disconnect, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch,
-};
+use backplane::{Device, DeviceId, Exit, Fault, FaultKind, Line, LinkMode, Message, Runtime, catch};
 
 use crate::engine::{Engine, Of, Sleep, Task, quietly};
 use crate::handle::{
@@ -20,15 +18,16 @@ use crate::handle::{
 use crate::order::Key;
 use crate::reply::Reply;
 use crate::report::{Event, Listener, Listeners, Report};
+use crate::ring::Ring;
 use crate::shared::{Body, Call, Command, Kind, Shared, StartRefusal, Target, TreeOf};
 use crate::spec::{
-    ChildId, ChildInfo, ChildKind, ChildSpec, Common, Facts, Init, Job, Shutdown, SpecError, StartError,
-    What, check_child_specs,
+    ChildId, ChildInfo, ChildKind, ChildSpec, Common, Facts, Init, Job, Listing, Shutdown, SpecError,
+    StartError, What, check_child_specs,
 };
 use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
-    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal,
-    RestartStrategy, State, Taken, Ticket, Tree,
+    Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal, Restart,
+    RestartStrategy, State, Taken, Tree,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -605,14 +604,14 @@ pub(crate) struct Listed;
 
 impl Kind for Listed {
     type Add = ChildSpec;
-    type Seed = ChildSpec;
+    type Seed = Listing;
     type Loan = Arc<Common>;
     type StartError = StartChildError;
 
     const MEMBERS: Members = Members::Listed;
 
-    fn facts<'a>(&'a self, seed: &'a ChildSpec) -> &'a Facts {
-        &seed.common.facts
+    fn facts<'a>(&'a self, seed: &'a Listing) -> Option<&'a Facts> {
+        seed.common.as_ref().map(|common| &common.facts)
     }
 
     fn admit(
@@ -620,9 +619,9 @@ impl Kind for Listed {
         add: ChildSpec,
         _: usize,
         auto_shutdown: AutoShutdown,
-    ) -> Result<ChildSpec, StartChildError> {
+    ) -> Result<Listing, StartChildError> {
         add.check(auto_shutdown).map_err(StartChildError::Refused)?;
-        Ok(add)
+        Ok(add.into())
     }
 
     fn refuse(refusal: StartRefusal) -> StartChildError {
@@ -633,15 +632,18 @@ impl Kind for Listed {
         }
     }
 
-    fn lend(seed: &mut Option<ChildSpec>) -> Option<Arc<Common>> {
-        seed.as_ref().map(|seed| Arc::clone(&seed.common))
+    fn lend(seed: &mut Option<Listing>) -> Option<Arc<Common>> {
+        seed.as_mut()?.common.take()
     }
 
-    fn give_back(_: &mut Option<ChildSpec>, loan: Arc<Common>) -> Option<Arc<Common>> {
-        Some(loan)
+    fn give_back(seed: &mut Option<Listing>, loan: Arc<Common>) -> Option<Arc<Common>> {
+        match seed {
+            Some(seed) => seed.common.replace(loan),
+            None => Some(loan),
+        }
     }
 
-    fn job(&self, loan: &Arc<Common>, birth: Birth<Listed>) -> Job {
+    fn job(&self, loan: &Arc<Common>, birth: Birth<'_, Listed>) -> Job {
         (loan.recipe)(birth)
     }
 
@@ -673,7 +675,7 @@ impl Plan for Supervisor {
         tree.reserve(self.children.len());
         for spec in self.children {
             spec.check(self.auto_shutdown)?;
-            let (child, pace) = child(&Listed, spec);
+            let (child, pace) = child(&Listed, spec.into());
             let key = tree.list(child).map_err(|(child, _)| {
                 SpecError::DuplicateId(Named::name(&child.body).cloned().unwrap_or_else(|| ChildId::from("")))
             })?;
@@ -685,15 +687,14 @@ impl Plan for Supervisor {
 
 /// A child that is not running yet, and what slows it down.
 pub(crate) fn child<K: Kind>(kind: &K, seed: K::Seed) -> (Child<Body<K::Seed>>, Option<Pace>) {
-    let facts = kind.facts(&seed);
+    let Some(facts) = kind.facts(&seed) else {
+        return (Child::new(Restart::Temporary, Body::new(seed)), None);
+    };
     let pace = Pace::new(facts.backoff, facts.budget, || seed_salt(&seed));
     let (restart, significant, is) = (facts.restart, facts.significant, facts.kind);
     let brutal = facts.shutdown() == Shutdown::BrutalKill;
-    let mut child = Child::new(restart, Body::new(seed));
-    child.significant = significant;
-    child.brutal = brutal;
-    child.supervisor = is == ChildKind::Supervisor;
-    (child, pace)
+    let child = Child::new(restart, Body::new(seed)).significant(significant).brutal(brutal);
+    (child.supervisor(is == ChildKind::Supervisor), pace)
 }
 
 /// Makes replicas draw different jitter from one seed: a hash of the name (FNV).
@@ -863,9 +864,46 @@ pub(crate) struct Running<K: Kind> {
     end: Exit,
     /// The start attempt that goes on while there is nothing to do. Whoever has something to do waits for it first.
     quiet: Option<Attempt>,
+    /// The one that is to be waited for.
+    awaited: Option<Attempt>,
     device: Option<Device>,
-    /// Nobody else knows of it: what is asked in its name is what a child's first poll says.
+    /// What of a start attempt is the list's, and not in it yet.
+    fresh: Option<Fresh<K>>,
+    /// By which a child's first poll is heard.
+    ring: Arc<Ring>,
+    /// Nobody else knows of it: what is asked in its name is what a child's first poll says where the ring is none.
     first_poll: Device,
+}
+
+/// What a child's body is to have of the attempt that was begun last: put there where the list is opened anyway.
+struct Fresh<K: Kind> {
+    key: Key,
+    task: Option<Task>,
+    loan: K::Loan,
+}
+
+/// A start attempt as far as it is begun under the lock.
+struct Beginning<K: Kind> {
+    key: Key,
+    device: Device,
+    loan: K::Loan,
+    within: Option<Duration>,
+    progress: Option<Duration>,
+    quiet: bool,
+}
+
+/// What is to be done next.
+enum Next {
+    Nothing,
+    Do(Action),
+    /// The start attempt that was to be made has been begun.
+    Begun(Key, Begun),
+}
+
+impl From<Option<Action>> for Next {
+    fn from(action: Option<Action>) -> Next {
+        action.map_or(Next::Nothing, Next::Do)
+    }
 }
 
 enum Mail<K: Kind> {
@@ -938,7 +976,8 @@ impl<K: Kind> Running<K> {
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
         let engine = Arc::clone(above.engine());
         let first_poll = Device::new();
-        let shared = Shared::new(device.line(), first_poll.id(), path, engine, listeners, tree);
+        let ring = Ring::new(Waker::noop().clone(), device.line(), first_poll.id(), listeners.clone());
+        let shared = Shared::new(device.line(), path, engine, listeners, tree);
         if let Some(greeting) = greeting {
             let handle = P::handle(Arc::clone(&shared));
             quietly(|| greeting(&handle));
@@ -965,7 +1004,10 @@ impl<K: Kind> Running<K> {
             started: None,
             end: Exit::Normal,
             quiet: None,
+            awaited: None,
             device: Some(device),
+            fresh: None,
+            ring,
             first_poll,
         })
     }
@@ -976,32 +1018,32 @@ impl<K: Kind> Running<K> {
 
     /// From the initial start to the end.
     async fn live(mut self) {
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let (line, listeners) = (self.shared.line, self.shared.listeners().clone());
+        self.use_ring(Ring::new(waker, line, self.first_poll.id(), listeners));
         let boot = self.think(Tree::boot);
-        let mut exit = self.drive(boot).await;
+        let mut exit = self.drive(boot.into()).await;
         while exit.is_none() {
             let mut turn = self.next_mail().await;
-            if let Turn::News(news) = turn {
-                match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
-                    Ok(action) => {
-                        exit = self.drive(action).await;
-                        continue;
-                    }
-                    Err(mail) => turn = Turn::Mail(mail),
-                }
+            if let Turn::Next(next) = turn {
+                exit = self.drive(next).await;
+                continue;
             }
+            self.place();
             if let Some(attempt) = self.quiet.take()
                 && self.shared.tree().be_loud()
             {
+                self.ring.be_awaited();
                 // Had it been waited for from the beginning, this mail would have come to who waits.
                 let key = attempt.key;
                 let (mail, alarm) = match turn {
                     Turn::Mail(mail) => (Some(mail), None),
                     Turn::Alarm(alarm) => (None, Some(alarm)),
-                    Turn::News(_) => (None, None),
+                    Turn::Next(_) => (None, None),
                 };
                 let outcome = self.hear(attempt, mail).await;
-                let action = self.conclude(key, outcome);
-                exit = self.drive(action).await;
+                let next = self.conclude(key, outcome);
+                exit = self.drive(next).await;
                 match alarm {
                     Some(alarm) if exit.is_none() => turn = Turn::Alarm(alarm),
                     _ => continue,
@@ -1009,17 +1051,17 @@ impl<K: Kind> Running<K> {
             }
             exit = match turn {
                 Turn::Mail(Mail::Ended(key, device)) => {
-                    let action = self.ended(key, device, None).ok().flatten();
-                    self.drive(action).await
+                    let next = self.ended(key, device, None).unwrap_or(Next::Nothing);
+                    self.drive(next).await
                 }
-                Turn::News(_) => None,
+                Turn::Next(_) => None,
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
                 Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
                     let now = self.now();
                     self.clock = now;
                     let action = self.think(|tree| tree.retry(now, key));
-                    self.drive(action).await
+                    self.drive(action.into()).await
                 }
                 Turn::Mail(Mail::Command(Command::Call(call))) => {
                     self.called = true;
@@ -1086,7 +1128,7 @@ impl<K: Kind> Running<K> {
     async fn stop(&mut self, exit: Exit) -> Option<Exit> {
         self.exit = exit;
         let action = self.think(Tree::shut_down);
-        self.drive(action).await
+        self.drive(action.into()).await
     }
 
     // ---- mail ----------------------------------------------------------------------------------------------------
@@ -1109,8 +1151,13 @@ impl<K: Kind> Running<K> {
                     && let Poll::Ready(message) = device.poll_receive(cx)
                 {
                     match message {
+                        // Dealt with where it is: each copy of what has just come waits for it.
                         Message::Disconnect(news) if Some(news.device) != self.parent => {
-                            return Poll::Ready(Turn::News(news));
+                            match self.ended(Key::from_bits(news.tag), news.device, Some(news.exit)) {
+                                Ok(Next::Nothing | Next::Begun(_, Begun::Quiet)) => continue,
+                                Ok(next) => return Poll::Ready(Turn::Next(next)),
+                                Err(mail) => return Poll::Ready(Turn::Mail(mail)),
+                            }
                         }
                         message => match self.sort(message) {
                             Some(mail) => return Poll::Ready(Turn::Mail(mail)),
@@ -1173,11 +1220,11 @@ impl<K: Kind> Running<K> {
             Message::Disconnect(news) => {
                 let key = Key::from_bits(news.tag);
                 let mut tree = self.shared.tree();
-                let body = tree.body_mut(key)?;
-                if body.line?.id() != news.device {
+                let child = tree.get_mut(key)?;
+                if child.body.line?.id() != news.device {
                     return None;
                 }
-                let before = body.end(news.exit);
+                let before = child.end(news.exit);
                 drop(tree);
                 drop(before);
                 Some(Mail::Ended(key, news.device))
@@ -1192,7 +1239,7 @@ impl<K: Kind> Running<K> {
 
     /// The end of a child, if it has come and has not been handled yet.
     fn take_end(&mut self, key: Key) -> Option<Exit> {
-        let (exit, task) = self.shared.tree().body_mut(key)?.take_end()?;
+        let (exit, task) = self.shared.tree().get_mut(key)?.take_end()?;
         // The task has ended; its handle is ours, what it drops may not be.
         quietly(|| drop(task));
         Some(exit)
@@ -1228,7 +1275,7 @@ impl<K: Kind> Running<K> {
         let (child, device, incarnation) = match tree.get(key) {
             Some(child) => {
                 let body = &child.body;
-                (Named::name(body).cloned(), body.line.map(|line| line.id()), body.incarnation())
+                (Named::name(body).cloned(), body.line.map(|line| line.id()), child.incarnation())
             }
             None => (None, None, 0),
         };
@@ -1240,42 +1287,51 @@ impl<K: Kind> Running<K> {
 
     /// A child has ended by itself; what the tree says to that. Where it is `news`, the end is noted first; but if a start attempt
     /// is to be waited for, that is all, and it is mail for who waits.
-    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Option<Action>, Mail<K>> {
+    fn ended(&mut self, key: Key, device: DeviceId, news: Option<Exit>) -> Result<Next, Mail<K>> {
         let now = self.now();
         // Asked outside of the lock: a subscriber of `tracing` is the user's.
         let told = self.broken || self.shared.listeners().anybody();
+        let fresh = self.fresh.take();
         let mut tree = self.shared.tree();
+        let rest = place(&mut tree, fresh);
         let waits = news.is_some() && self.quiet.is_some() && tree.is_quiet();
         // A line that is known by now is that of a later incarnation, or its end has been handled.
-        let is_current = |body: &&mut Body<K::Seed>| body.line.is_some_and(|line| line.id() == device);
-        let Some(body) = tree.body_mut(key).filter(is_current) else { return Ok(None) };
-        let before = news.and_then(|exit| body.end(exit));
+        let is_current =
+            |child: &&mut Child<Body<K::Seed>>| child.body.line.is_some_and(|line| line.id() == device);
+        let Some(child) = tree.get_mut(key).filter(is_current) else {
+            drop(tree);
+            quietly(|| drop(rest));
+            return Ok(Next::Nothing);
+        };
+        let before = news.and_then(|exit| child.end(exit));
         if waits {
             drop(tree);
-            drop(before);
+            quietly(|| drop((before, rest)));
             return Err(Mail::Ended(key, device));
         }
-        let Some((exit, task)) = body.take_end() else { return Ok(None) };
+        let Some((exit, task)) = child.take_end() else {
+            drop(tree);
+            quietly(|| drop((before, rest)));
+            return Ok(Next::Nothing);
+        };
         let end = end_of(&exit);
         self.clock = now;
         if told {
             drop(tree);
-            quietly(|| drop(task));
+            quietly(|| drop((task, rest)));
             self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
             self.end = exit;
-            return Ok(self.think(|tree| tree.ended(now, key, end)));
+            return Ok(self.think(|tree| tree.ended(now, key, end)).into());
         }
         // Nobody is to be told in between: in one go.
-        tree.ended(now, key, end);
-        let mut action = tree.next();
-        if let Some(Action::Report(..)) = action {
-            action = tree.next();
-        }
+        tree.ended_untold(now, key, end);
+        let action = tree.next();
+        let beginning = self.begin_if(&mut tree, action.as_ref(), false);
         drop(tree);
         drop(before);
-        quietly(|| drop(task));
+        quietly(|| drop((task, rest)));
         self.end = exit;
-        Ok(action)
+        Ok(self.launched(beginning, action))
     }
 
     /// Tells the tree what has happened; what it says to do about it.
@@ -1289,24 +1345,48 @@ impl<K: Kind> Running<K> {
     }
 
     /// Does what the tree says until it says nothing more; how to end, if it said so.
-    async fn drive(&mut self, mut action: Option<Action>) -> Option<Exit> {
+    async fn drive(&mut self, mut next: Next) -> Option<Exit> {
         loop {
-            action = match action? {
-                Action::Start(key) => {
-                    self.start_error = None;
-                    self.started = None;
-                    let outcome = match self.attempt(key) {
+            let action = match next {
+                Next::Nothing => return None,
+                Next::Begun(key, begun) => {
+                    let outcome = match begun {
                         Begun::Quiet => return None,
-                        Begun::Waits(attempt) => self.hear(attempt, None).await,
+                        Begun::Waits => {
+                            let mail = match self.go_along().await {
+                                Ok(then) => {
+                                    next = then;
+                                    continue;
+                                }
+                                Err(mail) => mail,
+                            };
+                            let attempt = self.awaited.take()?;
+                            let key = attempt.key;
+                            let outcome = self.hear(attempt, mail).await;
+                            next = self.conclude(key, outcome);
+                            continue;
+                        }
                         Begun::Failed(fault, begin) => {
                             // What the start function was given is gone with it; if it was given away instead, it is waited for.
                             self.kill(key, begin).await;
                             Outcome::Failed(StartError::StartFunction(fault))
                         }
-                        Begun::Never => Outcome::Failed(StartError::Interrupted),
                     };
-                    self.conclude(key, outcome)
+                    next = self.conclude(key, outcome);
+                    continue;
                 }
+                Next::Do(Action::Start(key)) => {
+                    next = match self.begin_alone(key) {
+                        Some(begun) => Next::Begun(key, begun),
+                        None => self.conclude(key, Outcome::Failed(StartError::Interrupted)),
+                    };
+                    continue;
+                }
+                Next::Do(action) => action,
+            };
+            let action = match action {
+                // That is what comes above.
+                Action::Start(_) => self.think(|_| {}),
                 Action::Stop(key) => {
                     let exit = self.end_child(key).await;
                     self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: true });
@@ -1370,6 +1450,7 @@ impl<K: Kind> Running<K> {
                     return Some(Exit::Shutdown);
                 }
             };
+            next = action.into();
         }
     }
 
@@ -1386,30 +1467,44 @@ impl<K: Kind> Running<K> {
 
     // ---- starting ------------------------------------------------------------------------------------------------
 
+    /// A start attempt has succeeded; what the tree says to that.
+    fn conclude_started(&mut self, key: Key, line: Line, progress: Option<(Pulse, Duration)>) -> Next {
+        let now = self.now();
+        self.clock = now;
+        self.started = Some(ChildRef { key, line });
+        self.tell_of(key, || Event::Started);
+        if let Some((pulse, every)) = progress {
+            self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
+        }
+        let since = self.shared.age_at(now);
+        // Asked outside of the lock: a subscriber of `tracing` is the user's.
+        let told = self.shared.listeners().anybody();
+        let (fresh, broken) = (self.fresh.take(), std::mem::take(&mut self.broken));
+        let mut tree = self.shared.tree();
+        let rest = place(&mut tree, fresh);
+        tree.started(now, key);
+        if let Some(child) = tree.get_mut(key) {
+            child.set_since(since);
+        }
+        if broken {
+            tree.shut_down();
+        }
+        let action = tree.next();
+        let beginning = self.begin_if(&mut tree, action.as_ref(), told);
+        drop(tree);
+        quietly(|| drop(rest));
+        self.launched(beginning, action)
+    }
+
     /// A start attempt is over; what the tree says about how it went.
-    fn conclude(&mut self, key: Key, outcome: Outcome) -> Option<Action> {
+    fn conclude(&mut self, key: Key, outcome: Outcome) -> Next {
         match outcome {
-            Outcome::Started(line, progress) => {
-                let now = self.now();
-                self.clock = now;
-                self.started = Some(ChildRef { key, line });
-                self.tell_of(key, || Event::Started);
-                if let Some((pulse, every)) = progress {
-                    self.set_timer(every, Alarm::Health { key, device: line.id(), pulse, every });
-                }
-                let since = self.shared.age_at(now);
-                self.think(|tree| {
-                    tree.started(now, key);
-                    if let Some(body) = tree.body_mut(key) {
-                        body.set_since(since);
-                    }
-                })
-            }
+            Outcome::Started(line, progress) => self.conclude_started(key, line, progress),
             Outcome::Ignored => {
                 self.tell_of(key, || Event::Ignored);
                 let child = self.shared.tree().ignored(key);
                 quietly(|| drop(child));
-                self.think(|_| {})
+                self.think(|_| {}).into()
             }
             Outcome::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
@@ -1417,7 +1512,7 @@ impl<K: Kind> Running<K> {
                 let now = self.now();
                 let child = self.shared.tree().failed(now, key);
                 quietly(|| drop(child));
-                self.think(|_| {})
+                self.think(|_| {}).into()
             }
         }
     }
@@ -1429,72 +1524,178 @@ impl<K: Kind> Running<K> {
     fn shutdown_of(&self, key: Key) -> Option<Shutdown> {
         let tree = self.shared.tree();
         let seed = tree.get(key)?.body.seed.as_ref()?;
-        Some(self.kind.facts(seed).shutdown())
+        self.kind.facts(seed).map(Facts::shutdown)
     }
 
-    /// Begins a start attempt.
-    fn attempt(&mut self, key: Key) -> Begun {
-        self.quiet = None;
-        let Some(me) = self.device.as_ref() else { return Begun::Never };
-        let device = Device::new();
-        let line = device.line();
-        me.link(&device, LinkMode::Peer.tag(key.to_bits()));
+    /// From now on first polls are heard by this ring.
+    fn use_ring(&mut self, ring: Arc<Ring>) {
+        let before = self.shared.set_ring(Some(Arc::clone(&ring)));
+        let mine = std::mem::replace(&mut self.ring, ring);
+        // What it wakes is not ours.
+        quietly(|| drop((before, mine)));
+    }
+
+    /// Puts what is fresh into the list.
+    fn place(&mut self) {
+        if let Some(fresh) = self.fresh.take() {
+            let rest = place(&mut self.shared.tree(), Some(fresh));
+            quietly(|| drop(rest));
+        }
+    }
+
+    /// Begins the start attempt that is to be made, where the list is open already; `told` of it is somebody.
+    #[inline(always)]
+    fn begin_if(&self, tree: &mut TreeOf<K>, action: Option<&Action>, told: bool) -> Option<Beginning<K>> {
+        match action {
+            Some(Action::Start(key)) if self.ring.is_free(2) => self.begin(tree, *key, told),
+            _ => None,
+        }
+    }
+
+    /// What has been begun is made here, and not where it is heard of: each copy of what was just put together waits for it.
+    #[inline(always)]
+    fn launched(&mut self, beginning: Option<Beginning<K>>, action: Option<Action>) -> Next {
+        match beginning {
+            Some(beginning) => Next::Begun(beginning.key, self.launch(beginning)),
+            None => action.into(),
+        }
+    }
+
+    fn begin_alone(&mut self, key: Key) -> Option<Begun> {
+        if !self.ring.is_free(2) {
+            let another = self.ring.another();
+            self.use_ring(another);
+        }
+        self.place();
         let told = self.broken || self.shared.listeners().anybody();
-        let (loan, limits, ticket) = {
-            let mut tree = self.shared.tree();
-            let Some(body) = tree.body_mut(key) else { return Begun::Never };
-            body.begin(line, !self.called);
-            let facts = body.seed.as_ref().map(|seed| self.kind.facts(seed));
-            let limits = facts.map(|facts| (facts.start_within, facts.progress_within));
-            let plain = facts.is_some_and(Facts::is_plain);
-            let loan = K::lend(&mut body.seed);
-            (loan, limits, tree.begin_attempt(key, plain && !told))
-        };
-        let (Some(loan), Some((within, progress))) = (loan, limits) else { return Begun::Never };
+        let beginning = self.begin(&mut self.shared.tree(), key, told)?;
+        Some(self.launch(beginning))
+    }
+
+    /// Begins a start attempt, as far as that is done under the lock.
+    #[inline(always)]
+    fn begin(&self, tree: &mut TreeOf<K>, key: Key, told: bool) -> Option<Beginning<K>> {
+        let me = self.device.as_ref()?;
+        let child = tree.get_mut(key)?;
+        let facts = child.body.seed.as_ref().and_then(|seed| self.kind.facts(seed))?;
+        let (within, progress, plain) = (facts.start_within, facts.progress_within, facts.is_plain());
+        let loan = K::lend(&mut child.body.seed)?;
+        let device = Device::new();
+        me.link(&device, LinkMode::Peer.tag(key.to_bits()));
+        child.begin(device.line(), !self.called);
+        let quiet = tree.begin_attempt(key, plain && !told);
+        if quiet && let Some(child) = tree.get_mut(key) {
+            // Nobody looks at the clock when it is polled.
+            child.set_began(self.clock);
+        }
+        self.ring.begin(quiet);
+        Some(Beginning { key, device, loan, within, progress, quiet })
+    }
+
+    /// Makes the start attempt that has been begun.
+    #[inline(always)]
+    fn launch(&mut self, beginning: Beginning<K>) -> Begun {
+        let Beginning { key, device, loan, within, progress, quiet } = beginning;
+        self.quiet = None;
+        self.start_error = None;
+        self.started = None;
+        let line = device.line();
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
-        let birth = Birth { device, shared: Arc::clone(&self.shared), key, pulse: pulse.clone(), ticket };
+        let birth =
+            Birth { device, shared: &self.shared, key, pulse: pulse.clone(), ring: Arc::clone(&self.ring) };
         let job = catch(|| self.kind.job(&loan, birth));
         let (task, panic) = match job {
             Ok(job) => (Some(self.shared.engine().spawn(job)), None),
             Err(panic) => (None, Some(panic)),
         };
-        let rest = {
-            let mut tree = self.shared.tree();
-            if panic.is_some() {
-                tree.be_loud();
-            }
-            tree.body_mut(key).and_then(|body| {
-                body.task = task;
-                K::give_back(&mut body.seed, loan)
-            })
-        };
-        quietly(|| drop(rest));
+        self.fresh = Some(Fresh { key, task, loan });
         if let Some(panic) = panic {
+            self.place();
+            self.shared.tree().be_loud();
             let fault = Fault::panic(&panic);
             quietly(|| drop(panic));
             return Begun::Failed(fault, begin);
         }
-        let attempt =
-            Attempt { key, ticket, line, begin, within, progress: progress.map(|every| (pulse, every)) };
-        if ticket.is_quiet() {
+        let attempt = Attempt { key, line, begin, within, progress: progress.map(|every| (pulse, every)) };
+        if quiet {
             self.quiet = Some(attempt);
             return Begun::Quiet;
         }
-        Begun::Waits(attempt)
+        self.awaited = Some(attempt);
+        Begun::Waits
+    }
+
+    /// What comes next while a start attempt is waited for; that the child was polled comes before all else.
+    fn listen(&mut self, until: Option<Instant>) -> impl Future<Output = Option<Mail<K>>> {
+        poll_fn(move |cx| {
+            loop {
+                if self.ring.was_polled() {
+                    return Poll::Ready(Some(Mail::Polled));
+                }
+                // Before the last look at the ring: whoever rings from here on wakes by this waker, or rings the bell.
+                self.ring.wait_by(cx.waker());
+                let Poll::Ready(mail) = self.poll_mail(cx, until) else {
+                    if self.ring.was_polled() {
+                        continue;
+                    }
+                    return Poll::Pending;
+                };
+                if mail.is_some() || until.is_some_and(|until| self.now() >= until) {
+                    return Poll::Ready(mail);
+                }
+            }
+        })
+    }
+
+    /// Waits for the end of a start attempt, and of those that it leads to, as long as nothing comes but first polls. What is to be
+    /// done then, or the mail that has come first.
+    ///
+    /// In one place, as a child's end is: most children say nothing else.
+    fn go_along(&mut self) -> impl Future<Output = Result<Next, Option<Mail<K>>>> {
+        poll_fn(|cx| {
+            loop {
+                let Some(attempt) = &self.awaited else { return Poll::Ready(Ok(Next::Nothing)) };
+                if self.ring.was_polled() {
+                    let (key, line) = (attempt.key, attempt.line);
+                    let progress = self.awaited.take().and_then(|attempt| attempt.progress);
+                    match self.conclude_started(key, line, progress) {
+                        Next::Begun(_, Begun::Waits) => continue,
+                        next => return Poll::Ready(Ok(next)),
+                    }
+                }
+                let until = attempt.until();
+                // Before the last look at the ring: whoever rings from here on wakes by this waker, or rings the bell.
+                self.ring.wait_by(cx.waker());
+                if let Poll::Ready(mail) = self.poll_mail(cx, until) {
+                    return Poll::Ready(Err(mail));
+                }
+                if !self.ring.was_polled() {
+                    return Poll::Pending;
+                }
+            }
+        })
     }
 
     /// Waits for the end of a start attempt. `first` has come already.
     async fn hear(&mut self, attempt: Attempt, mut first: Option<Mail<K>>) -> Outcome {
-        let Attempt { key, ticket, line, begin, within, progress } = attempt;
+        let until = attempt.until();
+        let Attempt { key, line, begin, within, progress } = attempt;
         let id = line.id();
-        let until = within.and_then(|within| begin.checked_add(within));
         loop {
             let mail = match first.take() {
-                None => self.receive(until).await,
+                None => self.listen(until).await,
                 first => first,
             };
+            if let Some(Mail::Polled) = mail {
+                // Otherwise it was rung for an attempt that has failed since.
+                if self.ring.was_polled() {
+                    return Outcome::Started(line, progress);
+                }
+                continue;
+            }
+            self.place();
             match mail {
                 None => {
                     self.kill(key, begin).await;
@@ -1504,7 +1705,7 @@ impl<K: Kind> Running<K> {
                 Some(Mail::Ended(of, device)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
-                    if matches!(said, Some(Said::Started)) || self.shared.was_polled(ticket) {
+                    if matches!(said, Some(Said::Started)) || self.ring.was_polled() {
                         self.mail.push_back(Mail::Ended(key, id));
                         return Outcome::Started(line, progress);
                     }
@@ -1516,10 +1717,6 @@ impl<K: Kind> Running<K> {
                             Outcome::Failed(StartError::Ended(exit))
                         }
                     };
-                }
-                // Otherwise it was rung for an attempt that has failed since.
-                Some(Mail::Polled) if self.shared.was_polled(ticket) => {
-                    return Outcome::Started(line, progress);
                 }
                 Some(Mail::Polled) => {}
                 Some(Mail::Command(Command::Said(device, said))) => {
@@ -1579,9 +1776,12 @@ impl<K: Kind> Running<K> {
         self.take_in();
         let (ended, rule) = {
             let mut tree = self.shared.tree();
-            let Some(body) = tree.body_mut(key) else { return Exit::Normal };
-            let ended = body.take_end();
-            (ended, body.line.zip(body.seed.as_ref().map(|seed| self.kind.facts(seed).shutdown())))
+            let Some(child) = tree.get_mut(key) else { return Exit::Normal };
+            let (ended, body) = (child.take_end(), &child.body);
+            (
+                ended,
+                body.line.zip(body.seed.as_ref().and_then(|seed| self.kind.facts(seed)).map(Facts::shutdown)),
+            )
         };
         if let Some((exit, task)) = ended {
             quietly(|| drop(task));
@@ -1708,10 +1908,11 @@ impl<K: Kind> Running<K> {
         {
             let tree = self.shared.tree();
             for (key, child) in tree.iter().filter(|(_, child)| child.state == State::Running) {
-                if let Some((line, seed)) = child.body.line.zip(child.body.seed.as_ref()) {
-                    shutdown = self.kind.facts(seed).shutdown();
+                let facts = child.body.seed.as_ref().and_then(|seed| self.kind.facts(seed));
+                if let Some((line, facts)) = child.body.line.zip(facts) {
+                    shutdown = facts.shutdown();
                     running.push((key, line));
-                    left += usize::from(!child.body.ended);
+                    left += usize::from(!child.has_ended());
                 }
             }
         }
@@ -1730,8 +1931,8 @@ impl<K: Kind> Running<K> {
         if left > 0 {
             for (key, line) in &running {
                 let mut tree = self.shared.tree();
-                let Some(body) = tree.body_mut(*key).filter(|body| !body.ended) else { continue };
-                let task = body.task.take();
+                let Some(child) = tree.get_mut(*key).filter(|child| !child.has_ended()) else { continue };
+                let task = child.body.task.take();
                 drop(tree);
                 line.condemn();
                 quietly(|| drop(task));
@@ -1741,7 +1942,7 @@ impl<K: Kind> Running<K> {
             self.await_ends(left, until).await;
         }
         for key in killed {
-            let stuck = self.shared.tree().get(key).is_some_and(|child| !child.body.ended);
+            let stuck = self.shared.tree().get(key).is_some_and(|child| !child.has_ended());
             if stuck { self.tell_stuck(key, begin) } else { self.tell_killed(key, begin) }
         }
         self.note_killed_below();
@@ -1783,7 +1984,7 @@ impl<K: Kind> Running<K> {
     fn look_at(&mut self, key: Key, device: DeviceId, pulse: Pulse, every: Duration) {
         let current = self.shared.tree().get(key).is_some_and(|child| {
             child.state == State::Running
-                && !child.body.ended
+                && !child.has_ended()
                 && child.body.line.is_some_and(|line| line.id() == device)
         });
         let (Some(last), true) = (pulse.last(), current) else { return };
@@ -1798,8 +1999,8 @@ impl<K: Kind> Running<K> {
 
     /// Kills what runs of a child. Its end comes through the same door as any other.
     fn drop_task(&mut self, key: Key) {
-        let (line, task) = match self.shared.tree().body_mut(key) {
-            Some(body) => (body.line, body.task.take()),
+        let (line, task) = match self.shared.tree().get_mut(key) {
+            Some(child) => (child.body.line, child.body.task.take()),
             None => (None, None),
         };
         if let Some(line) = line {
@@ -1836,7 +2037,7 @@ impl<K: Kind> Running<K> {
                 match added {
                     Ok(_) => {
                         let action = self.think(|_| {});
-                        let end = self.drive(action).await;
+                        let end = self.drive(action.into()).await;
                         let answer = match self.start_error.take() {
                             Some(error) => Err(K::refuse(StartRefusal::Failed(error))),
                             None => Ok(self.started.take()),
@@ -1860,7 +2061,7 @@ impl<K: Kind> Running<K> {
             Call::Terminate(target, reply) => match self.find(&target) {
                 Ok(Some(key)) => {
                     let action = self.think(|tree| tree.terminate(key));
-                    let end = self.drive(action).await;
+                    let end = self.drive(action.into()).await;
                     reply.send(Ok(()));
                     return end;
                 }
@@ -1884,7 +2085,7 @@ impl<K: Kind> Running<K> {
                 match begun {
                     Ok(()) => {
                         let action = self.think(|_| {});
-                        let end = self.drive(action).await;
+                        let end = self.drive(action.into()).await;
                         reply.send(match self.start_error.take() {
                             Some(error) => Err(RestartChildError::Failed(error)),
                             None => Ok(self.started.take()),
@@ -1919,7 +2120,7 @@ impl<K: Kind> Running<K> {
                     let tree = self.shared.tree();
                     let child = tree.get(tree.find(id)?)?;
                     let seed = child.body.seed.as_ref()?;
-                    Some(self.kind.facts(seed).info(Named::name(seed)?))
+                    Some(self.kind.facts(seed)?.info(Named::name(seed)?))
                 };
                 reply.send(self.kind.info(&id, &find));
             }
@@ -1970,7 +2171,7 @@ impl<K: Kind> Running<K> {
                     (State::Restarting { .. }, _) => RowState::Restarting,
                     _ => RowState::Down,
                 },
-                kind: if child.supervisor { ChildKind::Supervisor } else { ChildKind::Worker },
+                kind: if child.is_supervisor() { ChildKind::Supervisor } else { ChildKind::Worker },
                 key,
             })
             .collect()
@@ -1995,8 +2196,8 @@ impl<K: Kind> Running<K> {
 }
 
 enum Turn<K: Kind> {
-    /// A child has ended, if that is what its device was.
-    News(Disconnect),
+    /// A child has ended, and this is to be done about it.
+    Next(Next),
     Mail(Mail<K>),
     Alarm(Alarm),
 }
@@ -2004,20 +2205,38 @@ enum Turn<K: Kind> {
 /// A start attempt that is being made.
 struct Attempt {
     key: Key,
-    ticket: Ticket,
     line: Line,
     begin: Instant,
     within: Option<Duration>,
     progress: Option<(Pulse, Duration)>,
 }
 
+impl Attempt {
+    /// When it has taken too long.
+    fn until(&self) -> Option<Instant> {
+        self.within.and_then(|within| self.begin.checked_add(within))
+    }
+}
+
 /// How far a start attempt has come at once.
 enum Begun {
     /// It goes on, and nobody waits for it.
     Quiet,
-    Waits(Attempt),
+    /// There is somebody who waits: the supervisor.
+    Waits,
     Failed(Fault, Instant),
-    Never,
+}
+
+/// Puts what is fresh into the list; returns what is to be dropped outside of the lock.
+fn place<K: Kind>(tree: &mut TreeOf<K>, fresh: Option<Fresh<K>>) -> Option<(Option<Task>, Option<K::Loan>)> {
+    let Fresh { key, task, loan } = fresh?;
+    match tree.get_mut(key) {
+        Some(child) => {
+            child.body.task = task;
+            Some((None, K::give_back(&mut child.body.seed, loan)))
+        }
+        None => Some((task, Some(loan))),
+    }
 }
 
 enum Outcome {
@@ -2029,14 +2248,17 @@ enum Outcome {
 impl<K: Kind> Drop for Running<K> {
     /// The supervisor's own task is dropped, or it has departed and nothing is left.
     fn drop(&mut self) {
+        self.place();
+        let ring = self.shared.set_ring(None);
+        quietly(|| drop(ring));
         let left = self.unanswered();
         let empty =
             Tree::new(K::MEMBERS, RestartStrategy::OneForOne, Intensity::DEFAULT, AutoShutdown::Never);
         let mut tree = std::mem::replace(&mut *self.shared.tree(), empty);
         let keys: Vec<Key> = tree.iter().map(|(key, _)| key).collect();
         for key in keys {
-            let Some(body) = tree.body_mut(key) else { continue };
-            let (line, task) = (body.line, body.task.take());
+            let Some(child) = tree.get_mut(key) else { continue };
+            let (line, task) = (child.body.line, child.body.task.take());
             match (task, self.settings.orphans) {
                 (Some(task), Orphans::Told) => self.shared.engine().detach(task),
                 (Some(task), Orphans::Dropped) => {

@@ -251,19 +251,84 @@ pub(crate) trait Named {
     fn name(&self) -> Option<&Arc<str>>;
 }
 
+/// What sort of child it is, in one byte: there may be a million of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sort(u8);
+
+impl Sort {
+    const SIGNIFICANT: u8 = 4;
+    const BRUTAL: u8 = 8;
+    const SUPERVISOR: u8 = 16;
+
+    fn new(restart: Restart) -> Sort {
+        Sort(match restart {
+            Restart::Permanent => 0,
+            Restart::Transient => 1,
+            Restart::Temporary => 2,
+        })
+    }
+
+    fn with(self, bit: u8, on: bool) -> Sort {
+        Sort(if on { self.0 | bit } else { self.0 })
+    }
+}
+
 /// A child: what a verdict depends on, and a body that the tree keeps and asks for nothing but its name.
 pub(crate) struct Child<B> {
-    pub(crate) restart: Restart,
-    pub(crate) significant: bool,
-    pub(crate) brutal: bool,
-    pub(crate) supervisor: bool,
+    sort: Sort,
     pub(crate) state: State,
+    /// What the body's owner keeps beside it. In the body it would be eight bytes instead of these six.
+    pub(crate) beside: [u8; 5],
+    pub(crate) phase: Phase,
     pub(crate) body: B,
+}
+
+/// How far a child's incarnation is, for who does what the tree says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// There has been none.
+    New,
+    Begun,
+    /// Its end is still to be handled.
+    Ended,
 }
 
 impl<B> Child<B> {
     pub(crate) fn new(restart: Restart, body: B) -> Child<B> {
-        Child { restart, significant: false, brutal: false, supervisor: false, state: State::Down, body }
+        Child { sort: Sort::new(restart), state: State::Down, beside: [0; 5], phase: Phase::New, body }
+    }
+
+    /// Its end counts for the supervisor's.
+    pub(crate) fn significant(mut self, is: bool) -> Child<B> {
+        self.sort = self.sort.with(Sort::SIGNIFICANT, is);
+        self
+    }
+
+    /// To be killed is how it is to end.
+    pub(crate) fn brutal(mut self, is: bool) -> Child<B> {
+        self.sort = self.sort.with(Sort::BRUTAL, is);
+        self
+    }
+
+    pub(crate) fn supervisor(mut self, is: bool) -> Child<B> {
+        self.sort = self.sort.with(Sort::SUPERVISOR, is);
+        self
+    }
+
+    fn restart(&self) -> Restart {
+        match self.sort.0 & 3 {
+            0 => Restart::Permanent,
+            1 => Restart::Transient,
+            _ => Restart::Temporary,
+        }
+    }
+
+    fn is_significant(&self) -> bool {
+        self.sort.0 & Sort::SIGNIFICANT != 0
+    }
+
+    pub(crate) fn is_supervisor(&self) -> bool {
+        self.sort.0 & Sort::SUPERVISOR != 0
     }
 }
 
@@ -299,19 +364,20 @@ impl Window {
 
     /// Notes a restart; whether it is one too many.
     pub(crate) fn is_exceeded_by(&mut self, now: Instant) -> bool {
+        // What came before that is too old to count. One subtraction, for the clock's unit is no plain number.
+        let begin = now.checked_sub(self.intensity.period);
+        let is_old = |then: Instant| begin.is_some_and(|begin| then < begin);
         // Only the note `restarts` before this one can decide, if it is young enough; so no more are kept.
         let full = self.recent.len() >= self.intensity.restarts as usize;
         if full {
             let decisive = self.recent.pop_front();
-            if decisive.is_none_or(|then| now.saturating_duration_since(then) <= self.intensity.period) {
+            if decisive.is_none_or(|then| !is_old(then)) {
                 return true;
             }
         }
         self.recent.push_back(now);
         // What is too old to decide anything goes, as in OTP: a large intensity is no large memory.
-        while let Some(then) = self.recent.front()
-            && now.saturating_duration_since(*then) > self.intensity.period
-        {
+        while self.recent.front().is_some_and(|then| is_old(*then)) {
             self.recent.pop_front();
         }
         false
@@ -423,24 +489,8 @@ pub(crate) struct Tree<B> {
     supervisors: usize,
     doing: Doing,
     forgotten: Option<Child<B>>,
-    /// The number of the start attempt that was begun last.
-    attempt: u64,
-    /// Its child, if nobody waits for it and nothing comes after it.
+    /// Whose start attempt is being made, if nobody waits for it and nothing comes after it.
     quiet: Option<Key>,
-}
-
-/// What a child says that is polled for the first time. By the number of its attempt it is known: a poll that comes late,
-/// when its attempt has failed, is not taken for that of the next one.
-#[derive(Clone, Copy)]
-pub(crate) struct Ticket {
-    pub(crate) attempt: u64,
-}
-
-impl Ticket {
-    /// When the attempt began nobody was to wait for it.
-    pub(crate) fn is_quiet(self) -> bool {
-        self.attempt & 1 == 1
-    }
 }
 
 /// What is being done, and where in the list.
@@ -545,7 +595,6 @@ impl<B: Named> Tree<B> {
             supervisors: 0,
             doing: Doing::Nothing,
             forgotten: None,
-            attempt: 0,
             quiet: None,
         }
     }
@@ -556,8 +605,8 @@ impl<B: Named> Tree<B> {
         self.children.get(key)
     }
 
-    pub(crate) fn body_mut(&mut self, key: Key) -> Option<&mut B> {
-        self.children.get_mut(key).map(|child| &mut child.body)
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Child<B>> {
+        self.children.get_mut(key)
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Key> {
@@ -594,8 +643,8 @@ impl<B: Named> Tree<B> {
     /// Whether a child that was being stopped has ended in a way that was not asked for.
     pub(crate) fn is_unexpected(&self, key: Key, end: End) -> bool {
         self.children.get(key).is_some_and(|child| {
-            let asked_for = if child.brutal { End::Killed } else { End::Shutdown };
-            end != asked_for && (child.restart == Restart::Permanent || !end.is_ordinary())
+            let asked_for = if child.sort.0 & Sort::BRUTAL != 0 { End::Killed } else { End::Shutdown };
+            end != asked_for && (child.restart() == Restart::Permanent || !end.is_ordinary())
         })
     }
 
@@ -603,7 +652,7 @@ impl<B: Named> Tree<B> {
 
     /// Adds a child to the initial list, without starting it; unless its name is taken, by whom is said.
     pub(crate) fn list(&mut self, child: Child<B>) -> Result<Key, (Child<B>, Key)> {
-        let supervisor = usize::from(child.supervisor);
+        let supervisor = usize::from(child.is_supervisor());
         let key = self.children.push(child);
         if self.members == Members::Listed
             && let Some(name) = name_at(&self.children, key.index())
@@ -642,6 +691,13 @@ impl<B: Named> Tree<B> {
     pub(crate) fn ended(&mut self, now: Instant, key: Key, end: End) {
         if self.state(key) == Some(State::Running) {
             self.doing = Doing::Ended { now, key, end };
+        }
+    }
+
+    /// The same where nobody is told that it has.
+    pub(crate) fn ended_untold(&mut self, now: Instant, key: Key, end: End) {
+        if self.state(key) == Some(State::Running) {
+            self.doing = Doing::Verdict { now, key, end };
         }
     }
 
@@ -712,22 +768,21 @@ impl<B: Named> Tree<B> {
         };
     }
 
-    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does: whoever makes it go well says
-    /// so to [`polled_quietly`](Tree::polled_quietly).
-    pub(crate) fn begin_attempt(&mut self, key: Key, nobody: bool) -> Ticket {
+    /// A start attempt begins. If nobody need wait for it and nothing comes after it, nobody does, which is returned: that it
+    /// went well is then for [`polled_quietly`](Tree::polled_quietly) to hear.
+    pub(crate) fn begin_attempt(&mut self, key: Key, nobody: bool) -> bool {
         let last = matches!(self.doing, Doing::StartOne { key: of } if of == key);
         let quiet = nobody && last && self.paces.is_empty();
         self.quiet = quiet.then_some(key);
-        // Each is greater than the one before; the lowest bit says whether it is quiet.
-        self.attempt = (self.attempt | 1) + 1 + u64::from(quiet);
-        Ticket { attempt: self.attempt }
+        quiet
     }
 
-    /// As [`started`](Tree::started), if it is this attempt that is being made and nobody waits for it; of whom.
-    pub(crate) fn polled_quietly(&mut self, ticket: Ticket, now: Instant) -> Option<Key> {
-        let key = self.quiet.take_if(|_| ticket.attempt == self.attempt)?;
-        self.started(now, key);
-        Some(key)
+    /// As [`started`](Tree::started), of the attempt that nobody waits for.
+    pub(crate) fn polled_quietly(&mut self) {
+        if let Some(key) = self.quiet.take() {
+            self.set_state(key, State::Running);
+            self.doing = Doing::Nothing;
+        }
     }
 
     /// Whether there is a start attempt that nobody waits for.
@@ -744,7 +799,7 @@ impl<B: Named> Tree<B> {
     pub(crate) fn ignored(&mut self, key: Key) -> Option<Child<B>> {
         self.set_state(key, State::Down);
         let after = self.children.after(key);
-        let temporary = self.children.get(key).is_some_and(|child| child.restart == Restart::Temporary);
+        let temporary = self.children.get(key).is_some_and(|child| child.restart() == Restart::Temporary);
         let leaves = match self.doing {
             Doing::Boot { .. } | Doing::StartCall { new: true, .. } => {
                 temporary || self.members == Members::OfOneKind
@@ -992,7 +1047,7 @@ impl<B: Named> Tree<B> {
 
     /// Whether the end of this child, which is not started again, ends the supervisor.
     fn is_last_straw(&self, key: Key) -> bool {
-        self.children.get(key).is_some_and(|child| child.significant)
+        self.children.get(key).is_some_and(Child::is_significant)
             && match self.auto_shutdown {
                 AutoShutdown::Never => false,
                 AutoShutdown::AnySignificant => true,
@@ -1007,7 +1062,7 @@ impl<B: Named> Tree<B> {
     }
 
     fn restart_of(&self, key: Key) -> Restart {
-        self.children.get(key).map_or(Restart::Temporary, |child| child.restart)
+        self.children.get(key).map_or(Restart::Temporary, Child::restart)
     }
 
     fn must_be_down(&self, key: Key) -> Result<(), Refusal> {
@@ -1023,7 +1078,7 @@ impl<B: Named> Tree<B> {
         if let Some(child) = self.children.get_mut(key) {
             let (was, is) = (child.state == State::Running, state == State::Running);
             self.running = self.running + usize::from(is) - usize::from(was);
-            if child.significant {
+            if child.is_significant() {
                 self.significant_running = self.significant_running + usize::from(is) - usize::from(was);
             }
             child.state = state;
@@ -1051,7 +1106,7 @@ impl<B: Named> Tree<B> {
             self.names.remove(name, key, |index| name_at(&self.children, index));
         }
         let child = self.children.remove(key)?;
-        self.supervisors -= usize::from(child.supervisor);
+        self.supervisors -= usize::from(child.is_supervisor());
         Some(child)
     }
 }

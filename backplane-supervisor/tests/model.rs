@@ -120,11 +120,10 @@ fn child(spec: &Value, name: &str) -> Child<Body> {
         _ => Restart::Temporary,
     };
     let body = Body { spec: spec.clone(), name: Arc::from(name), proc: None };
-    let mut child = Child::new(restart, body);
-    child.significant = is_significant(spec);
-    child.brutal = shutdown_of(spec) == "brutal_kill";
-    child.supervisor = type_of(spec) == "supervisor";
-    child
+    Child::new(restart, body)
+        .significant(is_significant(spec))
+        .brutal(shutdown_of(spec) == "brutal_kill")
+        .supervisor(type_of(spec) == "supervisor")
 }
 
 fn tree_of(spec: &Value) -> Tree<Body> {
@@ -207,7 +206,7 @@ impl World {
         match outcome {
             Ok(()) => {
                 self.sup(sup).keys.insert(proc, key);
-                self.sup(sup).tree.body_mut(key).unwrap().proc = Some(proc);
+                self.sup(sup).tree.get_mut(key).unwrap().body.proc = Some(proc);
                 if let Some(started) = self.sups.get_mut(&proc) {
                     started.started = true;
                 }
@@ -628,8 +627,12 @@ impl World {
 
     fn rows(&mut self, sup: ProcId) -> Value {
         let simple = is_simple(&self.sup(sup).spec);
-        let children: Vec<(State, Body, bool)> =
-            self.sup(sup).tree.iter_back().map(|(_, c)| (c.state, c.body.clone(), c.supervisor)).collect();
+        let children: Vec<(State, Body, bool)> = self
+            .sup(sup)
+            .tree
+            .iter_back()
+            .map(|(_, c)| (c.state, c.body.clone(), c.is_supervisor()))
+            .collect();
         let mut rows: Vec<(Option<ProcId>, Value)> = Vec::new();
         for (state, body, supervisor) in children {
             let running = body.proc.filter(|_| state == State::Running);

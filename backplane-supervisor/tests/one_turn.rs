@@ -107,7 +107,7 @@ fn a_stop_before_the_first_poll_waits_for_it() {
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A world in which something happens while a task asks for the time: on many threads it can.
+/// A world in which something happens while a task is about to be polled: on many threads it can.
 #[derive(Clone)]
 struct Interrupted {
     world: World,
@@ -119,7 +119,14 @@ impl Runtime for Interrupted {
     type Sleep = Sleep;
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, future: F) -> Task {
-        self.world.spawn(future)
+        let hook = Arc::clone(&self.hook);
+        self.world.spawn(async move {
+            let hook = hook.lock().unwrap().take();
+            if let Some(hook) = hook {
+                hook();
+            }
+            future.await;
+        })
     }
 
     fn detach(&self, task: Task) {
@@ -132,14 +139,6 @@ impl Runtime for Interrupted {
 
     fn now(&self) -> Instant {
         self.world.now()
-    }
-
-    fn now_inside(&self) -> Instant {
-        let hook = self.hook.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook();
-        }
-        self.now()
     }
 }
 
