@@ -349,7 +349,8 @@ pub(crate) fn with_worker<T>(f: impl FnOnce(&Rc<Local>) -> T) -> Option<T> {
 
 /// Where a task goes when it is woken: home.
 #[inline]
-pub(crate) fn schedule(home: u64, runnable: Runnable, info: ScheduleInfo) {
+pub(crate) fn schedule(runnable: Runnable, info: ScheduleInfo) {
+    let home = runnable.metadata().home;
     let mut runnable = Some(runnable);
     // A thread that is ending may have no place for its worker any more; then it is an outsider like others.
     let _ = CURRENT.try_with(|current| match current.get() {

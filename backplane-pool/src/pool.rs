@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_task::{ScheduleInfo, WithInfo};
+use async_task::WithInfo;
 use backplane::{DeviceId, Line};
 
 use crate::{
@@ -894,8 +894,8 @@ where
 {
     move |key| {
         let job = Job::new(future, key, site);
-        let schedule = move |runnable: Runnable, info: ScheduleInfo| schedule(home, runnable, info);
-        let meta = Meta { key, site, pinned };
+        let meta = Meta { key, site, pinned, home };
+        // A closure that holds something would cost a reference to the task each time it is scheduled.
         async_task::Builder::new().metadata(meta).spawn(move |_| job, WithInfo(schedule))
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Meta {
     pub(crate) site: Site,
     /// The one worker of the domain that may run it.
     pub(crate) pinned: Option<u32>,
+    /// The domain where it is scheduled.
+    pub(crate) home: u64,
 }
 
 pub(crate) type Runnable = async_task::Runnable<Meta>;
