@@ -331,9 +331,12 @@ impl Local {
     #[inline]
     fn know(&self, site: Site) {
         let words = site.words();
-        let place = &self.state.known[((words[1] >> 3) ^ (words[1] >> 9)) % KNOWN];
-        if place.get() != words {
-            place.set(words);
+        // One place in the source may spawn many types, so both words choose; and two that meet do not drive each other out.
+        let mixed = (words[0] ^ words[1].rotate_left(usize::BITS / 2)).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize);
+        let place = mixed >> (usize::BITS - KNOWN.ilog2());
+        let (first, second) = (&self.state.known[place], &self.state.known[place ^ 1]);
+        if first.get() != words && second.get() != words {
+            second.set(first.replace(words));
             self.domain.house.know(site);
         }
     }
