@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -23,7 +23,6 @@ use crate::{
     idle::Idle,
     reactor::Reactor,
     registry::{Key, Shard, Site, TaskName},
-    slot::Slot,
     task::{Runnable, drop_untold},
     watch::Alarm,
     worker::Local,
@@ -137,7 +136,7 @@ impl House {
 /// The queues of one node.
 pub(crate) struct Domain {
     /// By which its tasks find it.
-    id: u64,
+    id: DomainId,
     /// Its place among the pool's domains.
     pub(crate) index: usize,
     /// The node's number.
@@ -152,9 +151,12 @@ pub(crate) struct Domain {
     pub(crate) shards: Box<[CachePadded<Shard>]>,
 }
 
+/// What tells a domain from all others that are there. Half a word, since every task holds one.
+pub(crate) type DomainId = u32;
+
 /// Domains by their ids. What wakes a task holds such an id, and no reference: workers would count references on the same word
 /// with every task that moves between them. Only who wakes from outside looks here.
-static DOMAINS: RwLock<Option<HashMap<u64, Weak<Domain>>>> = RwLock::new(None);
+static DOMAINS: RwLock<Option<HashMap<DomainId, Weak<Domain>>>> = RwLock::new(None);
 
 impl Drop for Domain {
     fn drop(&mut self) {
@@ -164,7 +166,7 @@ impl Drop for Domain {
     }
 }
 
-fn domain(id: u64) -> Option<Arc<Domain>> {
+fn domain(id: DomainId) -> Option<Arc<Domain>> {
     DOMAINS.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&id)?.upgrade()
 }
 
@@ -172,7 +174,7 @@ fn domain(id: u64) -> Option<Arc<Domain>> {
 pub(crate) struct Remote {
     pub(crate) stealer: Stealer<Runnable>,
     /// Runs next. Others take from it only when the worker is stuck.
-    pub(crate) next: CachePadded<Slot<Runnable>>,
+    pub(crate) next: Stealer<Runnable>,
     /// Tasks that only this worker may run, woken elsewhere.
     pub(crate) inbox: ConcurrentQueue<Runnable>,
     pub(crate) counters: CachePadded<Counters>,
@@ -192,10 +194,10 @@ impl Remote {
         not(feature = "uring"),
         expect(unused_variables, reason = "only a ring has a driver to tell of")
     )]
-    pub(crate) fn new(stealer: Stealer<Runnable>, reactor: &Reactor) -> Remote {
+    pub(crate) fn new(stealer: Stealer<Runnable>, next: Stealer<Runnable>, reactor: &Reactor) -> Remote {
         Remote {
             stealer,
-            next: CachePadded::default(),
+            next,
             inbox: ConcurrentQueue::unbounded(),
             counters: CachePadded::default(),
             current: AtomicU64::new(0),
@@ -250,18 +252,24 @@ impl Domain {
         house: Arc<House>,
         workers: usize,
     ) -> Arc<Domain> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let (injector, idle, remotes) = (Injector::new(), Idle::new(), OnceLock::new());
         let shards = (0..=workers).map(|at| Shard::new(at).into()).collect();
-        let domain = Arc::new(Domain { id, index, node, cpus, house, injector, idle, remotes, shards });
         let mut domains = DOMAINS.write().unwrap_or_else(PoisonError::into_inner);
-        domains.get_or_insert_default().insert(id, Arc::downgrade(&domain));
-        drop(domains);
+        let domains = domains.get_or_insert_default();
+        // Some day they are used again, but never one that is still somebody's.
+        let id = loop {
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            if !domains.contains_key(&id) {
+                break id;
+            }
+        };
+        let domain = Arc::new(Domain { id, index, node, cpus, house, injector, idle, remotes, shards });
+        domains.insert(id, Arc::downgrade(&domain));
         domain
     }
 
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> DomainId {
         self.id
     }
 
@@ -307,7 +315,7 @@ impl Domain {
     /// Takes a task from a thread that is no worker of this domain.
     pub(crate) fn inject(&self, runnable: Runnable) {
         let pinned = runnable.metadata().pinned.and_then(|worker| {
-            let worker = worker as usize;
+            let worker = worker.worker();
             Some((worker, self.remotes().get(worker)?))
         });
         match pinned {
@@ -366,7 +374,7 @@ pub(crate) fn schedule(runnable: Runnable, info: ScheduleInfo) {
     }
 }
 
-fn from_outside(home: u64, runnable: Runnable) {
+fn from_outside(home: DomainId, runnable: Runnable) {
     match domain(home) {
         Some(home) => home.inject(runnable),
         // A domain is there as long as a task of it is.

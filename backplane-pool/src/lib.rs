@@ -63,7 +63,6 @@ mod ring;
 mod runtime;
 mod sleep;
 #[allow(unreachable_pub)] // Loom reaches it.
-mod slot;
 mod sync;
 mod task;
 mod topology;
@@ -92,8 +91,5 @@ pub use topology::{Node, Topology, TopologyError};
 #[cfg(backplane_loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::{
-        idle::{Idle, Woken},
-        slot::Slot,
-    };
+    pub use crate::idle::{Idle, Woken};
 }
