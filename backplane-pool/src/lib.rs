@@ -63,6 +63,7 @@ mod ring;
 mod runtime;
 mod sleep;
 #[allow(unreachable_pub)] // Loom reaches it.
+mod slot;
 mod sync;
 mod task;
 mod topology;
@@ -91,5 +92,8 @@ pub use topology::{Node, Topology, TopologyError};
 #[cfg(backplane_loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::idle::{Idle, Woken};
+    pub use crate::{
+        idle::{Idle, Woken},
+        slot::Slot,
+    };
 }

@@ -32,7 +32,8 @@ pub(crate) struct Meta {
     pub(crate) home: DomainId,
 }
 
-const _: () = assert!(size_of::<Meta>() <= 32 && size_of::<Outcome<u64>>() <= 16, "every task has room for both");
+const _: () =
+    assert!(size_of::<Meta>() <= 32 && size_of::<Outcome<u64>>() <= 16, "every task has room for both");
 
 /// A worker's place among those of its domain, in half a word whether there is one or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

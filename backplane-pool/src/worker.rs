@@ -47,8 +47,6 @@ pub(crate) struct Local {
     pub(crate) domain: Arc<Domain>,
     pub(crate) remote: Arc<Remote>,
     deque: Worker<Runnable>,
-    /// What runs next: one task at most. A deque, for it is filled without an exchange, and a word that is swapped is not.
-    next: Worker<Runnable>,
     /// Gone when the thread has run its last task.
     reactor: RefCell<Reactor>,
     /// Tasks that no other worker may run.
@@ -61,7 +59,7 @@ pub(crate) struct Local {
 /// What changes with every poll.
 #[derive(Debug, Default)]
 struct State {
-    /// Whether `next` may hold something.
+    /// Whether the slot may hold something.
     has_next: Cell<bool>,
     streak: Cell<u32>,
     /// The task that was taken last has run before others, and has scheduled nothing so far.
@@ -94,7 +92,6 @@ impl Local {
         domain: Arc<Domain>,
         remote: Arc<Remote>,
         deque: Worker<Runnable>,
-        next: Worker<Runnable>,
         reactor: Reactor,
     ) -> Local {
         let state = State::default();
@@ -102,7 +99,7 @@ impl Local {
         state.poll_nanos.set(u32::MAX);
         state.random.set(index as u32 * 2 + 1);
         let (reactor, pinned, refused) = (reactor.into(), RefCell::default(), RefCell::default());
-        Local { index, domain, remote, deque, next, reactor, pinned, refused, state }
+        Local { index, domain, remote, deque, reactor, pinned, refused, state }
     }
 
     /// Runs a future on this thread, and waits in what this worker waits in.
@@ -144,12 +141,10 @@ impl Local {
         } else if self.state.idle_jumps.get() >= IDLE_JUMPS && !self.deque.is_empty() {
             self.share(runnable);
         } else {
-            if self.state.has_next.replace(true)
-                && let Some(before) = self.next.pop()
-            {
+            self.state.has_next.set(true);
+            if let Some(before) = self.remote.next.put(runnable) {
                 self.share(before);
             }
-            self.next.push(runnable);
         }
         if !self.state.polling.get() {
             self.stop_waiting();
@@ -421,7 +416,7 @@ impl Local {
         let streak = self.state.streak.get();
         if self.state.has_next.get() && streak < STREAK {
             self.state.has_next.set(false);
-            if let Some(runnable) = self.next.pop() {
+            if let Some(runnable) = self.remote.next.take() {
                 self.state.streak.set(streak + 1);
                 self.state.jumped.set(!self.deque.is_empty());
                 self.remote.counters.next.add(1);
@@ -473,7 +468,7 @@ impl Local {
             }
         }
         if self.state.has_next.replace(false)
-            && let Some(runnable) = self.next.pop()
+            && let Some(runnable) = self.remote.next.take()
         {
             self.remote.counters.next.add(1);
             return Some(runnable);
@@ -502,7 +497,7 @@ impl Local {
             }
             let stolen = taken(|| remote.stealer.steal_batch_and_pop(&self.deque));
             let behind_a_stuck_one =
-                || if remote.stuck.load(Ordering::Relaxed) { taken(|| remote.next.steal()) } else { None };
+                || if remote.stuck.load(Ordering::Relaxed) { remote.next.take() } else { None };
             if let Some(runnable) = stolen.or_else(behind_a_stuck_one) {
                 self.remote.counters.steals.add(1);
                 return Some(runnable);
@@ -630,7 +625,10 @@ impl Local {
     fn find_for_dropping(&self) -> Option<Runnable> {
         self.empty_inbox();
         let pinned = self.pinned.borrow_mut().pop_front();
-        pinned.or_else(|| self.next.pop()).or_else(|| self.deque.pop()).or_else(|| self.find_elsewhere())
+        pinned
+            .or_else(|| self.remote.next.take())
+            .or_else(|| self.deque.pop())
+            .or_else(|| self.find_elsewhere())
     }
 }
 

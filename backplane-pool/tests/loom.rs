@@ -1,4 +1,4 @@
-//! Interleavings of what this crate makes of atomics itself: who sleeps and who is woken.
+//! Interleavings of what this crate makes of atomics itself: who sleeps, who is woken, and what runs next.
 //!
 //! `RUSTFLAGS="--cfg backplane_loom" cargo test --release -p backplane-pool --test loom`
 //!
@@ -11,7 +11,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use backplane_pool::model::{Idle, Woken};
+use backplane_pool::model::{Idle, Slot, Woken};
 use loom::{
     sync::{Condvar, Mutex, atomic::AtomicUsize},
     thread,
@@ -182,6 +182,22 @@ fn work_for_one_worker_alone_reaches_it_however_it_falls_asleep() {
 }
 
 #[test]
+fn what_runs_next_is_run_once_whether_its_worker_or_a_thief_takes_it() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        let thiefs = Arc::clone(&slot);
+        let thief = thread::spawn(move || thiefs.take());
+        // The worker puts two, which pushes one out, and takes what is left.
+        let mut seen = vec![slot.put(1), slot.put(2), slot.take()];
+        seen.push(thief.join().unwrap());
+        seen.push(slot.take());
+        let mut seen: Vec<i32> = seen.into_iter().flatten().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+    });
+}
+
+#[test]
 fn a_worker_does_not_sleep_on_what_it_has_to_run_next() {
     // A wake on its own thread while it waits for events: it takes itself off the list, before anybody is sent to it.
     loom::model(|| {
@@ -190,11 +206,13 @@ fn a_worker_does_not_sleep_on_what_it_has_to_run_next() {
         let outside = thread::spawn(move || there.push());
         let bed = Bed::new();
         let waker = Waker::from(Arc::clone(&bed));
+        let slot = Slot::new();
         domain.idle.search();
         domain.idle.sleep(0, &waker);
         // An event: `stop_waiting`.
+        slot.put(1);
         let mut searches = domain.idle.leave(0) == Woken::Notified;
-        // It runs what it was woken for.
+        assert_eq!(slot.take(), Some(1));
         if std::mem::take(&mut searches) && domain.idle.found() && domain.is_there_more() {
             domain.idle.notify();
         }

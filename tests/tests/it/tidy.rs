@@ -41,7 +41,7 @@ const DEPENDENCIES: &[(&str, &[(&str, &str)])] = &[
             ("blocking", "threads for what blocks"),
             ("concurrent-queue", "what others send to one worker"),
             ("crossbeam-deque", "queues that can be stolen from"),
-            ("crossbeam-utils", "padding between what workers write"),
+            ("crossbeam-utils", "the slot of what runs next; padding"),
             ("pin-project-lite", "pins a task's future without unsafe code of ours"),
             ("rustix", "pins a thread, without unsafe code of ours"),
             ("slab", "the list of tasks"),
