@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -137,7 +137,7 @@ impl House {
 /// The queues of one node.
 pub(crate) struct Domain {
     /// By which its tasks find it.
-    id: u64,
+    id: DomainId,
     /// Its place among the pool's domains.
     pub(crate) index: usize,
     /// The node's number.
@@ -152,9 +152,12 @@ pub(crate) struct Domain {
     pub(crate) shards: Box<[CachePadded<Shard>]>,
 }
 
+/// What tells a domain from all others that are there. Half a word, since every task holds one.
+pub(crate) type DomainId = u32;
+
 /// Domains by their ids. What wakes a task holds such an id, and no reference: workers would count references on the same word
 /// with every task that moves between them. Only who wakes from outside looks here.
-static DOMAINS: RwLock<Option<HashMap<u64, Weak<Domain>>>> = RwLock::new(None);
+static DOMAINS: RwLock<Option<HashMap<DomainId, Weak<Domain>>>> = RwLock::new(None);
 
 impl Drop for Domain {
     fn drop(&mut self) {
@@ -164,7 +167,7 @@ impl Drop for Domain {
     }
 }
 
-fn domain(id: u64) -> Option<Arc<Domain>> {
+fn domain(id: DomainId) -> Option<Arc<Domain>> {
     DOMAINS.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&id)?.upgrade()
 }
 
@@ -250,18 +253,24 @@ impl Domain {
         house: Arc<House>,
         workers: usize,
     ) -> Arc<Domain> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let (injector, idle, remotes) = (Injector::new(), Idle::new(), OnceLock::new());
         let shards = (0..=workers).map(|at| Shard::new(at).into()).collect();
-        let domain = Arc::new(Domain { id, index, node, cpus, house, injector, idle, remotes, shards });
         let mut domains = DOMAINS.write().unwrap_or_else(PoisonError::into_inner);
-        domains.get_or_insert_default().insert(id, Arc::downgrade(&domain));
-        drop(domains);
+        let domains = domains.get_or_insert_default();
+        // Some day they are used again, but never one that is still somebody's.
+        let id = loop {
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            if !domains.contains_key(&id) {
+                break id;
+            }
+        };
+        let domain = Arc::new(Domain { id, index, node, cpus, house, injector, idle, remotes, shards });
+        domains.insert(id, Arc::downgrade(&domain));
         domain
     }
 
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> DomainId {
         self.id
     }
 
@@ -307,7 +316,7 @@ impl Domain {
     /// Takes a task from a thread that is no worker of this domain.
     pub(crate) fn inject(&self, runnable: Runnable) {
         let pinned = runnable.metadata().pinned.and_then(|worker| {
-            let worker = worker as usize;
+            let worker = worker.worker();
             Some((worker, self.remotes().get(worker)?))
         });
         match pinned {
@@ -349,7 +358,8 @@ pub(crate) fn with_worker<T>(f: impl FnOnce(&Rc<Local>) -> T) -> Option<T> {
 
 /// Where a task goes when it is woken: home.
 #[inline]
-pub(crate) fn schedule(home: u64, runnable: Runnable, info: ScheduleInfo) {
+pub(crate) fn schedule(runnable: Runnable, info: ScheduleInfo) {
+    let home = runnable.metadata().home;
     let mut runnable = Some(runnable);
     // A thread that is ending may have no place for its worker any more; then it is an outsider like others.
     let _ = CURRENT.try_with(|current| match current.get() {
@@ -365,7 +375,7 @@ pub(crate) fn schedule(home: u64, runnable: Runnable, info: ScheduleInfo) {
     }
 }
 
-fn from_outside(home: u64, runnable: Runnable) {
+fn from_outside(home: DomainId, runnable: Runnable) {
     match domain(home) {
         Some(home) => home.inject(runnable),
         // A domain is there as long as a task of it is.

@@ -15,17 +15,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_task::{ScheduleInfo, WithInfo};
+use async_task::WithInfo;
 use backplane::{DeviceId, Line};
 
 use crate::{
     builder::Builder,
     counters::WorkerCounters,
-    domain::{Domain, House, Phase, schedule, with_worker},
+    domain::{Domain, DomainId, House, Phase, schedule, with_worker},
     registry::{Key, Site, Spawner, TaskName},
     resident::Resident,
     sleep::Sleeps,
-    task::{Job, Meta, Outcome, Runnable, Task, drop_untold},
+    task::{Job, Meta, Outcome, Pinned, Runnable, Task, drop_untold},
     worker::Local,
 };
 
@@ -662,7 +662,7 @@ impl Handle {
         let here = self.worker(|local| {
             let stays = self.node.is_none_or(|node| node == local.domain.index);
             let future = if stays { given.take()? } else { return None };
-            let pinned = u32::try_from(local.index).ok();
+            let pinned = Pinned::to(local.index);
             Some(self.start_here(local, site, None, pinned, Resident::<fn() -> F, F>::here(future)))
         });
         match (here.flatten(), given) {
@@ -686,7 +686,7 @@ impl Handle {
         F::Output: Send + 'static,
     {
         let site = Site::of::<F>(spawned_at);
-        let pinned = u32::try_from(worker).ok();
+        let pinned = Pinned::to(worker);
         let mut future = Some(Resident::new(make));
         let here = self.worker(|local| {
             let is_here = (local.domain.index, local.index) == (node, worker);
@@ -827,7 +827,7 @@ impl Handle {
         local: &Local,
         site: Site,
         name: Option<TaskName>,
-        pinned: Option<u32>,
+        pinned: Option<Pinned>,
         future: F,
     ) -> Task<F::Output>
     where
@@ -850,7 +850,7 @@ impl Handle {
         domain: &Domain,
         site: Site,
         name: Option<TaskName>,
-        pinned: Option<u32>,
+        pinned: Option<Pinned>,
         future: F,
     ) -> Task<F::Output>
     where
@@ -883,9 +883,9 @@ type Made<T> = (Runnable, async_task::Task<Outcome<T>, Meta>);
 /// Makes a task of a future, at home in a domain.
 #[inline]
 fn make<F>(
-    home: u64,
+    home: DomainId,
     site: Site,
-    pinned: Option<u32>,
+    pinned: Option<Pinned>,
     future: F,
 ) -> impl FnOnce(Option<Key>) -> Made<F::Output>
 where
@@ -893,9 +893,9 @@ where
     F::Output: Send + 'static,
 {
     move |key| {
-        let job = Job::new(future, key, site);
-        let schedule = move |runnable: Runnable, info: ScheduleInfo| schedule(home, runnable, info);
-        let meta = Meta { key, site, pinned };
+        let job = Job::new(future, key);
+        let meta = Meta { key, site, pinned, home };
+        // A closure that holds something would cost a reference to the task each time it is scheduled.
         async_task::Builder::new().metadata(meta).spawn(move |_| job, WithInfo(schedule))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU64,
     panic::Location,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -36,29 +37,30 @@ enum Name {
     Given(Arc<str>),
 }
 
-/// Where in the source a task was spawned, and of which type its future is: what it is called when nobody has named it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where in the source a task was spawned, and of which type its future is: what it is called when nobody has named it. Every task
+/// holds one, so it is small: the type's name is asked for only when it is told.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
-    kind: &'static str,
+    kind: fn() -> &'static str,
     at: &'static Location<'static>,
 }
 
 impl Site {
     #[inline]
     pub(crate) fn of<F>(at: &'static Location<'static>) -> Site {
-        Site { kind: std::any::type_name::<F>(), at }
+        Site { kind: std::any::type_name::<F>, at }
     }
 
     /// What tells it from others, as words that a thread can leave for another.
     #[inline]
     pub(crate) fn words(self) -> [usize; 2] {
-        [self.kind.as_ptr().addr(), std::ptr::from_ref(self.at).addr()]
+        [self.kind as usize, std::ptr::from_ref(self.at).addr()]
     }
 }
 
 impl From<Site> for TaskName {
     fn from(site: Site) -> TaskName {
-        TaskName { name: Name::Type(site.kind), spawned_at: site.at }
+        TaskName { name: Name::Type((site.kind)()), spawned_at: site.at }
     }
 }
 
@@ -110,28 +112,32 @@ impl fmt::Debug for TaskName {
     }
 }
 
-/// Where in its domain a task is registered.
+/// Where in its domain a task is registered: shard and entry in one word, that is more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    shard: u32,
-    entry: u32,
-}
+pub(crate) struct Key(NonZeroU64);
 
 impl Key {
-    pub(crate) fn shard(self) -> usize {
-        self.shard as usize
+    fn new(shard: u32, entry: u32) -> Key {
+        let word = u64::from(shard) << 32 | u64::from(entry);
+        Key(NonZeroU64::MIN.saturating_add(word.saturating_add(1)))
     }
 
-    /// As a word that is more than one.
+    pub(crate) fn shard(self) -> usize {
+        ((self.0.get() - 2) >> 32) as usize
+    }
+
+    fn entry(self) -> usize {
+        (self.0.get() - 2) as u32 as usize
+    }
+
     #[inline]
     pub(crate) fn to_word(self) -> u64 {
-        (u64::from(self.shard) << 32 | u64::from(self.entry)) + 2
+        self.0.get()
     }
 
     #[inline]
     pub(crate) fn from_word(word: u64) -> Option<Key> {
-        let word = word.checked_sub(2)?;
-        Some(Key { shard: (word >> 32) as u32, entry: word as u32 })
+        NonZeroU64::new(word).filter(|word| word.get() > 1).map(Key)
     }
 }
 
@@ -238,7 +244,7 @@ impl Shard {
 
     fn next(&self, tasks: &Tasks) -> Option<Key> {
         let entry = u32::try_from(tasks.entries.vacant_key()).ok()?;
-        Some(Key { shard: self.index, entry })
+        Some(Key::new(self.index, entry))
     }
 
     /// Writes down a task that waits. `None` when the list is closed: then the task is to be dropped.
@@ -255,7 +261,7 @@ impl Shard {
 
     /// The task's future is gone.
     pub(crate) fn remove(&self, key: Key) {
-        let entry = self.lock().entries.try_remove(key.entry as usize);
+        let entry = self.lock().entries.try_remove(key.entry());
         drop(entry);
     }
 
@@ -266,7 +272,7 @@ impl Shard {
     }
 
     pub(crate) fn name(&self, key: Key) -> Option<TaskName> {
-        self.lock().entries.get(key.entry as usize).map(|entry| entry.name.clone())
+        self.lock().entries.get(key.entry()).map(|entry| entry.name.clone())
     }
 
     pub(crate) fn names(&self) -> Vec<TaskName> {

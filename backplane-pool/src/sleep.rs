@@ -26,9 +26,11 @@ pub(crate) struct Sleeps {
 }
 
 struct State {
-    /// By when they are due, and a number of their own.
+    /// By when they are due, and a number of their own. All are due after `rung`.
     waiting: BTreeMap<(Instant, u64), Waker>,
     number: u64,
+    /// Who was due by then has been woken.
+    rung: Option<Instant>,
     timer: Timer,
     /// What the timer is set to.
     armed: Option<Instant>,
@@ -49,7 +51,7 @@ impl Sleeps {
         Arc::new_cyclic(|sleeps| {
             let bell = Waker::from(Arc::new(Bell(sleeps.clone())));
             let (waiting, timer) = (BTreeMap::new(), Timer::never());
-            Sleeps { state: Mutex::new(State { waiting, number: 0, timer, armed: None }), bell }
+            Sleeps { state: Mutex::new(State { waiting, number: 0, rung: None, timer, armed: None }), bell }
         })
     }
 
@@ -67,6 +69,11 @@ impl Sleeps {
     /// Nothing, if it is due.
     fn insert(&self, deadline: Instant, waker: Waker) -> Option<(Instant, u64)> {
         let mut state = self.lock();
+        if state.rung >= Some(deadline) {
+            drop(state);
+            drop(waker);
+            return None;
+        }
         state.number += 1;
         let key = (deadline, state.number);
         state.waiting.insert(key, waker);
@@ -86,6 +93,9 @@ impl Sleeps {
         let mut waker = None;
         loop {
             let mut state = self.lock();
+            if state.rung >= Some(key.0) {
+                return false;
+            }
             match state.waiting.get_mut(&key) {
                 None => return false,
                 Some(place) if place.will_wake(cx.waker()) => return true,
@@ -118,6 +128,7 @@ impl Sleeps {
             {
                 due.push(first.remove());
             }
+            state.rung = Some(now).max(state.rung);
             state.armed = None;
             let next = state.waiting.first_key_value().map(|(key, _)| key.0);
             let again = next.is_some_and(|next| {

@@ -5,6 +5,7 @@ use std::{
     error::Error,
     fmt,
     future::Future,
+    num::NonZeroU32,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -14,18 +15,39 @@ use backplane::Panic;
 use pin_project_lite::pin_project;
 
 use crate::{
-    domain::with_worker,
+    domain::{DomainId, with_worker},
     registry::{Key, Site},
 };
 
-/// What a task's scheduler knows about it.
+/// What a task's scheduler knows about it. It is part of each task's memory, and where that is small an allocator is quick with it:
+/// glibc's hands up to 120 bytes from one thread to another without a lock.
 #[derive(Debug)]
 pub(crate) struct Meta {
     /// Where it is written down, if it was from the start.
     pub(crate) key: Option<Key>,
     pub(crate) site: Site,
     /// The one worker of the domain that may run it.
-    pub(crate) pinned: Option<u32>,
+    pub(crate) pinned: Option<Pinned>,
+    /// The domain where it is scheduled.
+    pub(crate) home: DomainId,
+}
+
+const _: () =
+    assert!(size_of::<Meta>() <= 32 && size_of::<Outcome<u64>>() <= 16, "every task has room for both");
+
+/// A worker's place among those of its domain, in half a word whether there is one or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pinned(NonZeroU32);
+
+impl Pinned {
+    /// Nobody, if it is beyond all limits.
+    pub(crate) fn to(worker: usize) -> Option<Pinned> {
+        u32::try_from(worker).ok()?.checked_add(1).and_then(NonZeroU32::new).map(Pinned)
+    }
+
+    pub(crate) fn worker(self) -> usize {
+        self.0.get() as usize - 1
+    }
 }
 
 pub(crate) type Runnable = async_task::Runnable<Meta>;
@@ -178,15 +200,17 @@ impl<T> fmt::Debug for Task<T> {
 }
 
 /// What a task has come to. A value that panics when nobody takes it and it is dropped takes nobody along.
-pub(crate) struct Outcome<T>(Option<Result<T, Panic>>);
+///
+/// A panic is in a box: a task has room for its outcome from the start, and most come to a value.
+pub(crate) struct Outcome<T>(Option<Result<T, Box<Panic>>>);
 
 impl<T> Outcome<T> {
     pub(crate) fn new(ended: Result<T, Panic>) -> Outcome<T> {
-        Outcome(Some(ended))
+        Outcome(Some(ended.map_err(Box::new)))
     }
 
     fn take(mut self) -> Option<Result<T, Panic>> {
-        self.0.take()
+        self.0.take().map(|ended| ended.map_err(|panic| *panic))
     }
 }
 
@@ -254,7 +278,6 @@ pin_project! {
         #[pin]
         future: Option<F>,
         key: Option<Key>,
-        site: Site,
     }
 
     impl<F> PinnedDrop for Job<F> {
@@ -275,8 +298,8 @@ pin_project! {
 }
 
 impl<F> Job<F> {
-    pub(crate) fn new(future: F, key: Option<Key>, site: Site) -> Job<F> {
-        Job { future: Some(future), key, site }
+    pub(crate) fn new(future: F, key: Option<Key>) -> Job<F> {
+        Job { future: Some(future), key }
     }
 }
 
@@ -297,7 +320,7 @@ impl<F: Future> Future for Job<F> {
             Ok(Poll::Pending) => {
                 // It waits, so it is written down.
                 if this.key.is_none() {
-                    *this.key = with_worker(|local| local.write_down(cx.waker(), *this.site)).flatten();
+                    *this.key = with_worker(|local| local.write_down(cx.waker())).flatten();
                 }
                 Poll::Pending
             }

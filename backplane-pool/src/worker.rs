@@ -33,7 +33,7 @@ const WAKE_NANOS: u32 = 30_000;
 const BACKLOG: u32 = 8;
 /// So many tasks that a poll spawns in a pool that has ended are dropped at once.
 const REFUSALS: u32 = 64;
-/// So many sites are remembered as known to the house.
+/// So many pairs of sites are remembered as known to the house.
 const KNOWN: usize = 32;
 /// How long a turn should be: between two turns events and timers are looked at.
 const TURN: Duration = Duration::from_micros(250);
@@ -81,7 +81,9 @@ struct State {
     poll_nanos: Cell<u32>,
     /// For how long something has been waiting in the queue, by whole turns.
     backlog_nanos: Cell<u32>,
-    known: [Cell<[usize; 2]>; KNOWN],
+    known: [[Cell<[usize; 2]>; 2]; KNOWN],
+    /// Of the task that is being polled.
+    site: Cell<Option<Site>>,
 }
 
 impl Local {
@@ -118,8 +120,8 @@ impl Local {
     }
 
     /// A task that waits for the first time is on the list from now on.
-    pub(crate) fn write_down(&self, waker: &Waker, site: Site) -> Option<Key> {
-        let key = self.shard().insert(waker, site.into());
+    pub(crate) fn write_down(&self, waker: &Waker) -> Option<Key> {
+        let key = self.shard().insert(waker, self.state.site.get()?.into());
         if key.is_none() {
             // Too late to wait: it is dropped in its next turn.
             waker.wake_by_ref();
@@ -132,7 +134,7 @@ impl Local {
     pub(crate) fn schedule(&self, runnable: Runnable, woken_while_running: bool) {
         self.state.jumped.set(false);
         if let Some(pinned) = runnable.metadata().pinned {
-            self.schedule_pinned(runnable, pinned as usize);
+            self.schedule_pinned(runnable, pinned.worker());
         } else if woken_while_running {
             // It asks for another turn, so everybody else has theirs before.
             self.share(runnable);
@@ -211,16 +213,17 @@ impl Local {
     /// Runs tasks until `future` is ready: for a task that blocks on it, on this thread.
     pub(crate) async fn run_until<F: Future>(&self, future: F) -> F::Output {
         /// Whoever was to wake this worker, meant the one that goes on.
-        struct Leave<'a>(&'a Local, Polled);
+        struct Leave<'a>(&'a Local, Polled, Option<Site>);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 self.0.wake_up();
                 self.0.stop_searching();
                 self.0.state.polling.set(true);
                 self.0.remote.polls(self.1);
+                self.0.state.site.set(self.2);
             }
         }
-        let _leave = Leave(self, self.remote.polled());
+        let _leave = Leave(self, self.remote.polled(), self.state.site.get());
         let mut future = std::pin::pin!(future);
         poll_fn(|cx| {
             self.state.polling.set(true);
@@ -295,6 +298,7 @@ impl Local {
         let meta = runnable.metadata();
         let polled = Polled::new(meta.key, meta.site);
         self.know(meta.site);
+        self.state.site.set(Some(meta.site));
         self.remote.polls(polled);
         self.remote.counters.polls.add(1);
         if backplane::catch(|| runnable.run()).is_err() {
@@ -331,9 +335,12 @@ impl Local {
     #[inline]
     fn know(&self, site: Site) {
         let words = site.words();
-        let place = &self.state.known[((words[1] >> 3) ^ (words[1] >> 9)) % KNOWN];
-        if place.get() != words {
-            place.set(words);
+        // One place in the source may spawn many types, so both words choose; and two that meet do not drive each other out.
+        let mixed = (words[0] ^ words[1].rotate_left(usize::BITS / 2))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize);
+        let [first, second] = &self.state.known[mixed >> (usize::BITS - KNOWN.ilog2())];
+        if first.get() != words && second.get() != words {
+            second.set(first.replace(words));
             self.domain.house.know(site);
         }
     }
@@ -437,16 +444,9 @@ impl Local {
     /// What others have left for this worker, or for any.
     fn take_from_outside(&self) -> Option<Runnable> {
         self.empty_inbox();
-        loop {
-            match self.domain.injector().steal() {
-                Steal::Success(runnable) => {
-                    self.remote.counters.from_outside.add(1);
-                    return Some(runnable);
-                }
-                Steal::Empty => return None,
-                Steal::Retry => {}
-            }
-        }
+        let runnable = taken(|| self.domain.injector().steal())?;
+        self.remote.counters.from_outside.add(1);
+        Some(runnable)
     }
 
     fn empty_inbox(&self) {
@@ -474,16 +474,10 @@ impl Local {
             return Some(runnable);
         }
         let before = self.deque.len();
-        loop {
-            match self.domain.injector().steal_batch_and_pop(&self.deque) {
-                Steal::Success(runnable) => {
-                    let taken = 1 + self.deque.len().saturating_sub(before);
-                    self.remote.counters.from_outside.add(taken as u64);
-                    return Some(runnable);
-                }
-                Steal::Empty => break,
-                Steal::Retry => {}
-            }
+        if let Some(runnable) = taken(|| self.domain.injector().steal_batch_and_pop(&self.deque)) {
+            let taken = 1 + self.deque.len().saturating_sub(before);
+            self.remote.counters.from_outside.add(taken as u64);
+            return Some(runnable);
         }
         self.steal()
     }
@@ -501,13 +495,7 @@ impl Local {
             if Arc::ptr_eq(remote, &self.remote) {
                 continue;
             }
-            let stolen = loop {
-                match remote.stealer.steal_batch_and_pop(&self.deque) {
-                    Steal::Success(runnable) => break Some(runnable),
-                    Steal::Empty => break None,
-                    Steal::Retry => {}
-                }
-            };
+            let stolen = taken(|| remote.stealer.steal_batch_and_pop(&self.deque));
             let behind_a_stuck_one =
                 || if remote.stuck.load(Ordering::Relaxed) { remote.next.take() } else { None };
             if let Some(runnable) = stolen.or_else(behind_a_stuck_one) {
@@ -641,6 +629,18 @@ impl Local {
             .or_else(|| self.remote.next.take())
             .or_else(|| self.deque.pop())
             .or_else(|| self.find_elsewhere())
+    }
+}
+
+/// What there is to take, however many others take at the same time.
+#[inline]
+fn taken(mut steal: impl FnMut() -> Steal<Runnable>) -> Option<Runnable> {
+    loop {
+        match steal() {
+            Steal::Success(runnable) => return Some(runnable),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
     }
 }
 
