@@ -12,7 +12,7 @@ use std::{
 
 use async_channel::bounded;
 use backplane_pool::{
-    Lanes, Pool,
+    Lane, Lanes, Pool,
     compio::{
         BufResult,
         io::{AsyncReadExt, AsyncWriteExt},
@@ -283,7 +283,8 @@ fn echo<P: Peer>(peer: P, connections: usize, each: usize) -> f64 {
     per(took, connections * each)
 }
 
-/// Sockets, server and clients on lanes: their futures stay on one thread, and wait in its own io_uring.
+/// Sockets, server and clients on lanes: their futures stay on one thread, and wait in its own io_uring. Both ends of a connection
+/// are on one lane.
 fn echo_on_lanes(connections: usize, each: usize) -> f64 {
     async fn serve(mut stream: TcpStream) {
         let mut buffer = vec![0; 64];
@@ -298,30 +299,36 @@ fn echo_on_lanes(connections: usize, each: usize) -> f64 {
         }
     }
 
-    static POOL: OnceLock<(Pool, SocketAddr)> = OnceLock::new();
-    let (pool, address) = POOL.get_or_init(|| {
+    static POOL: OnceLock<(Pool, Vec<SocketAddr>)> = OnceLock::new();
+    let (pool, addresses) = POOL.get_or_init(|| {
         let pool = Pool::builder().workers(THREADS).lanes(Lanes::new()).build().expect("it starts");
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback listens");
-        let address = listener.local_addr().expect("it has one");
-        for lane in pool.lanes() {
-            let (listener, handle) = (listener.try_clone().expect("it can"), pool.handle());
+        // Each lane has a door of its own, so that it is no matter of luck where a connection is served.
+        let listen = |lane: Lane| {
+            let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback listens");
+            let address = listener.local_addr().expect("it has one");
+            let handle = pool.handle();
             let accept = || async move {
                 let listener = TcpListener::from_std(listener).expect("it can");
                 while let Ok((stream, _)) = listener.accept().await {
+                    stream.set_nodelay(true).expect("it can");
                     let Ok(task) = handle.spawn_here(serve(stream)) else { panic!("this is a lane") };
                     task.detach();
                 }
             };
             lane.spawn(accept).detach();
-        }
-        (pool, address)
+            address
+        };
+        let addresses = pool.lanes().into_iter().map(listen).collect();
+        (pool, addresses)
     });
-    let (lanes, address) = (pool.lanes(), *address);
+    let lanes = pool.lanes();
     let start = Instant::now();
     let clients: Vec<_> = (0..connections)
         .map(|at| {
+            let address = addresses[at % lanes.len()];
             lanes[at % lanes.len()].spawn(move || async move {
                 let mut stream = TcpStream::connect(address).await.expect("the server is there");
+                stream.set_nodelay(true).expect("it can");
                 let mut buffer = vec![7; 64];
                 for _ in 0..each {
                     let BufResult(written, bytes) = stream.write_all(buffer).await;
