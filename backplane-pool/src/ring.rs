@@ -120,6 +120,20 @@ impl Lanes {
     }
 }
 
+impl Lanes {
+    /// Work that the kernel does for a ring can interrupt the thread wherever it is, or be deferred until that asks. The flag says
+    /// that some waits, so that a turn that others have cut short asks for it as well.
+    fn runtime(&self, deferred: bool) -> io::Result<Runtime> {
+        let mut driver = ProactorBuilder::new();
+        driver.capacity(self.entries);
+        driver.single_issuer(deferred).defer_taskrun(deferred).taskrun_flag(deferred);
+        if self.polling {
+            driver.driver_type(polling());
+        }
+        RuntimeBuilder::new().with_proactor(driver).build()
+    }
+}
+
 impl Default for Lanes {
     fn default() -> Lanes {
         Lanes::new()
@@ -136,12 +150,11 @@ pub(crate) struct Ring {
 impl Ring {
     /// With io_uring if that is wished for and the kernel allows it.
     pub(crate) fn new(lanes: &Lanes) -> io::Result<Ring> {
-        let mut driver = ProactorBuilder::new();
-        driver.capacity(lanes.entries);
-        if lanes.polling {
-            driver.driver_type(polling());
+        let mut runtime = lanes.runtime(true)?;
+        if !lanes.polling && Driver::from(runtime.driver_type()) == Driver::Polling {
+            // A kernel before 6.1 cannot defer, but may well have io_uring.
+            runtime = lanes.runtime(false)?;
         }
-        let runtime = RuntimeBuilder::new().with_proactor(driver).build()?;
         Ok(Ring { runtime, running: Cell::new(false) })
     }
 
