@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    thread::{self, ThreadId},
+    thread::ThreadId,
     time::Duration,
 };
 
@@ -21,6 +21,8 @@ use compio::{
     driver::{DriverType, ProactorBuilder},
     runtime::{Runtime, RuntimeBuilder},
 };
+
+use crate::resident::here;
 
 /// The driver panics where the kernel refuses to wait. So many times in a row, and it is not for want of memory just now.
 const PATIENCE: u32 = 16;
@@ -167,7 +169,7 @@ impl Ring {
         self.runtime.enter(|| {
             let bell = Arc::new(Bell {
                 rung: AtomicBool::new(false),
-                owner: thread::current().id(),
+                owner: here(),
                 driver: self.runtime.waker(),
             });
             let waker = Waker::from(bell.clone());
@@ -220,7 +222,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Bell>) {
         // Who rang before has woken the driver, or was the thread itself, which then does not wait.
-        if !self.rung.swap(true, Ordering::SeqCst) && thread::current().id() != self.owner {
+        if !self.rung.swap(true, Ordering::SeqCst) && here() != self.owner {
             self.driver.wake_by_ref();
         }
     }

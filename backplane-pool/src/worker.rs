@@ -197,9 +197,9 @@ impl Local {
     #[cold]
     fn stop_waiting(&self) {
         self.wake_up();
-        let waker = self.state.waker.borrow().clone();
-        if let Some(waker) = waker {
-            waker.wake();
+        // It is the reactor's, and comes back to nothing of ours.
+        if let Some(waker) = &*self.state.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 
@@ -450,6 +450,10 @@ impl Local {
     }
 
     fn empty_inbox(&self) {
+        // To look is cheaper than to take.
+        if self.remote.inbox.is_empty() {
+            return;
+        }
         while let Ok(runnable) = self.remote.inbox.pop() {
             self.pinned.borrow_mut().push_back(runnable);
             self.state.pinned_waits.set(true);
