@@ -7,6 +7,7 @@ use std::{
     cell::Cell,
     future::Future,
     io,
+    num::NonZero,
     pin::pin,
     sync::{
         Arc,
@@ -73,6 +74,7 @@ impl From<DriverType> for Driver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lanes {
     entries: u32,
+    buffers: (u16, usize),
     polling: bool,
 }
 
@@ -89,7 +91,7 @@ impl Lanes {
     /// # }
     /// ```
     pub fn new() -> Lanes {
-        Lanes { entries: 1024, polling: false }
+        Lanes { entries: 1024, buffers: (64, 8192), polling: false }
     }
 
     /// How many operations a lane collects until it must hand them over; the kernel holds twice as many that are done. 1024
@@ -106,6 +108,45 @@ impl Lanes {
     #[must_use]
     pub fn entries(mut self, entries: u32) -> Lanes {
         self.entries = entries;
+        self
+    }
+
+    /// How many buffers each lane lends to who reads without one of their own, by compio's `read_managed` and `read_multi`, and how
+    /// many bytes each has. 64 of 8192 unless set.
+    ///
+    /// Whoever asks when all are lent is refused, with [`ResourceBusy`](io::ErrorKind::ResourceBusy), and may ask again. So there
+    /// should be as many as connections of a lane can have something to read at a time. The number is rounded up to a power
+    /// of two, of which 32,768 is the greatest, and a buffer has at least one byte. They are made when the first is asked for.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::io::Write;
+    /// use backplane_pool::{Lanes, Pool};
+    /// use compio::{io::AsyncReadMulti, net::UnixStream};
+    /// use futures_lite::StreamExt;
+    /// # #[cfg(unix)] {
+    /// let pool = Pool::builder().workers(1).lanes(Lanes::new().buffers(256, 1024)).build()?;
+    /// let (mut here, there) = std::os::unix::net::UnixStream::pair()?;
+    /// let heard = pool.lanes()[0].spawn(|| async {
+    ///     let mut there = UnixStream::from_std(there)?;
+    ///     // Asked for once: from then on each piece comes by itself.
+    ///     let mut comes = std::pin::pin!(there.read_multi(0));
+    ///     let mut bytes = 0;
+    ///     while let Some(piece) = comes.next().await {
+    ///         bytes += piece?.len();
+    ///     }
+    ///     std::io::Result::Ok(bytes)
+    /// });
+    /// here.write_all(b"all ears")?;
+    /// drop(here);
+    /// assert_eq!(pool.block_on(heard)??, 8);
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn buffers(mut self, count: u16, bytes: usize) -> Lanes {
+        self.buffers = (count.clamp(1, 1 << 15), bytes.max(1));
         self
     }
 
@@ -127,7 +168,11 @@ impl Lanes {
     /// that some waits, so that a turn that others have cut short asks for it as well.
     fn runtime(&self, deferred: bool) -> io::Result<Runtime> {
         let mut driver = ProactorBuilder::new();
+        let (count, bytes) = self.buffers;
         driver.capacity(self.entries);
+        driver
+            .buffer_pool_size(NonZero::new(count).unwrap_or(NonZero::<u16>::MIN))
+            .buffer_pool_buffer_len(bytes);
         driver.single_issuer(deferred).defer_taskrun(deferred).taskrun_flag(deferred);
         if self.polling {
             driver.driver_type(polling());
@@ -167,11 +212,8 @@ impl Ring {
     /// Runs `future` to its end, and waits in the ring whenever it has nothing to do.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.enter(|| {
-            let bell = Arc::new(Bell {
-                rung: AtomicBool::new(false),
-                owner: here(),
-                driver: self.runtime.waker(),
-            });
+            let bell =
+                Arc::new(Bell { rung: AtomicBool::new(false), owner: here(), driver: self.runtime.waker() });
             let waker = Waker::from(bell.clone());
             let mut cx = Context::from_waker(&waker);
             let mut future = pin!(future);
