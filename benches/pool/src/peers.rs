@@ -60,12 +60,16 @@ pub trait Stream: Send + 'static {
 }
 
 impl Stream for Async<std::net::TcpStream> {
+    /// By `read_with`: what implements `AsyncRead` asks the kernel once more for each wait, because it takes the event before for news.
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        match futures_lite::AsyncReadExt::read_exact(self, buffer).await {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(error),
+        let mut full = 0;
+        while full < buffer.len() {
+            match self.read_with(|mut stream| io::Read::read(&mut stream, &mut buffer[full..])).await? {
+                0 => return Ok(false),
+                more => full += more,
+            }
         }
+        Ok(true)
     }
 
     async fn write(&mut self, buffer: &[u8]) -> io::Result<()> {
