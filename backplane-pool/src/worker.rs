@@ -149,6 +149,12 @@ impl Local {
         }
     }
 
+    /// Whether anything waits here for its turn, as far as can be seen at a glance.
+    #[inline]
+    pub(crate) fn has_more(&self) -> bool {
+        self.state.has_next.get() || self.state.pinned_waits.get() || !self.deque.is_empty()
+    }
+
     fn share(&self, runnable: Runnable) {
         self.deque.push(runnable);
         if self.domain.idle.is_anybody_to_wake() && self.is_worth_a_wake() {
