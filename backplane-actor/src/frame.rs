@@ -57,7 +57,8 @@ pub(crate) trait CallState: Send + Sync {
     fn settle(&self, exit: Option<&Exit>);
 }
 
-/// What an actor takes along from poll to poll: it is put into the thread and taken out again at each.
+/// What an actor takes along from poll to poll. In a box: it is put into the thread and taken out again at each, and a small
+/// process's task on tokio stays below the next step of its size.
 pub(crate) struct Frame {
     pub(crate) node: Arc<dyn Node>,
     /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
@@ -79,16 +80,16 @@ impl Frame {
 
 #[cfg(not(backplane_loom))]
 thread_local! {
-    static FRAME: RefCell<Option<Frame>> = const { RefCell::new(None) };
+    static FRAME: RefCell<Option<Box<Frame>>> = const { RefCell::new(None) };
 }
 
 // Loom's threads share one of the system's.
 #[cfg(backplane_loom)]
 loom::thread_local! {
-    static FRAME: RefCell<Option<Frame>> = RefCell::new(None);
+    static FRAME: RefCell<Option<Box<Frame>>> = RefCell::new(None);
 }
 
-fn swap(frame: &mut Option<Frame>) {
+fn swap(frame: &mut Option<Box<Frame>>) {
     // A thread that is ending has no frames; then nothing is inherited.
     let _ = FRAME.try_with(|place| {
         if let Ok(mut place) = place.try_borrow_mut() {
@@ -98,7 +99,7 @@ fn swap(frame: &mut Option<Frame>) {
 }
 
 /// Runs `f` in a frame. `f` must not unwind.
-pub(crate) fn within<T>(frame: &mut Option<Frame>, f: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(frame: &mut Option<Box<Frame>>, f: impl FnOnce() -> T) -> T {
     swap(frame);
     let value = f();
     swap(frame);
@@ -107,7 +108,7 @@ pub(crate) fn within<T>(frame: &mut Option<Frame>, f: impl FnOnce() -> T) -> T {
 
 /// What is asked of the frame of this thread, if there is one.
 pub(crate) fn with<T>(f: impl FnOnce(&mut Frame) -> T) -> Option<T> {
-    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_mut().map(f)).ok().flatten()
+    FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_deref_mut().map(f)).ok().flatten()
 }
 
 pub(crate) fn same(a: &Arc<dyn Node>, b: &Arc<dyn Node>) -> bool {

@@ -50,7 +50,7 @@ impl Observer {
 
     /// Runs one poll in its frame, which must not unwind.
     #[inline]
-    pub(crate) fn poll<T>(&mut self, frame: &mut Option<Frame>, poll: impl FnOnce() -> T) -> T {
+    pub(crate) fn poll<T>(&mut self, frame: &mut Option<Box<Frame>>, poll: impl FnOnce() -> T) -> T {
         #[cfg(feature = "tracing")]
         let _inside = self.span.enter();
         let value = match frame.as_ref().and_then(|frame| frame.node.watch()) {
@@ -67,7 +67,7 @@ impl Observer {
     }
 
     #[cold]
-    fn timed<T>(&self, clock: &Clock, frame: &mut Option<Frame>, poll: impl FnOnce() -> T) -> T {
+    fn timed<T>(&self, clock: &Clock, frame: &mut Option<Box<Frame>>, poll: impl FnOnce() -> T) -> T {
         let began = clock.now();
         let value = frame::within(frame, poll);
         let busy = clock.now().saturating_duration_since(began);

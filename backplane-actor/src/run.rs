@@ -79,7 +79,7 @@ pin_project! {
             // Until it is about to end.
             device: Option<Device>,
             // Between polls.
-            frame: Option<Frame>,
+            frame: Option<Box<Frame>>,
             #[pin]
             future: F,
         },
@@ -90,7 +90,7 @@ pin_project! {
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(node: Arc<dyn Node>, device: Device, future: F) -> Run<M, F> {
         let observer = Observer::new(&*node);
-        let frame = Frame { node, dropped: None };
+        let frame = Box::new(Frame { node, dropped: None });
         let life = Life::Running { device: Some(device), frame: Some(frame), future };
         Run { observer, life, messages: PhantomData }
     }
@@ -144,7 +144,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
             },
         };
         let (device, mut frame) = (home.take(), place.take());
-        let ending = |frame: &Option<Frame>, exit: &Exit| {
+        let ending = |frame: &Option<Box<Frame>>, exit: &Exit| {
             if let Some(frame) = frame {
                 frame.node.ending(exit);
             }

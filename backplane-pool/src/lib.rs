@@ -49,6 +49,7 @@ mod counters;
 mod cpus;
 mod domain;
 mod event;
+mod give_way;
 #[allow(unreachable_pub)] // Loom reaches it.
 mod idle;
 #[cfg(feature = "uring")]
@@ -77,6 +78,7 @@ pub use compio;
 pub use counters::WorkerCounters;
 pub use cpus::{CpuSet, ParseCpuSetError};
 pub use event::{Event, Hog};
+pub use give_way::{GiveWay, give_way};
 #[cfg(feature = "uring")]
 pub use lane::Lane;
 pub use pin::{current_cpu, pin_current};

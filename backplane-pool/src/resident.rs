@@ -46,7 +46,7 @@ impl<M, F> Resident<M, F> {
     {
         let future: Box<dyn Any> = Box::new(Box::pin(future));
         let at = HERE.with_borrow_mut(|here| here.insert(Some(future)));
-        Resident { place: Place::On(thread::current().id(), at), future: PhantomData }
+        Resident { place: Place::On(here(), at), future: PhantomData }
     }
 }
 
@@ -66,7 +66,7 @@ where
                 // Made before there is a place: nothing of the user's runs while that is open.
                 let future: Box<dyn Any> = Box::new(Box::pin(make()));
                 let at = HERE.with_borrow_mut(|here| here.insert(None));
-                self.place = Place::On(thread::current().id(), at);
+                self.place = Place::On(here(), at);
                 future
             }
             Place::On(thread, at) => {
@@ -92,7 +92,7 @@ where
 impl<M, F> Drop for Resident<M, F> {
     fn drop(&mut self) {
         if let Place::On(thread, at) = self.place
-            && thread == thread::current().id()
+            && thread == here()
         {
             let future = HERE.try_with(|here| here.try_borrow_mut().ok()?.try_remove(at)).ok().flatten();
             drop(future);
@@ -100,7 +100,16 @@ impl<M, F> Drop for Resident<M, F> {
     }
 }
 
+/// The thread that this runs on. Unlike the thread itself, its name is kept where it costs nothing to ask for.
+#[inline]
+pub(crate) fn here() -> ThreadId {
+    thread_local! {
+        static NAME: ThreadId = thread::current().id();
+    }
+    NAME.with(|name| *name)
+}
+
 fn take(thread: ThreadId, at: usize) -> Option<Box<dyn Any>> {
-    let is_here = thread == thread::current().id();
+    let is_here = thread == here();
     is_here.then(|| HERE.with_borrow_mut(|here| here.get_mut(at)?.take())).flatten()
 }

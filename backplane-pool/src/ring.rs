@@ -7,13 +7,14 @@ use std::{
     cell::Cell,
     future::Future,
     io,
+    num::NonZero,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    thread::{self, ThreadId},
+    thread::ThreadId,
     time::Duration,
 };
 
@@ -21,6 +22,8 @@ use compio::{
     driver::{DriverType, ProactorBuilder},
     runtime::{Runtime, RuntimeBuilder},
 };
+
+use crate::resident::here;
 
 /// The driver panics where the kernel refuses to wait. So many times in a row, and it is not for want of memory just now.
 const PATIENCE: u32 = 16;
@@ -71,6 +74,7 @@ impl From<DriverType> for Driver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lanes {
     entries: u32,
+    buffers: (u16, usize),
     polling: bool,
 }
 
@@ -87,7 +91,7 @@ impl Lanes {
     /// # }
     /// ```
     pub fn new() -> Lanes {
-        Lanes { entries: 1024, polling: false }
+        Lanes { entries: 1024, buffers: (64, 8192), polling: false }
     }
 
     /// How many operations a lane collects until it must hand them over; the kernel holds twice as many that are done. 1024
@@ -107,6 +111,45 @@ impl Lanes {
         self
     }
 
+    /// How many buffers each lane lends to who reads without one of their own, by compio's `read_managed` and `read_multi`, and how
+    /// many bytes each has. 64 of 8192 unless set.
+    ///
+    /// Whoever asks when all are lent is refused, with [`ResourceBusy`](io::ErrorKind::ResourceBusy), and may ask again. So there
+    /// should be as many as connections of a lane can have something to read at a time. The number is rounded up to a power
+    /// of two, of which 32,768 is the greatest, and a buffer has at least one byte. They are made when the first is asked for.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::io::Write;
+    /// use backplane_pool::{Lanes, Pool};
+    /// use compio::{io::AsyncReadMulti, net::UnixStream};
+    /// use futures_lite::StreamExt;
+    /// # #[cfg(unix)] {
+    /// let pool = Pool::builder().workers(1).lanes(Lanes::new().buffers(256, 1024)).build()?;
+    /// let (mut here, there) = std::os::unix::net::UnixStream::pair()?;
+    /// let heard = pool.lanes()[0].spawn(|| async {
+    ///     let mut there = UnixStream::from_std(there)?;
+    ///     // Asked for once: from then on each piece comes by itself.
+    ///     let mut comes = std::pin::pin!(there.read_multi(0));
+    ///     let mut bytes = 0;
+    ///     while let Some(piece) = comes.next().await {
+    ///         bytes += piece?.len();
+    ///     }
+    ///     std::io::Result::Ok(bytes)
+    /// });
+    /// here.write_all(b"all ears")?;
+    /// drop(here);
+    /// assert_eq!(pool.block_on(heard)??, 8);
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn buffers(mut self, count: u16, bytes: usize) -> Lanes {
+        self.buffers = (count.clamp(1, 1 << 15), bytes.max(1));
+        self
+    }
+
     /// With polling, whatever the kernel allows.
     ///
     /// ```
@@ -117,6 +160,24 @@ impl Lanes {
     pub fn polling(mut self) -> Lanes {
         self.polling = true;
         self
+    }
+}
+
+impl Lanes {
+    /// Work that the kernel does for a ring can interrupt the thread wherever it is, or be deferred until that asks. The flag says
+    /// that some waits, so that a turn that others have cut short asks for it as well.
+    fn runtime(&self, deferred: bool) -> io::Result<Runtime> {
+        let mut driver = ProactorBuilder::new();
+        let (count, bytes) = self.buffers;
+        driver.capacity(self.entries);
+        driver
+            .buffer_pool_size(NonZero::new(count).unwrap_or(NonZero::<u16>::MIN))
+            .buffer_pool_buffer_len(bytes);
+        driver.single_issuer(deferred).defer_taskrun(deferred).taskrun_flag(deferred);
+        if self.polling {
+            driver.driver_type(polling());
+        }
+        RuntimeBuilder::new().with_proactor(driver).build()
     }
 }
 
@@ -136,12 +197,11 @@ pub(crate) struct Ring {
 impl Ring {
     /// With io_uring if that is wished for and the kernel allows it.
     pub(crate) fn new(lanes: &Lanes) -> io::Result<Ring> {
-        let mut driver = ProactorBuilder::new();
-        driver.capacity(lanes.entries);
-        if lanes.polling {
-            driver.driver_type(polling());
+        let mut runtime = lanes.runtime(true)?;
+        if !lanes.polling && Driver::from(runtime.driver_type()) == Driver::Polling {
+            // A kernel before 6.1 cannot defer, but may well have io_uring.
+            runtime = lanes.runtime(false)?;
         }
-        let runtime = RuntimeBuilder::new().with_proactor(driver).build()?;
         Ok(Ring { runtime, running: Cell::new(false) })
     }
 
@@ -152,11 +212,8 @@ impl Ring {
     /// Runs `future` to its end, and waits in the ring whenever it has nothing to do.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.enter(|| {
-            let bell = Arc::new(Bell {
-                rung: AtomicBool::new(false),
-                owner: thread::current().id(),
-                driver: self.runtime.waker(),
-            });
+            let bell =
+                Arc::new(Bell { rung: AtomicBool::new(false), owner: here(), driver: self.runtime.waker() });
             let waker = Waker::from(bell.clone());
             let mut cx = Context::from_waker(&waker);
             let mut future = pin!(future);
@@ -207,7 +264,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Bell>) {
         // Who rang before has woken the driver, or was the thread itself, which then does not wait.
-        if !self.rung.swap(true, Ordering::SeqCst) && thread::current().id() != self.owner {
+        if !self.rung.swap(true, Ordering::SeqCst) && here() != self.owner {
             self.driver.wake_by_ref();
         }
     }

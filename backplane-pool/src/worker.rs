@@ -74,6 +74,8 @@ struct State {
     refusals: Cell<u32>,
     searching: Cell<bool>,
     asleep_since: Cell<Option<Instant>>,
+    /// When it woke up for the turn that comes.
+    woke: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     dropping: Cell<bool>,
     random: Cell<u32>,
@@ -151,6 +153,12 @@ impl Local {
         }
     }
 
+    /// Whether anything waits here for its turn, as far as can be seen at a glance.
+    #[inline]
+    pub(crate) fn has_more(&self) -> bool {
+        self.state.has_next.get() || self.state.pinned_waits.get() || !self.deque.is_empty()
+    }
+
     fn share(&self, runnable: Runnable) {
         self.deque.push(runnable);
         if self.domain.idle.is_anybody_to_wake() && self.is_worth_a_wake() {
@@ -195,13 +203,14 @@ impl Local {
         }
     }
 
-    /// An event has come in while this thread was turning the reactor: it has work now.
+    /// An event has come in while this thread was turning the reactor: it has work now. If it does not sleep, it knows.
     #[cold]
     fn stop_waiting(&self) {
-        self.wake_up();
-        let waker = self.state.waker.borrow().clone();
-        if let Some(waker) = waker {
-            waker.wake();
+        if self.wake_up_for_a_turn() {
+            // It is the reactor's, and comes back to nothing of ours.
+            if let Some(waker) = &*self.state.waker.borrow() {
+                waker.wake_by_ref();
+            }
         }
     }
 
@@ -217,6 +226,7 @@ impl Local {
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 self.0.wake_up();
+                self.0.state.woke.set(None);
                 self.0.stop_searching();
                 self.0.state.polling.set(true);
                 self.0.remote.polls(self.1);
@@ -237,7 +247,7 @@ impl Local {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.state.polling.set(true);
-        self.wake_up();
+        self.wake_up_for_a_turn();
         let polled = self.turn(cx);
         if polled.is_pending() {
             let mut waker = self.state.waker.borrow_mut();
@@ -252,7 +262,7 @@ impl Local {
 
     fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = self.state.turn.get();
-        let begin = Instant::now();
+        let begin = self.state.woke.take().unwrap_or_else(Instant::now);
         self.state.idle_jumps.set(0);
         let mut polls = 0;
         while polls < turn {
@@ -450,6 +460,10 @@ impl Local {
     }
 
     fn empty_inbox(&self) {
+        // To look is cheaper than to take.
+        if self.remote.inbox.is_empty() {
+            return;
+        }
         while let Ok(runnable) = self.remote.inbox.pop() {
             self.pinned.borrow_mut().push_back(runnable);
             self.state.pinned_waits.set(true);
@@ -569,16 +583,28 @@ impl Local {
         }
     }
 
-    fn wake_up_from(&self, since: Instant) {
+    /// As [`wake_up`](Local::wake_up), right before a turn, which so need not ask for the time again.
+    #[inline]
+    fn wake_up_for_a_turn(&self) -> bool {
+        let slept = self.state.asleep_since.take();
+        if let Some(since) = slept {
+            self.state.woke.set(Some(self.wake_up_from(since)));
+        }
+        slept.is_some()
+    }
+
+    fn wake_up_from(&self, since: Instant) -> Instant {
         self.remote.awake.store(true, Ordering::SeqCst);
         let counters = &self.remote.counters;
         if self.domain.idle.leave(self.index) == Woken::Notified {
             self.state.searching.set(true);
             counters.wakes.add(1);
         }
+        let now = Instant::now();
         counters.parks.add(1);
-        counters.parked_nanos.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        counters.parked_nanos.add(u64::try_from((now - since).as_nanos()).unwrap_or(u64::MAX));
         self.domain.house.alarm.somebody_is_awake();
+        now
     }
 
     /// Pinned threads never leave their node; others are seen here.

@@ -5,6 +5,7 @@ use std::{
     future::pending,
     io,
     os::unix::net::UnixStream as StdStream,
+    pin::pin,
     rc::Rc,
     thread,
     time::{Duration, Instant},
@@ -15,11 +16,11 @@ use backplane_pool::{
     Driver, JoinError, Lane, Lanes, Pinning, Pool, Topology,
     compio::{
         BufResult,
-        io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+        io::{AsyncRead, AsyncReadExt, AsyncReadMulti, AsyncWriteExt},
         net::UnixStream,
     },
 };
-use futures_lite::{FutureExt, future};
+use futures_lite::{FutureExt, StreamExt, future};
 
 /// A story told on two lanes of each kind.
 fn tell(story: impl Fn(&Pool, Lane, Lane)) {
@@ -146,6 +147,32 @@ fn many_buffers_are_written_at_once_and_read_at_once() {
             (0..50).map(|part| [[2 * part; 1000], [2 * part + 1; 1000]].concat()).collect();
         assert!(pool.block_on(read).unwrap().unwrap() == expected);
     });
+}
+
+#[test]
+fn who_has_no_buffer_is_lent_one_of_the_lane_s() {
+    for lanes in [Lanes::new(), Lanes::new().polling()] {
+        let lanes = lanes.buffers(32, 16);
+        let pool = Pool::builder().workers(1).pinning(Pinning::None).lanes(lanes).build().expect("it starts");
+        let (here, mut there) = pair();
+        let words: Vec<u8> = (0..200).collect();
+        io::Write::write_all(&mut there, &words).unwrap();
+        drop(there);
+        let heard = pool.lanes()[0].spawn(|| async {
+            let mut stream = UnixStream::from_std(here)?;
+            let mut comes = pin!(stream.read_multi(0));
+            let mut pieces = Vec::new();
+            while let Some(piece) = comes.next().await {
+                pieces.push(piece?.to_vec());
+            }
+            io::Result::Ok(pieces)
+        });
+        let pieces = pool.block_on(heard).unwrap().unwrap();
+        assert_eq!(pieces.concat(), words);
+        assert_eq!(pieces.iter().map(Vec::len).max(), Some(16));
+    }
+    assert_eq!(Lanes::new().buffers(0, 0), Lanes::new().buffers(1, 1));
+    assert_eq!(Lanes::new().buffers(u16::MAX, 1), Lanes::new().buffers(1 << 15, 1));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Nobody is starved, and what each worker did is counted.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_io::{Async, Timer};
+use backplane_pool::give_way;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::yield_now};
 
 use crate::support::pool;
@@ -189,4 +190,50 @@ fn a_task_that_awaits_a_hundred_is_not_woken_by_each_of_them() {
     let polls = pool.counters()[0].polls;
     // Each of the hundred once, and the one that awaits them; it was two hundred.
     assert!((101..=125).contains(&polls), "{polls} polls");
+}
+
+#[test]
+fn who_gives_way_goes_on_when_those_who_waited_have_run() {
+    for pinned in [false, true] {
+        let pool = pool(1);
+        let handle = pool.handle();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let story = move |count: usize| async move {
+            let others: Vec<_> = (0..count)
+                .map(|_| {
+                    let ran = Arc::clone(&ran);
+                    handle.spawn(async move { ran.fetch_add(1, Ordering::Relaxed) })
+                })
+                .collect();
+            let gave = give_way().await;
+            let ran = ran.load(Ordering::Relaxed);
+            for other in others {
+                other.await.unwrap();
+            }
+            // Once it knows that nobody is there.
+            (gave, ran, give_way().await)
+        };
+        let task = if pinned { pool.spawn_local(move || story(3)) } else { pool.spawn(story(3)) };
+        let (gave, ran, again) = pool.block_on(task).unwrap();
+        assert!(gave && !again);
+        // Pinned tasks and others take turns.
+        assert!(if pinned { ran > 0 } else { ran == 3 }, "{ran}");
+    }
+}
+
+#[test]
+fn alone_or_outside_a_pool_nobody_gives_way() {
+    let pool = pool(1);
+    let alone = pool.spawn(async {
+        let mut polls = 0;
+        let mut gives = std::pin::pin!(give_way());
+        let gave = poll_fn(|cx| {
+            polls += 1;
+            gives.as_mut().poll(cx)
+        })
+        .await;
+        (gave, polls)
+    });
+    assert_eq!(pool.block_on(alone).unwrap(), (false, 1));
+    assert!(!futures_lite::future::block_on(give_way()));
 }

@@ -11,7 +11,7 @@ use std::{
 use async_executor::{Executor, StaticExecutor};
 use async_io::{Async, Timer};
 use backplane::Runtime;
-use backplane_pool::{Handle, Pool};
+use backplane_pool::{Handle, Pool, give_way};
 
 use crate::THREADS;
 
@@ -60,12 +60,16 @@ pub trait Stream: Send + 'static {
 }
 
 impl Stream for Async<std::net::TcpStream> {
+    /// By `read_with`: what implements `AsyncRead` asks the kernel once more for each wait, because it takes the event before for news.
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        match futures_lite::AsyncReadExt::read_exact(self, buffer).await {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(error),
+        let mut full = 0;
+        while full < buffer.len() {
+            match self.read_with(|mut stream| io::Read::read(&mut stream, &mut buffer[full..])).await? {
+                0 => return Ok(false),
+                more => full += more,
+            }
         }
+        Ok(true)
     }
 
     async fn write(&mut self, buffer: &[u8]) -> io::Result<()> {
@@ -90,7 +94,10 @@ impl Stream for tokio::net::TcpStream {
 /// What those have in common that live with async-io.
 macro_rules! with_async_io {
     () => {
-        type Stream = Async<std::net::TcpStream>;
+        with_async_io!(Async<std::net::TcpStream>, |stream| stream);
+    };
+    ($stream:ty, $make:expr) => {
+        type Stream = $stream;
 
         fn listen<F: Future<Output = ()> + Send + 'static>(
             &self,
@@ -103,7 +110,7 @@ macro_rules! with_async_io {
             self.detach(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     stream.get_ref().set_nodelay(true).expect("it can");
-                    peer.detach(serve(stream));
+                    peer.detach(serve(($make)(stream)));
                 }
             });
             address
@@ -112,9 +119,42 @@ macro_rules! with_async_io {
         async fn connect(&self, to: SocketAddr) -> io::Result<Self::Stream> {
             let stream = Async::<std::net::TcpStream>::connect(to).await?;
             stream.get_ref().set_nodelay(true)?;
-            Ok(stream)
+            Ok(($make)(stream))
         }
     };
+}
+
+/// A connection of ours on async-io that lets others run before it waits. Elsewhere it would have to yield whether there are any
+/// others or not: that makes the others on async-io 8 % faster with 64 connections, and tokio no faster.
+pub struct Polite(Async<std::net::TcpStream>);
+
+impl Stream for Polite {
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let mut full = 0;
+        while full < buffer.len() {
+            let mut polite = true;
+            let more = loop {
+                match io::Read::read(&mut self.0.get_ref(), &mut buffer[full..]) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        let gave = std::mem::take(&mut polite) && give_way().await;
+                        if !gave {
+                            self.0.readable().await?;
+                        }
+                    }
+                    read => break read?,
+                }
+            };
+            match more {
+                0 => return Ok(false),
+                more => full += more,
+            }
+        }
+        Ok(true)
+    }
+
+    async fn write(&mut self, buffer: &[u8]) -> io::Result<()> {
+        self.0.write(buffer).await
+    }
 }
 
 /// Our pool.
@@ -146,7 +186,7 @@ impl Peer for Ours {
         self.0.sleep_until(Instant::now() + time)
     }
 
-    with_async_io!();
+    with_async_io!(Polite, Polite);
 }
 
 /// async-executor's `Executor`, run by threads as smol runs its own.

@@ -3,6 +3,7 @@
 use std::{
     hint::black_box,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -12,14 +13,14 @@ use std::{
 
 use async_channel::bounded;
 use backplane_pool::{
-    Lanes, Pool,
+    Lane, Lanes, Pool,
     compio::{
         BufResult,
-        io::{AsyncReadExt, AsyncWriteExt},
+        io::{AsyncReadMulti, AsyncWriteExt},
         net::{TcpListener, TcpStream},
     },
 };
-use futures_lite::future::yield_now;
+use futures_lite::{StreamExt, future::yield_now};
 
 use crate::{
     Effort, Row, THREADS, cpu,
@@ -283,51 +284,63 @@ fn echo<P: Peer>(peer: P, connections: usize, each: usize) -> f64 {
     per(took, connections * each)
 }
 
-/// Sockets, server and clients on lanes: their futures stay on one thread, and wait in its own io_uring.
+/// Sockets, server and clients on lanes: their futures stay on one thread, and wait in its own io_uring. Both ends of a connection
+/// are on one lane, and read what comes into the lane's buffers.
 fn echo_on_lanes(connections: usize, each: usize) -> f64 {
-    async fn serve(mut stream: TcpStream) {
-        let mut buffer = vec![0; 64];
-        loop {
-            let BufResult(read, bytes) = stream.read_exact(buffer).await;
-            if read.is_err() {
-                return;
-            }
-            let BufResult(written, bytes) = stream.write_all(bytes).await;
+    async fn serve(stream: TcpStream) {
+        let (mut from, mut to) = (&stream, &stream);
+        let mut comes = pin!(from.read_multi(0));
+        while let Some(bytes) = comes.next().await {
+            let BufResult(written, _) = to.write_all(bytes.expect("there are buffers")).await;
             written.expect("the client listens");
-            buffer = bytes;
         }
     }
 
-    static POOL: OnceLock<(Pool, SocketAddr)> = OnceLock::new();
-    let (pool, address) = POOL.get_or_init(|| {
-        let pool = Pool::builder().workers(THREADS).lanes(Lanes::new()).build().expect("it starts");
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback listens");
-        let address = listener.local_addr().expect("it has one");
-        for lane in pool.lanes() {
-            let (listener, handle) = (listener.try_clone().expect("it can"), pool.handle());
+    static POOL: OnceLock<(Pool, Vec<SocketAddr>)> = OnceLock::new();
+    let (pool, addresses) = POOL.get_or_init(|| {
+        let pool = Pool::builder()
+            .workers(THREADS)
+            .lanes(Lanes::new().buffers(256, 1024))
+            .build()
+            .expect("it starts");
+        // Each lane has a door of its own, so that it is no matter of luck where a connection is served.
+        let listen = |lane: Lane| {
+            let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback listens");
+            let address = listener.local_addr().expect("it has one");
+            let handle = pool.handle();
             let accept = || async move {
                 let listener = TcpListener::from_std(listener).expect("it can");
                 while let Ok((stream, _)) = listener.accept().await {
+                    stream.set_nodelay(true).expect("it can");
                     let Ok(task) = handle.spawn_here(serve(stream)) else { panic!("this is a lane") };
                     task.detach();
                 }
             };
             lane.spawn(accept).detach();
-        }
-        (pool, address)
+            address
+        };
+        let addresses = pool.lanes().into_iter().map(listen).collect();
+        (pool, addresses)
     });
-    let (lanes, address) = (pool.lanes(), *address);
+    let lanes = pool.lanes();
     let start = Instant::now();
     let clients: Vec<_> = (0..connections)
         .map(|at| {
+            let address = addresses[at % lanes.len()];
             lanes[at % lanes.len()].spawn(move || async move {
-                let mut stream = TcpStream::connect(address).await.expect("the server is there");
-                let mut buffer = vec![7; 64];
+                let stream = TcpStream::connect(address).await.expect("the server is there");
+                stream.set_nodelay(true).expect("it can");
+                let (mut from, mut to, mut buffer) = (&stream, &stream, vec![7; 64]);
+                let mut comes = pin!(from.read_multi(0));
                 for _ in 0..each {
-                    let BufResult(written, bytes) = stream.write_all(buffer).await;
+                    let BufResult(written, bytes) = to.write_all(buffer).await;
                     written.expect("the server is there");
-                    let BufResult(read, bytes) = stream.read_exact(bytes).await;
-                    read.expect("the server answers");
+                    let mut missing = bytes.len();
+                    while missing > 0 {
+                        let bytes =
+                            comes.next().await.expect("the server answers").expect("there are buffers");
+                        missing -= bytes.len();
+                    }
                     buffer = bytes;
                 }
             })
