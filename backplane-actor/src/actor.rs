@@ -1084,11 +1084,7 @@ pub(crate) fn serve<A: Actor>(
 ) -> impl Future<Output = Exit> + Send {
     let mut cx = Context { mailbox, rare: None };
     async move {
-        let exit = match Caught::new(A::Messages::work(&mut actor, &mut cx, started)).await {
-            Ok(Ok(exit)) => exit,
-            Ok(Err(error)) => Exit::Fault(Fault::error(error)),
-            Err(panic) => Exit::Fault(Fault::panic(&panic)),
-        };
+        let exit = exit_of(Caught::new(A::Messages::work(&mut actor, &mut cx, started)).await);
         // By itself, so that there is no room for its exit beside the work.
         last_words(&mut actor, &mut cx, exit).await
     }
@@ -1107,16 +1103,25 @@ async fn last_words<A: Actor>(actor: &mut A, cx: &mut Context<A>, exit: Exit) ->
     }
 }
 
+/// How it ended, whose work has.
+pub(crate) fn exit_of<E: fmt::Display>(worked: Result<Result<Exit, E>, Panic>) -> Exit {
+    match worked {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => Exit::Fault(Fault::error(error)),
+        Err(panic) => Exit::Fault(Fault::panic(&panic)),
+    }
+}
+
 pin_project! {
     /// Runs a future; a panic in it is a value.
-    struct Caught<F> {
+    pub(crate) struct Caught<F> {
         #[pin]
         future: F,
     }
 }
 
 impl<F: Future> Caught<F> {
-    fn new(future: F) -> Caught<F> {
+    pub(crate) fn new(future: F) -> Caught<F> {
         Caught { future }
     }
 }

@@ -19,14 +19,14 @@ use std::{
     future::{Future, poll_fn, ready},
     hash::Hash,
     ops::{Deref, DerefMut},
-    pin::pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use backplane::{Exit, Fault, catch};
+use backplane::{Exit, Fault};
 
 use crate::{
+    actor::{Caught, exit_of},
     clock::{Clock, Deadline},
     mailbox::{Item, Mailbox, Shared},
     options::{DeadLetter, later},
@@ -1515,28 +1515,14 @@ pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: 
         cause: DeadLetter::Died,
     };
     let mut machine = Machine { data: machine, state, mailbox, waiting, timeouts: Timeouts::new() };
-    let exit = {
-        let mut work = pin!(machine.work());
-        poll_fn(|cx| match catch(|| work.as_mut().poll(cx)) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(exit))) => Poll::Ready(exit),
-            Ok(Poll::Ready(Err(error))) => Poll::Ready(Exit::Fault(Fault::error(error))),
-            Err(panic) => Poll::Ready(Exit::Fault(Fault::panic(&panic))),
-        })
-        .await
-    };
+    let exit = exit_of(Caught::new(machine.work()).await);
     if !exit.is_fault() {
         machine.waiting.cause = DeadLetter::Stopped;
     }
     // Whoever asks from here on, or drops a reply of this machine's, is told how it ends.
     shared.ending(&exit);
-    let failed = {
-        let mut last_words = pin!(machine.data.terminate(&exit, &machine.state));
-        poll_fn(|cx| match catch(|| last_words.as_mut().poll(cx)) {
-            Ok(poll) => poll.map(|()| None),
-            Err(panic) => Poll::Ready(Some(Exit::Fault(Fault::panic(&panic)))),
-        })
-        .await
-    };
-    failed.unwrap_or(exit)
+    match Caught::new(machine.data.terminate(&exit, &machine.state)).await {
+        Ok(()) => exit,
+        Err(panic) => Exit::Fault(Fault::panic(&panic)),
+    }
 }
