@@ -19,6 +19,7 @@ use crate::{
     pin::{pin_current, process_cpus},
     pool::{Pool, Quarter},
     reactor::{self, Reactor},
+    slot::Slot,
     topology::Topology,
     watch::{Alarm, Listener, Watch, Watched},
     worker::Local,
@@ -574,14 +575,14 @@ impl Start {
             Ok(reactor) => reactor,
             Err(error) => return drop(ready.send((self.index, Err(error)))),
         };
-        let deque = Worker::new_fifo();
-        let remote = Arc::new(Remote::new(deque.stealer(), &reactor));
+        let (deque, next) = (Worker::new_fifo(), Slot::new());
+        let remote = Arc::new(Remote::new(deque.stealer(), next.behind(), &reactor));
         drop(ready.send((self.index, Ok(Arc::clone(&remote)))));
         // Without a word the pool was not built.
         if may_go.recv().is_err() {
             return;
         }
-        let local = Rc::new(Local::new(self.index, self.domain, remote, deque, reactor));
+        let local = Rc::new(Local::new(self.index, self.domain, remote, deque, next, reactor));
         become_worker(Rc::clone(&local));
         let hook = |hook: Option<Hook>| {
             if let Some(hook) = hook {
