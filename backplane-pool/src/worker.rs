@@ -37,7 +37,7 @@ const REFUSALS: u32 = 64;
 /// So many pairs of sites are remembered as known to the house.
 const KNOWN: usize = 32;
 /// How long a turn should be: between two turns events and timers are looked at, which costs some system calls.
-const TURN: Duration = Duration::from_micros(250);
+const TURN: Duration = Duration::from_micros(125);
 /// The fewest and the most polls of a stretch: between two of them the clock is looked at, which costs next to nothing.
 const STRETCH_POLLS: (u32, u32) = (8, 64);
 
