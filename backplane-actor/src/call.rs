@@ -643,6 +643,11 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
 impl<M: Send + 'static> Request<'_, M> {
     fn start<T: Send + 'static>(&mut self, slot: &Arc<Slot<T>>, cx: &Context<'_>) -> Result<(), CallError> {
+        if self.message.is_none() {
+            // Somebody has taken it back: there is nothing to wait for.
+            drop(slot.leave());
+            return Err(CallError::NoReply);
+        }
         let clock = &self.address.shared().world.clock;
         // It takes long, and not all need it.
         let mut read = None;
@@ -752,8 +757,10 @@ impl<M: Send + 'static> Request<'_, M> {
             if let Err(error) = self.start(slot, cx) {
                 return Poll::Ready(Err(error));
             }
-            // Whatever comes from here on wakes us.
-            return Poll::Pending;
+            // Whatever comes from here on wakes us; what came before it was sent does not.
+            if !slot.is_settled() {
+                return Poll::Pending;
+            }
         }
         if let Step::Waits(ticket) = self.step {
             match self.address.shared().poll_waiting(self.priority, ticket, cx) {
@@ -765,7 +772,9 @@ impl<M: Send + 'static> Request<'_, M> {
                 }
             }
         }
-        match slot.poll(cx) {
+        // Before it is sent nobody hears of it.
+        let waits = matches!(self.step, Step::Waits(_));
+        match if waits { Poll::Pending } else { slot.poll(cx) } {
             Poll::Ready(Stage::Answered(value)) => return Poll::Ready(Ok(value)),
             Poll::Ready(Stage::Dropped(exit)) => {
                 // Dropped elsewhere while the actor was ending, it cannot say so itself.
@@ -858,13 +867,16 @@ impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
 impl<M: Send + 'static, T: Send + 'static> Drop for Call<'_, M, T> {
     fn drop(&mut self) {
         let Call { slot, request } = self;
-        if let Step::Waits(ticket) = request.step {
-            drop(request.address.shared().take_back(request.priority, ticket));
-        }
+        let back = match request.step {
+            Step::Waits(ticket) => request.address.shared().take_back(request.priority, ticket),
+            Step::Start | Step::Sent | Step::Over => None,
+        };
+        let stage = slot.as_ref().map(|slot| slot.leave());
         if let Some(slot) = slot {
-            drop(slot.leave());
             request.leave(&slot.alarm);
         }
+        // A message or an answer may panic when it is dropped: then nobody waits any more.
+        drop((back, stage));
     }
 }
 
