@@ -52,6 +52,13 @@ pub(crate) struct Item<M> {
     pub(crate) call: Option<Arc<dyn CallState>>,
 }
 
+impl<M> Item<M> {
+    /// It is a call, and nobody waits for it any more.
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_over())
+    }
+}
+
 /// What all actors of a system share.
 pub(crate) struct World {
     pub(crate) clock: Arc<Clock>,
@@ -1198,7 +1205,13 @@ impl<M: Send + 'static> Mailbox<M> {
         let own = self.0.own.as_mut()?;
         let item = match own.first.pop_front() {
             Some(message) => Some(Item { message, call: None }),
-            None => own.saved.pop_front(),
+            None => loop {
+                match own.saved.pop_front() {
+                    // Its caller has gone meanwhile.
+                    Some(item) if item.is_over() => drop(catch(|| drop(item))),
+                    item => break item,
+                }
+            },
         };
         if own.first.is_empty() && own.saved.is_empty() {
             self.0.own = None;
@@ -1347,6 +1360,11 @@ impl<M: Send + 'static> Mailbox<M> {
         poll_fn(move |cx| {
             self.handled();
             while let Some(item) = self.0.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                if item.is_over() {
+                    let item = self.0.own.as_mut().and_then(|own| own.saved.remove(seen));
+                    drop(catch(|| drop(item)));
+                    continue;
+                }
                 if wanted(&item.message)
                     && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
