@@ -82,8 +82,9 @@ const DROPPED: u32 = 2;
 /// Nobody waits any more.
 const OVER: u32 = 3;
 
-/// No name of the clock's.
+/// No names of the clock's: it has none, and the clock is yet to give it one.
 const UNNAMED: u32 = u32::MAX;
+const FRESH: u32 = u32::MAX - 1;
 
 impl<T> Slot<T> {
     fn finish(&self, stage: Stage<T>) -> Result<(), Stage<T>> {
@@ -148,6 +149,10 @@ impl<T: Send> CallState for Slot<T> {
 
     fn is_settled(&self) -> bool {
         self.done.load(Ordering::Acquire) != WAITING
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.alarm.load(Ordering::Relaxed) == FRESH && !self.is_settled()
     }
 
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant> {
@@ -690,6 +695,9 @@ impl<M: Send + 'static> Request<'_, M> {
         let waker = cx.waker().clone();
         let mut inside = lock(&slot.inside);
         inside.until = until;
+        if fresh {
+            slot.alarm.store(FRESH, Ordering::Relaxed);
+        }
         if let Stage::Waiting(place @ None) = &mut inside.stage {
             *place = Some(waker);
         }
@@ -719,7 +727,10 @@ impl<M: Send + 'static> Request<'_, M> {
             Err((Refusal::Full, item)) => {
                 if fresh {
                     let at = later_than(now(), DEFAULT_CALL_TIME);
-                    lock(&slot.inside).until = Until::Then(at);
+                    let mut inside = lock(&slot.inside);
+                    inside.until = Until::Then(at);
+                    slot.alarm.store(UNNAMED, Ordering::Relaxed);
+                    drop(inside);
                     self.alarm = Some(clock.set(at, cx.waker().clone()));
                 }
                 shared.push_waiting(self.priority, item, cx.waker().clone())
@@ -825,7 +836,7 @@ impl<M: Send + 'static> Request<'_, M> {
             caller.end_wait(number);
         }
         let counted = alarm.load(Ordering::Relaxed);
-        for alarm in self.alarm.take().into_iter().chain((counted != UNNAMED).then_some(counted)) {
+        for alarm in self.alarm.take().into_iter().chain((counted < FRESH).then_some(counted)) {
             self.clock().cancel(alarm);
         }
         self.step = Step::Over;

@@ -212,7 +212,7 @@ impl<M> State<M> {
     fn put_urgent(&mut self, item: Item<M>) {
         let rare = self.rare();
         if let Some(call) = &item.call {
-            rare.calls.put_other(Arc::clone(call));
+            rare.calls.put_other(call);
         }
         rare.urgent.push_back(item);
     }
@@ -1167,7 +1167,7 @@ impl<M: Send + 'static> Mailbox<M> {
         if !mem::replace(&mut self.0.hand.in_call, false) {
             return None;
         }
-        self.0.shared.state().rare().calls.take_received()
+        self.0.shared.state().rare().calls.retire()
     }
 
     #[cold]

@@ -149,9 +149,9 @@ fn an_actor_that_has_answered_later_keeps_nothing_of_those_calls() {
                 assert!(poll(Pin::new(&mut call)).is_pending());
                 calls.push(call);
             }
-            assert!(poll(process.as_mut()).is_pending());
             address.try_cast(None).unwrap();
-            assert!(poll(process.as_mut()).is_pending());
+            // In one turn it does not take them all.
+            (0..8).for_each(|_| assert!(poll(process.as_mut()).is_pending()));
             for mut call in calls.drain(..) {
                 assert!(poll(Pin::new(&mut call)).is_ready());
             }
