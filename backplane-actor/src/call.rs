@@ -79,8 +79,9 @@ const WAITING: u32 = 0;
 /// There is, or there will be none.
 const ANSWERED: u32 = 1;
 const DROPPED: u32 = 2;
-/// Nobody waits any more.
+/// Nobody waits any more; and there was an answer, or the word that there will be none, if it is `HEARD`.
 const OVER: u32 = 3;
+const HEARD: u32 = 4;
 
 /// No names of the clock's: it has none, and the clock is yet to give it one.
 const UNNAMED: u32 = u32::MAX;
@@ -111,7 +112,12 @@ impl<T> Slot<T> {
     /// The caller has what it waited for, or does not wait any more.
     fn leave(&self) -> Stage<T> {
         let mut inside = lock(&self.inside);
-        self.done.store(OVER, Ordering::Release);
+        self.over(&mut inside)
+    }
+
+    fn over(&self, inside: &mut Inside<T>) -> Stage<T> {
+        let done = if let Stage::Answered(_) | Stage::Dropped(_) = inside.stage { HEARD } else { OVER };
+        self.done.store(done, Ordering::Release);
         mem::replace(&mut inside.stage, Stage::Over)
     }
 
@@ -134,9 +140,7 @@ impl<T> Slot<T> {
                 Poll::Ready(self.leave())
             }
             Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
-                let stage = mem::replace(&mut inside.stage, Stage::Over);
-                self.done.store(OVER, Ordering::Release);
-                Poll::Ready(stage)
+                Poll::Ready(self.over(&mut inside))
             }
         }
     }
@@ -144,7 +148,11 @@ impl<T> Slot<T> {
 
 impl<T: Send> CallState for Slot<T> {
     fn is_over(&self) -> bool {
-        self.done.load(Ordering::Acquire) == OVER
+        self.done.load(Ordering::Acquire) >= OVER
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.done.load(Ordering::Acquire), ANSWERED | DROPPED | HEARD)
     }
 
     fn is_settled(&self) -> bool {

@@ -113,8 +113,9 @@ impl Calls {
         self.received = Some(call);
     }
 
+    /// What is being handled, unless it is answered already.
     pub(crate) fn received(&self) -> Option<&Arc<dyn CallState>> {
-        self.received.as_ref()
+        self.received.as_ref().filter(|call| !call.is_answered())
     }
 
     /// What was received is not handled any more; for dropping without the lock.

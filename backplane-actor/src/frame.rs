@@ -45,6 +45,8 @@ pub(crate) trait CallState: Send + Sync {
     fn is_over(&self) -> bool;
     /// It has its answer, or will not have one.
     fn is_settled(&self) -> bool;
+    /// Its reply has been sent, or dropped: whoever handled it does something else from there on.
+    fn is_answered(&self) -> bool;
     /// It waits, and the clock has yet to count its time.
     fn is_fresh(&self) -> bool;
     /// Until when its caller waits, if there is a limit; where its time is not counted yet, a tick less than it will be, at most.
