@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backplane::{DeviceId, Exit, Message};
+use backplane::{DeviceId, Exit, Message, catch};
 
 use crate::{clock::Clock, name::ActorName, sync::Arc};
 
@@ -76,7 +76,8 @@ impl Frame {
         // While it ends, what was dropped waits until it is known how.
         if self.dropped.is_some() && (exit.is_some() || !self.node.is_ending()) {
             for call in self.dropped.take().into_iter().flat_map(|dropped| *dropped) {
-                call.settle(exit);
+                // A waker may panic.
+                drop(catch(|| call.settle(exit)));
             }
         }
     }

@@ -136,6 +136,8 @@ struct Rare<M> {
     /// What is being handled, where it may be tried again, and how often it was.
     current: Option<(M, u32)>,
     retry: Option<(M, u32)>,
+    /// How often what was received last has been tried before.
+    tries: u32,
     watches: Watches<M>,
     handled_before: u64,
     busy: Duration,
@@ -158,6 +160,7 @@ impl<M> Default for Rare<M> {
             killed: false,
             current: None,
             retry: None,
+            tries: 0,
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
@@ -513,7 +516,9 @@ impl<M> Shared<M> {
         let hook = self.options.as_ref().and_then(|options| options.dead_letters.as_ref());
         let Item { message, call } = item;
         if let Some(call) = &call {
-            call.settle(self.exit().filter(|_| cause != DeadLetter::Overflow).as_ref());
+            let exit = self.exit().filter(|_| cause != DeadLetter::Overflow);
+            // So may a waker.
+            drop(catch(|| call.settle(exit.as_ref())));
         }
         // A message may panic when it is dropped.
         drop(catch(move || match hook {
@@ -1173,11 +1178,10 @@ impl<M: Send + 'static> Mailbox<M> {
     #[cold]
     fn note(&self, options: &Options<M>, message: &M) {
         if let Some((_, copy)) = &options.retry {
-            // What is being tried again has been noted with its count.
             let copied = if self.0.hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
             let mut state = self.0.shared.state();
             let rare = state.rare();
-            let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
+            let tries = mem::take(&mut rare.tries);
             let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
             drop(state);
             drop(before);
@@ -1191,7 +1195,11 @@ impl<M: Send + 'static> Mailbox<M> {
             return;
         }
         if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let before = self.0.shared.state().rare().current.take();
+            let mut state = self.0.shared.state();
+            let rare = state.rare();
+            rare.tries = 0;
+            let before = rare.current.take();
+            drop(state);
             drop(before);
         }
     }
@@ -1694,8 +1702,7 @@ fn choose_special<M>(
         shared.first.flags.fetch_and(!RETRY, Ordering::Release);
         let rare = state.rare();
         if let Some((message, tries)) = rare.retry.take() {
-            let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
-            rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
+            rare.tries = tries;
             return Some(Next::Message(message));
         }
     }

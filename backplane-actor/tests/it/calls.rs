@@ -5,15 +5,21 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::Poll,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
-use backplane::{Device, Runtime};
+use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
     Address, CallError, Mailbox, Next, Options, Reply, StateMachine, Turn, run_machine,
     testing::{Probe, Seeded},
 };
+
+use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 
 use crate::support::{Log, SECOND, story};
 
@@ -263,5 +269,133 @@ fn a_call_that_is_answered_binds_nobody_any_more() {
         assert_eq!(address.ask(|reply| reply).within(SECOND / 2).await, Ok(1));
         sleep(&runtime, 2 * SECOND).await;
         assert_eq!(log.all(), ["Ok(7)"]);
+    });
+}
+
+// ---- 5. the end ---------------------------------------------------------------------------------------------------
+
+/// Copies may panic, or look at the mailbox that they wait in.
+struct Odd {
+    number: u32,
+    copies: Arc<AtomicU32>,
+    address: Option<Address<Odd>>,
+}
+
+impl Clone for Odd {
+    fn clone(&self) -> Odd {
+        if self.copies.fetch_add(1, Ordering::Relaxed) == 1 {
+            if let Some(address) = &self.address {
+                address.load();
+            }
+            panic!("no copy");
+        }
+        Odd { number: self.number, copies: Arc::clone(&self.copies), address: self.address.clone() }
+    }
+}
+
+fn a_copy_that_panics(looks: bool) {
+    story(|system, runtime| async move {
+        let (log, lost) = (Log::default(), Log::default());
+        let (inside, hook) = (log.clone(), lost.clone());
+        let options = Options::new()
+            .retry(2)
+            .dead_letters(move |odd: Odd, cause| hook.say(format!("{} {cause:?}", odd.number)));
+        let (address, spec) = system.child_process("fragile", options, move |mut mailbox: Mailbox<Odd>| {
+            let inside = inside.clone();
+            async move {
+                while let Some(odd) = mailbox.receive().await {
+                    inside.say(odd.number.to_string());
+                    assert!(odd.number != 13, "thirteen");
+                }
+            }
+        });
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: 10, period: SECOND })
+            .child(spec);
+        let handle = tree.start(runtime.clone()).await.unwrap();
+        let copies = Arc::new(AtomicU32::new(0));
+        for number in [13, 2] {
+            let own = looks.then(|| address.clone());
+            let odd = Odd { number, copies: Arc::clone(&copies), address: own };
+            address.try_cast(odd).map_err(drop).unwrap();
+        }
+        sleep(&runtime, SECOND).await;
+        // What cannot be copied is not tried again.
+        assert_eq!(log.all(), ["13", "13", "2"]);
+        handle.stop(Exit::Shutdown).await.unwrap();
+    });
+}
+
+#[test]
+fn a_copy_that_panics_does_not_lose_what_it_was_copied_from() {
+    a_copy_that_panics(false);
+}
+
+#[test]
+fn a_copy_may_look_at_the_mailbox() {
+    a_copy_that_panics(true);
+}
+
+#[test]
+fn who_is_polled_after_the_restart_hears_of_the_end_all_the_same() {
+    story(|system, runtime| async move {
+        let (address, spec) = system.child_process("it", Options::new(), |mut mailbox: Mailbox<Reply<u32>>| async move {
+            let mut held = Vec::new();
+            while let Some(reply) = mailbox.receive().await {
+                held.push(reply);
+            }
+        });
+        let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec);
+        let handle = tree.start(runtime.clone()).await.unwrap();
+        let mut call = address.ask(|reply| reply);
+        begin(&mut call).await;
+        sleep(&runtime, SECOND / 2).await;
+        let first = address.line();
+        address.kill();
+        sleep(&runtime, SECOND / 2).await;
+        assert_ne!(address.line(), first);
+        assert!(matches!(call.await, Err(CallError::Ended(_))));
+        handle.stop(Exit::Shutdown).await.unwrap();
+    });
+}
+
+struct Angry;
+
+impl Wake for Angry {
+    fn wake(self: Arc<Self>) {
+        panic!("angry");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    story(|system, runtime| async move {
+        let lost = Log::default();
+        let hook = lost.clone();
+        let options = Options::new().dead_letters(move |reply: Reply<u32>, cause| {
+            drop(reply);
+            hook.say(format!("{cause:?}"));
+        });
+        let (address, home) = system.prepare(options);
+        let (other, ends) = (address.clone(), address.clone());
+        let mut angry = other.ask(|reply| reply).forever();
+        let waker = Waker::from(Arc::new(Angry));
+        assert!(Pin::new(&mut angry).poll(&mut Context::from_waker(&waker)).is_pending());
+        let mut calm = address.ask(|reply| reply).forever();
+        begin(&mut calm).await;
+        let task = runtime.spawn(async move {
+            let run = home.run(Device::new(), |mailbox: Mailbox<Reply<u32>>| async move { drop(mailbox) });
+            let mut run = Box::pin(run);
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(drop),
+                Err(_) => Poll::Ready(()),
+            })
+            .await;
+        });
+        runtime.detach(task);
+        sleep(&runtime, SECOND).await;
+        assert_eq!(ends.ended().await, Some(Exit::Normal));
+        assert_eq!(calm.await, Err(CallError::Ended(Exit::Normal)));
+        assert_eq!(lost.all(), ["Stopped", "Stopped"]);
     });
 }
