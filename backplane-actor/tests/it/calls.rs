@@ -1,27 +1,31 @@
 //! Calls that are given up, panicked on or answered at odd moments: each ends once, and leaves nothing behind.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
-    Address, CallError, Mailbox, Next, Options, Reply, StateMachine, Turn, run_machine,
+    Address, CallError, DEFAULT_CALL_TIME, Mailbox, Next, Options, Reply, StateMachine, System, Turn, run_machine,
     testing::{Probe, Seeded},
 };
 
 use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 
-use crate::support::{Log, SECOND, story};
+use crate::{
+    random::Random,
+    support::{Log, SECOND, story},
+};
 
 async fn sleep(runtime: &Seeded, time: Duration) {
     runtime.sleep_until(runtime.now() + time).await;
@@ -398,4 +402,232 @@ fn a_waker_that_panics_harms_nobody_else() {
         assert_eq!(calm.await, Err(CallError::Ended(Exit::Normal)));
         assert_eq!(lost.all(), ["Stopped", "Stopped"]);
     });
+}
+
+// ---- 6. which call is which -----------------------------------------------------------------------------------------
+
+/// A call that waits until then, or a cast.
+#[derive(Debug)]
+struct Ask {
+    number: u32,
+    until: Option<Instant>,
+    deed: u64,
+    reply: Option<Reply<u32>>,
+}
+
+/// Says until when whoever calls it has time, without a limit of its own.
+async fn tells_the_time(mut mailbox: Mailbox<Reply<Option<Instant>>>) {
+    while let Some(reply) = mailbox.receive().await {
+        let deadline = reply.deadline();
+        reply.send(deadline);
+    }
+}
+
+/// Whatever is dropped, set aside, passed by or taken up again by a successor: each call ends once and in time, and what is
+/// done for it has its time, and what is done for a cast has no limit.
+fn calls_are_told_apart(seed: u64, capacity: usize) {
+    let runtime = Seeded::new(seed);
+    let system = System::new(runtime.clone());
+    let log = Log::default();
+    let (faults, handled) = (log.clone(), Arc::new(Mutex::new(HashMap::<u32, u32>::new())));
+    let (counted, clock) = (Arc::clone(&handled), runtime.clone());
+    let timer = system.spawn(tells_the_time);
+    let options = Options::new().capacity(capacity);
+    let (address, spec) = system.child_process("it", options, move |mut mailbox: Mailbox<Ask>| {
+        let (faults, counted, timer, clock) =
+            (faults.clone(), Arc::clone(&counted), timer.clone(), clock.clone());
+        async move {
+            let mut held = Vec::new();
+            let mut wants = seed;
+            loop {
+                wants = wants.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let message = if wants >> 62 == 0 {
+                    let odd = u32::from(wants >> 40 & 1 == 1);
+                    let wanted = mailbox.receive_where(|ask| ask.number % 2 == odd);
+                    let pause = clock.sleep_until(clock.now() + SECOND / 100);
+                    match smol::future::or(async { Some(wanted.await) }, async {
+                        pause.await;
+                        None
+                    })
+                    .await
+                    {
+                        Some(Ok(message)) => message,
+                        Some(Err(_)) | None => mailbox.receive().await,
+                    }
+                } else {
+                    mailbox.receive().await
+                };
+                let Some(mut ask) = message else { break };
+                *counted.lock().unwrap().entry(ask.number).or_default() += 1;
+                match timer.ask(|reply| reply).forever().await {
+                    Ok(time) if time == ask.until => {}
+                    Err(CallError::TimedOut) if ask.until.is_some_and(|at| at <= clock.now()) => {}
+                    time => faults.say(format!("{:?} in {ask:?}", time)),
+                }
+                match ask.deed % 8 {
+                    0 => panic!("by request"),
+                    1 => held.push(ask.reply.take()),
+                    2 => drop(ask.reply.take()),
+                    3 => {
+                        let (reply, clock) = (ask.reply.take(), clock.clone());
+                        let later = clock.clone();
+                        let task = clock.spawn(async move {
+                            sleep(&later, SECOND / 20).await;
+                            if let Some(reply) = reply {
+                                reply.send(ask.number);
+                            }
+                        });
+                        clock.detach(task);
+                    }
+                    4 => sleep(&clock, SECOND / 50).await,
+                    _ => {
+                        if let Some(reply) = ask.reply.take() {
+                            reply.send(ask.number);
+                        }
+                    }
+                }
+                if ask.deed % 16 == 5 {
+                    for reply in held.drain(..).flatten() {
+                        reply.send(0);
+                    }
+                }
+            }
+        }
+    });
+    let story = async {
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: 100_000, period: SECOND })
+            .child(spec);
+        let handle = tree.start(runtime.clone()).await.unwrap();
+        let mut ended = Vec::new();
+        for caller in 0..4_u32 {
+            let (address, clock, faults) = (address.clone(), runtime.clone(), log.clone());
+            let done = system.spawn(move |mailbox: Mailbox<()>| async move {
+                drop(mailbox);
+                let mut random = Random(seed * 4 + u64::from(caller));
+                for n in 0..60 {
+                    let number = caller * 1000 + n;
+                    let deed = random.below(64);
+                    if random.below(4) == 0 {
+                        sleep(&clock, SECOND / 200).await;
+                    }
+                    match random.below(8) {
+                        0 | 1 => {
+                            let cast = Ask { number, until: None, deed, reply: None };
+                            drop(address.cast(cast).within(SECOND).await);
+                        }
+                        2 => drop(address.cast(Ask { number, until: None, deed, reply: None }).drop_oldest()),
+                        which => {
+                            let until = clock.now() + SECOND / 10 * (1 + random.below(5) as u32);
+                            let call = address
+                                .ask(|reply| Ask { number, until: Some(until), deed, reply: Some(reply) })
+                                .until(until);
+                            let call = if which == 3 { call.urgent() } else { call };
+                            if which == 4 {
+                                // Given up on the way.
+                                let time = SECOND / 200 * random.below(10) as u32;
+                                let answer = smol::future::or(async { Some(call.await) }, async {
+                                    sleep(&clock, time).await;
+                                    None
+                                });
+                                drop(answer.await);
+                                continue;
+                            }
+                            let answer = call.await;
+                            if clock.now() > until {
+                                faults.say(format!("{number} is late: {answer:?}"));
+                            }
+                            match answer {
+                                Ok(n) if n != number && n != 0 => faults.say(format!("{n} for {number}")),
+                                Err(CallError::Gone | CallError::Cycle(_)) => faults.say(format!("{answer:?}")),
+                                _ => {}
+                            }
+                        }
+                    }
+                }
+            });
+            ended.push(done);
+        }
+        for done in ended {
+            done.ended().await;
+        }
+        sleep(&runtime, 10 * SECOND).await;
+        handle.stop(Exit::Shutdown).await.unwrap();
+    };
+    runtime.run(story);
+    assert_eq!(log.all(), Vec::<String>::new(), "seed {seed}, capacity {capacity}");
+    let handled = handled.lock().unwrap();
+    assert!(handled.len() > 30, "{}", handled.len());
+    assert!(handled.values().all(|times| *times == 1), "seed {seed}, capacity {capacity}");
+}
+
+#[test]
+fn calls_are_told_apart_whatever_happens_to_their_messages() {
+    for seed in 0..60 {
+        for capacity in [1, 2, 5, 100] {
+            calls_are_told_apart(seed, capacity);
+        }
+    }
+}
+
+/// Held, set aside, urgent, waiting for a successor or for room: nobody waits longer than five seconds and a tick.
+#[test]
+fn nobody_waits_longer_than_its_time_whatever_becomes_of_its_message() {
+    for seed in 0..100 {
+        let runtime = Seeded::new(seed);
+        let system = System::new(runtime.clone());
+        let log = Log::default();
+        let clock = runtime.clone();
+        let (address, spec) = system.child_process("it", Options::new().capacity(3), move |mut mailbox: Mailbox<Mixed>| {
+            let clock = clock.clone();
+            async move {
+                let mut held = Vec::new();
+                for turn in 0.. {
+                    let mut random = Random(seed * 1000 + turn);
+                    if random.below(3) == 0 {
+                        let wanted = mailbox.receive_where(|message| matches!(message, Mixed::Word(_)));
+                        smol::future::or(async { drop(wanted.await) }, sleep(&clock, SECOND / 10)).await;
+                    }
+                    match mailbox.receive().await {
+                        None => break,
+                        Some(Mixed::Word(n)) => assert!(n % 3 != 0, "by request"),
+                        Some(Mixed::Get(reply)) => held.push(reply),
+                    }
+                    sleep(&clock, SECOND / 10 * random.below(4) as u32).await;
+                }
+            }
+        });
+        runtime.run(async {
+            let tree = Supervisor::new(RestartStrategy::OneForOne)
+                .intensity(Intensity { restarts: 100_000, period: SECOND })
+                .child(spec);
+            let handle = tree.start(runtime.clone()).await.unwrap();
+            let mut callers = Vec::new();
+            for caller in 0..6_u32 {
+                let (address, clock, log) = (address.clone(), runtime.clone(), log.clone());
+                callers.push(system.spawn(move |mailbox: Mailbox<()>| async move {
+                    drop(mailbox);
+                    let mut random = Random(seed * 6 + u64::from(caller));
+                    for n in 0..20 {
+                        sleep(&clock, SECOND / 10 * random.below(20) as u32).await;
+                        let _ = address.cast(Mixed::Word(n)).drop_oldest();
+                        let began = clock.now();
+                        let call = address.ask(Mixed::Get);
+                        let answer = if random.below(3) == 0 { call.urgent().await } else { call.await };
+                        let took = clock.now() - began;
+                        if took > DEFAULT_CALL_TIME + Duration::from_millis(1)
+                            || answer == Err(CallError::TimedOut) && took < DEFAULT_CALL_TIME
+                        {
+                            log.say(format!("{answer:?} after {took:?}"));
+                        }
+                    }
+                }));
+            }
+            for caller in callers {
+                caller.ended().await;
+            }
+            handle.stop(Exit::Shutdown).await.unwrap();
+        });
+        assert_eq!(log.all(), Vec::<String>::new(), "seed {seed}");
+    }
 }
