@@ -517,7 +517,7 @@ impl<M> Shared<M> {
         let Item { message, call } = item;
         if let Some(call) = &call {
             let exit = self.exit().filter(|_| cause != DeadLetter::Overflow);
-            // So may a waker.
+            // A waker may panic, too.
             drop(catch(|| call.settle(exit.as_ref())));
         }
         // A message may panic when it is dropped.
