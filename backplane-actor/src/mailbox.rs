@@ -345,9 +345,10 @@ impl<M> Shared<M> {
 
     /// As [`push`](Shared::push), for a call whose time begins; `true` if the clock is to be told.
     pub(crate) fn push_fresh(&self, priority: Priority, item: Item<M>) -> Result<bool, (Refusal, Item<M>)> {
-        let mut tell = false;
-        self.push_and(priority, item, WhenFull::Refuse, |state| tell = state.rare().calls.begin())?;
-        Ok(tell)
+        let mut untold = Untold { shared: self, tell: false };
+        let tell = &mut untold.tell;
+        self.push_and(priority, item, WhenFull::Refuse, |state| *tell = state.rare().calls.begin())?;
+        Ok(mem::take(&mut untold.tell))
     }
 
     #[inline(always)]
@@ -837,6 +838,20 @@ impl<M> Shared<M> {
             if let Some(waker) = waker {
                 waker.wake();
             }
+        }
+    }
+}
+
+/// The clock is yet to be told of a call; if the receiver's waker panics before that, it is told of the next one.
+struct Untold<'a, M> {
+    shared: &'a Shared<M>,
+    tell: bool,
+}
+
+impl<M> Drop for Untold<'_, M> {
+    fn drop(&mut self) {
+        if self.tell {
+            self.shared.state().rare().calls.forget_clock();
         }
     }
 }

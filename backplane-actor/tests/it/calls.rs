@@ -706,3 +706,29 @@ fn a_mailbox_that_outlives_its_incarnation_takes_no_message_from_the_next() {
     assert!(poll(next.as_mut()).is_pending());
     assert_eq!(heard.all(), ["1", "2", "3", "4", "5"]);
 }
+
+#[test]
+fn a_receivers_waker_that_panics_takes_no_callers_time_limit_away() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let (address, home) = system.prepare::<Reply<u32>>(Options::new());
+    let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<Reply<u32>>| async move {
+        let mut held = Vec::new();
+        while let Some(r) = mailbox.receive().await {
+            held.push(r);
+        }
+    }));
+    let waker = Waker::from(Arc::new(Angry));
+    assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut first = Box::pin(address.ask(|reply| reply));
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(first.as_mut()))).is_err());
+    drop(first);
+    let answer = runtime.run(async {
+        smol::future::or(async { Some(address.ask(|reply| reply).await) }, async {
+            sleep(&runtime, 60 * SECOND).await;
+            None
+        })
+        .await
+    });
+    assert_eq!(answer, Some(Err(CallError::TimedOut)));
+}
