@@ -719,6 +719,13 @@ impl fmt::Debug for Device {
 impl End for Device {}
 
 impl sealed::End for Device {
+    const OWNED: bool = true;
+
+    #[inline]
+    fn is_settled(&self) -> bool {
+        self.slot.word() & slot::CHANGES == 0
+    }
+
     #[inline]
     fn address(&self) -> Line {
         Line { slot: self.slot, generation: self.generation }

@@ -219,6 +219,12 @@ pub(crate) mod sealed {
 
     /// Its methods are ours: it can be named nowhere else.
     pub trait End {
+        /// Whether the caller owns it: it does not end meanwhile, and nobody else writes into its table.
+        const OWNED: bool;
+
+        /// Whether no change from elsewhere waits at it, which only who owns it can say.
+        fn is_settled(&self) -> bool;
+
         /// Its address, for the other end's table only.
         fn address(&self) -> Line;
 
@@ -245,6 +251,12 @@ pub enum Watching {
 }
 
 impl sealed::End for Line {
+    const OWNED: bool = false;
+
+    fn is_settled(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn address(&self) -> Line {
         *self
@@ -275,15 +287,19 @@ pub(crate) fn gone() -> Exit {
 
 /// Each direction: the watcher first, then the watched (invariant 3).
 #[inline]
-pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
+pub(crate) fn link<X: End, Y: End>(x: &X, y: &Y, link: Link) {
     let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
     let mut begins = None;
+    // Of two that the caller owns neither ends in between: the first has its whole entry at once.
+    let at_once = X::OWNED && Y::OWNED && monitors && notifies;
     if monitors {
-        match x.watch(link.watching(b)) {
+        let mut entry = link.watching(b);
+        entry.bits = entry.bits.with(Bits::NOTIFY, at_once);
+        match x.watch(entry) {
             Watching::Now(begun) => begins = Some(begun),
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
@@ -305,6 +321,10 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
         }
         return;
     };
+    // A change that has come in between came, for this half, before.
+    if at_once && x.is_settled() {
+        return;
+    }
     if notifies && x.change(Entry::new(b, Bits::NOTIFY, 0)).is_none() {
         y.hear_gone(link.watching(a), begun);
     }

@@ -580,17 +580,15 @@ impl Pages {
             if !page.is_full() {
                 return;
             }
-            let before = page.len;
-            page.rebuild(page.cells.len(), |old| !spent(old));
-            self.len -= before - page.len;
-            if page.len <= page.cells.len() / 2 {
+            let (before, cells) = (page.len, page.cells.len());
+            let left = before - page.cells.iter().flatten().filter(|old| spent(old)).count();
+            if left > cells / 2 && cells >= PAGE && page.depth < DEEPEST {
+                self.split(at);
                 continue;
             }
-            if page.cells.len() < PAGE || page.depth >= DEEPEST {
-                page.rebuild(page.cells.len() * 2, |_| true);
-            } else {
-                self.split(at);
-            }
+            let cells = if left > cells / 2 { cells * 2 } else { cells };
+            page.rebuild(cells, |old| left == before || !spent(old));
+            self.len -= before - page.len;
         }
     }
 
