@@ -957,7 +957,7 @@ fn end_of(exit: &Exit) -> End {
 impl<K: Kind> Running<K> {
     fn new<P: Plan<Kind = K>>(
         plan: P,
-        device: Device,
+        mut device: Device,
         starting: Starting,
         parent: Option<DeviceId>,
         path: Arc<str>,
@@ -973,6 +973,7 @@ impl<K: Kind> Running<K> {
                 return Err(error);
             }
         };
+        device.reserve(tree.tally().listed);
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
         let engine = Arc::clone(above.engine());
         let first_poll = Device::new();
