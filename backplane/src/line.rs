@@ -286,20 +286,19 @@ pub(crate) fn gone() -> Exit {
 }
 
 /// Each direction: the watcher first, then the watched (invariant 3).
-#[inline]
+#[inline(always)]
 pub(crate) fn link<X: End, Y: End>(x: &X, y: &Y, link: Link) {
     let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
+    if X::OWNED && Y::OWNED && monitors && notifies {
+        return link_owned(x, y, link);
+    }
     let mut begins = None;
-    // Of two that the caller owns neither ends in between: the first has its whole entry at once.
-    let at_once = X::OWNED && Y::OWNED && monitors && notifies;
     if monitors {
-        let mut entry = link.watching(b);
-        entry.bits = entry.bits.with(Bits::NOTIFY, at_once);
-        match x.watch(entry) {
+        match x.watch(link.watching(b)) {
             Watching::Now(begun) => begins = Some(begun),
             // The other side may not know yet: whoever linked them before may not be done.
             Watching::Before => {}
@@ -321,12 +320,25 @@ pub(crate) fn link<X: End, Y: End>(x: &X, y: &Y, link: Link) {
         }
         return;
     };
-    // A change that has come in between came, for this half, before.
-    if at_once && x.is_settled() {
-        return;
-    }
     if notifies && x.change(Entry::new(b, Bits::NOTIFY, 0)).is_none() {
         y.hear_gone(link.watching(a), begun);
+    }
+}
+
+/// As [`link`], of two that the caller owns, so that neither ends in between: each gets its whole entry at once.
+#[inline(never)]
+fn link_owned(x: &impl End, y: &impl End, link: Link) {
+    let both = |peer| {
+        let mut entry = link.watching(peer);
+        entry.bits = entry.bits.with(Bits::NOTIFY, true);
+        entry
+    };
+    let (a, b) = (x.address(), y.address());
+    x.watch(both(b));
+    y.change(both(a));
+    // A change that somebody left in between came before the last step of this.
+    if !x.is_settled() {
+        x.change(Entry::new(b, Bits::NOTIFY, 0));
     }
 }
 
