@@ -52,6 +52,13 @@ pub(crate) struct Item<M> {
     pub(crate) call: Option<Arc<dyn CallState>>,
 }
 
+impl<M> Item<M> {
+    /// It is a call, and nobody waits for it any more.
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_over())
+    }
+}
+
 /// What all actors of a system share.
 pub(crate) struct World {
     pub(crate) clock: Arc<Clock>,
@@ -129,6 +136,8 @@ struct Rare<M> {
     /// What is being handled, where it may be tried again, and how often it was.
     current: Option<(M, u32)>,
     retry: Option<(M, u32)>,
+    /// How often what was received last has been tried before.
+    tries: u32,
     watches: Watches<M>,
     handled_before: u64,
     busy: Duration,
@@ -151,6 +160,7 @@ impl<M> Default for Rare<M> {
             killed: false,
             current: None,
             retry: None,
+            tries: 0,
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
@@ -205,7 +215,7 @@ impl<M> State<M> {
     fn put_urgent(&mut self, item: Item<M>) {
         let rare = self.rare();
         if let Some(call) = &item.call {
-            rare.calls.put_other(Arc::clone(call));
+            rare.calls.put_other(call);
         }
         rare.urgent.push_back(item);
     }
@@ -335,9 +345,10 @@ impl<M> Shared<M> {
 
     /// As [`push`](Shared::push), for a call whose time begins; `true` if the clock is to be told.
     pub(crate) fn push_fresh(&self, priority: Priority, item: Item<M>) -> Result<bool, (Refusal, Item<M>)> {
-        let mut tell = false;
-        self.push_and(priority, item, WhenFull::Refuse, |state| tell = state.rare().calls.begin())?;
-        Ok(tell)
+        let mut untold = Untold { shared: self, tell: false };
+        let tell = &mut untold.tell;
+        self.push_and(priority, item, WhenFull::Refuse, |state| *tell = state.rare().calls.begin())?;
+        Ok(mem::take(&mut untold.tell))
     }
 
     #[inline(always)]
@@ -506,7 +517,9 @@ impl<M> Shared<M> {
         let hook = self.options.as_ref().and_then(|options| options.dead_letters.as_ref());
         let Item { message, call } = item;
         if let Some(call) = &call {
-            call.settle(self.exit().filter(|_| cause != DeadLetter::Overflow).as_ref());
+            let exit = self.exit().filter(|_| cause != DeadLetter::Overflow);
+            // A waker may panic, too.
+            drop(catch(|| call.settle(exit.as_ref())));
         }
         // A message may panic when it is dropped.
         drop(catch(move || match hook {
@@ -825,6 +838,20 @@ impl<M> Shared<M> {
             if let Some(waker) = waker {
                 waker.wake();
             }
+        }
+    }
+}
+
+/// The clock is yet to be told of a call; if the receiver's waker panics before that, it is told of the next one.
+struct Untold<'a, M> {
+    shared: &'a Shared<M>,
+    tell: bool,
+}
+
+impl<M> Drop for Untold<'_, M> {
+    fn drop(&mut self) {
+        if self.tell {
+            self.shared.state().rare().calls.forget_clock();
         }
     }
 }
@@ -1160,17 +1187,16 @@ impl<M: Send + 'static> Mailbox<M> {
         if !mem::replace(&mut self.0.hand.in_call, false) {
             return None;
         }
-        self.0.shared.state().rare().calls.take_received()
+        self.0.shared.state().rare().calls.retire()
     }
 
     #[cold]
     fn note(&self, options: &Options<M>, message: &M) {
         if let Some((_, copy)) = &options.retry {
-            // What is being tried again has been noted with its count.
             let copied = if self.0.hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
             let mut state = self.0.shared.state();
             let rare = state.rare();
-            let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
+            let tries = mem::take(&mut rare.tries);
             let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
             drop(state);
             drop(before);
@@ -1184,7 +1210,11 @@ impl<M: Send + 'static> Mailbox<M> {
             return;
         }
         if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let before = self.0.shared.state().rare().current.take();
+            let mut state = self.0.shared.state();
+            let rare = state.rare();
+            rare.tries = 0;
+            let before = rare.current.take();
+            drop(state);
             drop(before);
         }
     }
@@ -1198,7 +1228,13 @@ impl<M: Send + 'static> Mailbox<M> {
         let own = self.0.own.as_mut()?;
         let item = match own.first.pop_front() {
             Some(message) => Some(Item { message, call: None }),
-            None => own.saved.pop_front(),
+            None => loop {
+                match own.saved.pop_front() {
+                    // Its caller has gone meanwhile.
+                    Some(item) if item.is_over() => drop(catch(|| drop(item))),
+                    item => break item,
+                }
+            },
         };
         if own.first.is_empty() && own.saved.is_empty() {
             self.0.own = None;
@@ -1347,6 +1383,11 @@ impl<M: Send + 'static> Mailbox<M> {
         poll_fn(move |cx| {
             self.handled();
             while let Some(item) = self.0.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                if item.is_over() {
+                    let item = self.0.own.as_mut().and_then(|own| own.saved.remove(seen));
+                    drop(catch(|| drop(item)));
+                    continue;
+                }
                 if wanted(&item.message)
                     && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
@@ -1676,8 +1717,7 @@ fn choose_special<M>(
         shared.first.flags.fetch_and(!RETRY, Ordering::Release);
         let rare = state.rare();
         if let Some((message, tries)) = rare.retry.take() {
-            let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
-            rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
+            rare.tries = tries;
             return Some(Next::Message(message));
         }
     }

@@ -58,10 +58,12 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let LifeProj::Running { device, frame, .. } = this.life.as_mut().project() else { return };
-            let (Some(device), Some(mut frame)) = (device.take(), frame.take()) else { return };
+            let (Some(device), Some(frame)) = (device.take(), frame.take()) else { return };
             let exit = Exit::Fault(Fault::killed());
             frame.node.ending(&exit);
-            drop(catch(|| this.life.set(Life::Ended)));
+            let mut frame = Some(frame);
+            drop(frame::within(&mut frame, || catch(|| this.life.set(Life::Ended))));
+            let Some(mut frame) = frame else { return };
             frame.node.ended(&exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
