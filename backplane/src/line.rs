@@ -7,7 +7,9 @@
 //!    it is undone, whatever arrives late.
 //! 3. **Whoever watches will be told.** Linking writes the watcher's side first, then the other's; unlinking the other
 //!    way round. So an entry that watches has its counterpart at the other side, or news of it is on its way, or the
-//!    call that made it is about to find the other gone and to say so.
+//!    call that made it is about to find the other gone and to say so. Of two devices that the caller has in hand neither can
+//!    end meanwhile: there a peer link is two entries, each written at once, and the first is completed again if somebody
+//!    left a change in between.
 //! 4. **Changes from elsewhere happen when they are left.** They wait in the slot, the last one for each peer counting.
 //!    News that arrives behind a change is measured by that change; news that was there before it, by the table. The
 //!    owner looks at both before each change of its own.
