@@ -19,7 +19,6 @@ use crate::{
     pin::{pin_current, process_cpus},
     pool::{Pool, Quarter},
     reactor::{self, Reactor},
-    slot::Slot,
     topology::Topology,
     watch::{Alarm, Listener, Watch, Watched},
     worker::Local,
@@ -575,14 +574,14 @@ impl Start {
             Ok(reactor) => reactor,
             Err(error) => return drop(ready.send((self.index, Err(error)))),
         };
-        let (deque, next) = (Worker::new_fifo(), Slot::new());
-        let remote = Arc::new(Remote::new(deque.stealer(), next.behind(), &reactor));
+        let deque = Worker::new_fifo();
+        let remote = Arc::new(Remote::new(deque.stealer(), &reactor));
         drop(ready.send((self.index, Ok(Arc::clone(&remote)))));
         // Without a word the pool was not built.
         if may_go.recv().is_err() {
             return;
         }
-        let local = Rc::new(Local::new(self.index, self.domain, remote, deque, next, reactor));
+        let local = Rc::new(Local::new(self.index, self.domain, remote, deque, reactor));
         become_worker(Rc::clone(&local));
         let hook = |hook: Option<Hook>| {
             if let Some(hook) = hook {

@@ -23,7 +23,7 @@ use crate::{
     idle::Idle,
     reactor::Reactor,
     registry::{Key, Shard, Site, TaskName},
-    slot::Behind,
+    slot::Slot,
     task::{Runnable, drop_untold},
     watch::Alarm,
     worker::Local,
@@ -174,8 +174,8 @@ fn domain(id: DomainId) -> Option<Arc<Domain>> {
 /// The shared half of a worker. Made on the worker's own thread, so that it lies in the node's own memory.
 pub(crate) struct Remote {
     pub(crate) stealer: Stealer<Runnable>,
-    /// What runs next. Others take from it only when the worker is stuck.
-    pub(crate) next: Behind<Runnable>,
+    /// Runs next. Others take from it only when the worker is stuck.
+    pub(crate) next: CachePadded<Slot<Runnable>>,
     /// Tasks that only this worker may run, woken elsewhere.
     pub(crate) inbox: ConcurrentQueue<Runnable>,
     pub(crate) counters: CachePadded<Counters>,
@@ -195,10 +195,10 @@ impl Remote {
         not(feature = "uring"),
         expect(unused_variables, reason = "only a ring has a driver to tell of")
     )]
-    pub(crate) fn new(stealer: Stealer<Runnable>, next: Behind<Runnable>, reactor: &Reactor) -> Remote {
+    pub(crate) fn new(stealer: Stealer<Runnable>, reactor: &Reactor) -> Remote {
         Remote {
             stealer,
-            next,
+            next: CachePadded::default(),
             inbox: ConcurrentQueue::unbounded(),
             counters: CachePadded::default(),
             current: AtomicU64::new(0),

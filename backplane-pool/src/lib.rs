@@ -96,6 +96,6 @@ pub use topology::{Node, Topology, TopologyError};
 pub mod model {
     pub use crate::{
         idle::{Idle, Woken},
-        slot::{Behind, Slot},
+        slot::Slot,
     };
 }

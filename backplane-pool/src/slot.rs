@@ -1,32 +1,14 @@
-//! The place of what runs next.
-//!
-//! A deque of one: its worker fills it without a locked instruction, and empties it with one. A word that is swapped takes one for
-//! either, and on the way of every message between two tasks that is a twentieth of all it costs.
-
-use std::cell::Cell;
+//! The place of the task that was woken last, which runs next.
 
 #[cfg(not(backplane_loom))]
-use crossbeam_deque::{Steal, Stealer, Worker};
+use crossbeam_utils::atomic::AtomicCell;
 
-#[cfg(backplane_loom)]
-use loom::sync::Arc;
-
-/// The half of the worker whose place it is. It holds one task at most, and who is there stays: whoever comes meanwhile is given back.
+/// Holds one task. Its worker puts and takes; a thief may take what a worker that is stuck cannot.
 pub struct Slot<T> {
     #[cfg(not(backplane_loom))]
-    place: Worker<T>,
+    cell: AtomicCell<Option<T>>,
     #[cfg(backplane_loom)]
-    place: Arc<crate::sync::Mutex<Option<T>>>,
-    /// It was filled, and has not been emptied by the worker since. A thief may have been there.
-    filled: Cell<bool>,
-}
-
-/// The half of others: what a worker that is stuck cannot take, they can.
-pub struct Behind<T> {
-    #[cfg(not(backplane_loom))]
-    place: Stealer<T>,
-    #[cfg(backplane_loom)]
-    place: Arc<crate::sync::Mutex<Option<T>>>,
+    cell: crate::sync::Mutex<Option<T>>,
 }
 
 impl<T> Default for Slot<T> {
@@ -39,78 +21,38 @@ impl<T> Slot<T> {
     /// An empty one.
     pub fn new() -> Slot<T> {
         #[cfg(not(backplane_loom))]
-        let place = Worker::new_fifo();
-        #[cfg(backplane_loom)]
-        let place = Arc::new(crate::sync::Mutex::new(None));
-        Slot { place, filled: Cell::new(false) }
+        const {
+            assert!(AtomicCell::<Option<T>>::is_lock_free(), "a slot holds what fits into a word")
+        };
+        Slot { cell: None.into() }
     }
 
-    /// For others.
-    pub fn behind(&self) -> Behind<T> {
-        #[cfg(not(backplane_loom))]
-        let place = self.place.stealer();
-        #[cfg(backplane_loom)]
-        let place = Arc::clone(&self.place);
-        Behind { place }
-    }
-
-    /// Whether there may be a task.
-    #[inline]
-    pub fn is_filled(&self) -> bool {
-        self.filled.get()
-    }
-
-    /// Puts a task in, or gives it back where there is one already: nothing is lost.
+    /// Puts a task in and gives back the one that was there: nothing is lost.
     #[inline]
     pub fn put(&self, task: T) -> Option<T> {
-        if self.filled.replace(true) {
-            return Some(task);
-        }
-        // Nobody else fills it, so it is empty.
-        #[cfg(not(backplane_loom))]
-        self.place.push(task);
-        #[cfg(backplane_loom)]
-        assert!(crate::sync::lock(&self.place).replace(task).is_none(), "one at most");
-        None
+        self.swap(Some(task))
     }
 
-    /// Takes what is there, unless a thief has.
+    /// Takes what is there. Of two who take, one gets it.
     #[inline]
     pub fn take(&self) -> Option<T> {
-        if !self.filled.replace(false) {
-            return None;
-        }
-        #[cfg(not(backplane_loom))]
-        return self.place.pop();
-        #[cfg(backplane_loom)]
-        return crate::sync::lock(&self.place).take();
+        self.swap(None)
     }
-}
 
-impl<T> Behind<T> {
-    /// Takes what is there. Of two who take, one gets it.
-    pub fn take(&self) -> Option<T> {
-        #[cfg(not(backplane_loom))]
-        loop {
-            match self.place.steal() {
-                Steal::Success(task) => return Some(task),
-                Steal::Empty => return None,
-                Steal::Retry => {}
-            }
-        }
-        #[cfg(backplane_loom)]
-        return crate::sync::lock(&self.place).take();
+    #[cfg(not(backplane_loom))]
+    #[inline]
+    fn swap(&self, new: Option<T>) -> Option<T> {
+        self.cell.swap(new)
+    }
+
+    #[cfg(backplane_loom)]
+    fn swap(&self, new: Option<T>) -> Option<T> {
+        std::mem::replace(&mut *crate::sync::lock(&self.cell), new)
     }
 }
 
 impl<T> std::fmt::Debug for Slot<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("is_filled", &self.is_filled()).finish_non_exhaustive()
-    }
-}
-
-impl<T> std::fmt::Debug for Behind<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Behind").finish_non_exhaustive()
+        f.debug_struct("Slot").finish_non_exhaustive()
     }
 }

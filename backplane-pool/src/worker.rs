@@ -17,7 +17,6 @@ use crate::{
     pin::current_cpu,
     reactor::Reactor,
     registry::{Key, Shard, Site},
-    slot::Slot,
     task::{Runnable, Since, drop_untold, since},
 };
 
@@ -36,10 +35,10 @@ const BACKLOG: u32 = 8;
 const REFUSALS: u32 = 64;
 /// So many pairs of sites are remembered as known to the house.
 const KNOWN: usize = 32;
-/// How long a turn should be: between two turns events and timers are looked at, which costs some system calls.
-const TURN: Duration = Duration::from_micros(125);
-/// The fewest and the most polls of a stretch: between two of them the clock is looked at, which costs next to nothing.
-const STRETCH_POLLS: (u32, u32) = (8, 64);
+/// How long a turn should be: between two turns events and timers are looked at.
+const TURN: Duration = Duration::from_micros(250);
+/// The fewest and the most polls of a turn.
+const TURN_POLLS: (u32, u32) = (8, 256);
 
 /// The half of a worker that its thread keeps to itself.
 pub(crate) struct Local {
@@ -48,8 +47,6 @@ pub(crate) struct Local {
     pub(crate) domain: Arc<Domain>,
     pub(crate) remote: Arc<Remote>,
     deque: Worker<Runnable>,
-    /// What runs next.
-    next: Slot<Runnable>,
     /// Gone when the thread has run its last task.
     reactor: RefCell<Reactor>,
     /// Tasks that no other worker may run.
@@ -62,13 +59,14 @@ pub(crate) struct Local {
 /// What changes with every poll.
 #[derive(Debug, Default)]
 struct State {
+    /// Whether the slot may hold something.
+    has_next: Cell<bool>,
     streak: Cell<u32>,
     /// The task that was taken last has run before others, and has scheduled nothing so far.
     jumped: Cell<bool>,
     idle_jumps: Cell<u32>,
     tick: Cell<u32>,
-    /// How many polls may go by before the clock is looked at.
-    stretch: Cell<u32>,
+    turn: Cell<u32>,
     pinned_waits: Cell<bool>,
     pinned_turn: Cell<bool>,
     /// Inside `poll`; outside, the thread waits or turns the reactor.
@@ -83,7 +81,7 @@ struct State {
     random: Cell<u32>,
     /// How long a poll takes, of late; the greatest number as long as there was none.
     poll_nanos: Cell<u32>,
-    /// For how long something has been waiting in the queue, by whole stretches.
+    /// For how long something has been waiting in the queue, by whole turns.
     backlog_nanos: Cell<u32>,
     known: [[Cell<[usize; 2]>; 2]; KNOWN],
     /// Of the task that is being polled.
@@ -96,15 +94,14 @@ impl Local {
         domain: Arc<Domain>,
         remote: Arc<Remote>,
         deque: Worker<Runnable>,
-        next: Slot<Runnable>,
         reactor: Reactor,
     ) -> Local {
         let state = State::default();
-        state.stretch.set(STRETCH_POLLS.1);
+        state.turn.set(64);
         state.poll_nanos.set(u32::MAX);
         state.random.set(index as u32 * 2 + 1);
         let (reactor, pinned, refused) = (reactor.into(), RefCell::default(), RefCell::default());
-        Local { index, domain, remote, deque, next, reactor, pinned, refused, state }
+        Local { index, domain, remote, deque, reactor, pinned, refused, state }
     }
 
     /// Runs a future on this thread, and waits in what this worker waits in.
@@ -145,8 +142,11 @@ impl Local {
             self.share(runnable);
         } else if self.state.idle_jumps.get() >= IDLE_JUMPS && !self.deque.is_empty() {
             self.share(runnable);
-        } else if let Some(runnable) = self.next.put(runnable) {
-            self.share(runnable);
+        } else {
+            self.state.has_next.set(true);
+            if let Some(before) = self.remote.next.put(runnable) {
+                self.share(before);
+            }
         }
         if !self.state.polling.get() {
             self.stop_waiting();
@@ -156,7 +156,7 @@ impl Local {
     /// Whether anything waits here for its turn, as far as can be seen at a glance.
     #[inline]
     pub(crate) fn has_more(&self) -> bool {
-        self.next.is_filled() || self.state.pinned_waits.get() || !self.deque.is_empty()
+        self.state.has_next.get() || self.state.pinned_waits.get() || !self.deque.is_empty()
     }
 
     fn share(&self, runnable: Runnable) {
@@ -173,7 +173,7 @@ impl Local {
         waiting.saturating_mul(self.state.poll_nanos.get()) >= WAKE_NANOS
     }
 
-    /// After a stretch: what has been waiting without a break for as long as it takes to wake somebody, would go on to.
+    /// After a turn: what has been waiting without a break for as long as it takes to wake somebody, would go on to.
     fn call_for_help(&self, took: Duration) {
         let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
         let waited = self.state.backlog_nanos.get().saturating_add(took);
@@ -260,57 +260,47 @@ impl Local {
         polled
     }
 
-    /// One stretch after the other, until there is nothing to do or the turn is over.
     fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut begin = self.state.woke.take().unwrap_or_else(Instant::now);
-        let end = begin + TURN;
-        loop {
-            let stretch = self.state.stretch.get();
-            self.state.idle_jumps.set(0);
-            let mut polls = 0;
-            while polls < stretch {
-                if self.state.refusals.get() > 0 {
-                    self.drop_refused();
-                }
-                if self.domain.house.phase() == Phase::Dropping {
-                    return self.poll_dropping(cx);
-                }
-                let Some(runnable) = self.find() else {
-                    let now = Instant::now();
-                    if self.sleep(cx, now) {
-                        self.learn(polls, now - begin);
-                        self.look_where_we_are(polls);
-                        return Poll::Pending;
-                    }
-                    continue;
-                };
-                self.stop_searching();
-                // What has not been taken care of by now is worth waking somebody for.
-                if polls % BACKLOG == BACKLOG - 1
-                    && self.domain.idle.is_anybody_to_wake()
-                    && self.is_worth_a_wake()
-                {
-                    self.domain.idle.hint();
-                }
-                self.run_one(runnable);
-                polls += 1;
+        let turn = self.state.turn.get();
+        let begin = self.state.woke.take().unwrap_or_else(Instant::now);
+        self.state.idle_jumps.set(0);
+        let mut polls = 0;
+        while polls < turn {
+            if self.state.refusals.get() > 0 {
+                self.drop_refused();
             }
-            self.look_where_we_are(polls);
-            let now = Instant::now();
-            let took = now - begin;
-            self.learn(polls, took);
-            self.call_for_help(took);
-            // Long polls make short stretches.
-            let (fewest, most) = STRETCH_POLLS;
-            let next =
-                if took > TURN { (stretch / 2).max(fewest) } else { (stretch + stretch / 4).min(most) };
-            self.state.stretch.set(next);
-            if now >= end {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if self.domain.house.phase() == Phase::Dropping {
+                return self.poll_dropping(cx);
             }
-            begin = now;
+            let Some(runnable) = self.find() else {
+                let now = Instant::now();
+                if self.sleep(cx, now) {
+                    self.learn(polls, now - begin);
+                    self.look_where_we_are(polls);
+                    return Poll::Pending;
+                }
+                continue;
+            };
+            self.stop_searching();
+            // What has not been taken care of by now is worth waking somebody for.
+            if polls % BACKLOG == BACKLOG - 1
+                && self.domain.idle.is_anybody_to_wake()
+                && self.is_worth_a_wake()
+            {
+                self.domain.idle.hint();
+            }
+            self.run_one(runnable);
+            polls += 1;
         }
+        self.look_where_we_are(polls);
+        // Long polls make short turns.
+        let took = begin.elapsed();
+        self.learn(polls, took);
+        self.call_for_help(took);
+        let (fewest, most) = TURN_POLLS;
+        self.state.turn.set(if took > TURN { (turn / 2).max(fewest) } else { (turn + turn / 4).min(most) });
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     #[inline]
@@ -434,13 +424,14 @@ impl Local {
             return Some(runnable);
         }
         let streak = self.state.streak.get();
-        if streak < STREAK
-            && let Some(runnable) = self.next.take()
-        {
-            self.state.streak.set(streak + 1);
-            self.state.jumped.set(!self.deque.is_empty());
-            self.remote.counters.next.add(1);
-            return Some(runnable);
+        if self.state.has_next.get() && streak < STREAK {
+            self.state.has_next.set(false);
+            if let Some(runnable) = self.remote.next.take() {
+                self.state.streak.set(streak + 1);
+                self.state.jumped.set(!self.deque.is_empty());
+                self.remote.counters.next.add(1);
+                return Some(runnable);
+            }
         }
         self.state.streak.set(0);
         if let Some(runnable) = self.deque.pop() {
@@ -490,7 +481,9 @@ impl Local {
                 return Some(runnable);
             }
         }
-        if let Some(runnable) = self.next.take() {
+        if self.state.has_next.replace(false)
+            && let Some(runnable) = self.remote.next.take()
+        {
             self.remote.counters.next.add(1);
             return Some(runnable);
         }
@@ -658,7 +651,10 @@ impl Local {
     fn find_for_dropping(&self) -> Option<Runnable> {
         self.empty_inbox();
         let pinned = self.pinned.borrow_mut().pop_front();
-        pinned.or_else(|| self.next.take()).or_else(|| self.deque.pop()).or_else(|| self.find_elsewhere())
+        pinned
+            .or_else(|| self.remote.next.take())
+            .or_else(|| self.deque.pop())
+            .or_else(|| self.find_elsewhere())
     }
 }
 

@@ -85,6 +85,7 @@ fn what_was_woken_runs_next_but_not_for_ever() {
         let (send, order) = mpsc::channel();
         let runs = Arc::new(AtomicUsize::new(0));
         let waits = send.clone();
+        let waiting = handle.spawn(async move { waits.send(usize::MAX).unwrap() });
         // Each link of the chain spawns the next one, which would be next for ever.
         fn chain(handle: backplane_pool::Handle, runs: Arc<AtomicUsize>, send: mpsc::Sender<usize>) {
             let run = runs.fetch_add(1, Ordering::Relaxed);
@@ -96,8 +97,6 @@ fn what_was_woken_runs_next_but_not_for_ever() {
         }
         let links = handle.clone();
         handle.spawn(async move { chain(links, runs, send) }).detach();
-        // It was spawned after the first link, so it is behind it.
-        let waiting = handle.spawn(async move { waits.send(usize::MAX).unwrap() });
         waiting.await.unwrap();
         while handle.tasks() > 1 {
             yield_now().await;
@@ -108,34 +107,6 @@ fn what_was_woken_runs_next_but_not_for_ever() {
     let at = order.iter().position(|run| *run == usize::MAX).unwrap();
     assert!((1..=20).contains(&at), "it ran after {at} of 201");
     assert_eq!(order.len(), 202);
-}
-
-#[test]
-fn of_those_that_a_poll_wakes_the_first_runs_next_and_the_others_in_their_order() {
-    // One worker, all spawned by one task, and somebody who waits already.
-    let pool = pool(1);
-    let handle = pool.handle();
-    let order = pool.spawn(async move {
-        let (send, order) = mpsc::channel();
-        let say = |word: &'static str| {
-            let send = send.clone();
-            async move { send.send(word).unwrap() }
-        };
-        handle.spawn(say("before")).detach();
-        handle.spawn(say("waits")).detach();
-        yield_now().await;
-        let spawner = handle.clone();
-        let several = ["first", "second", "third"].map(say);
-        let poll = handle.spawn(async move { several.map(|one| spawner.spawn(one)) });
-        handle.spawn(say("fourth")).detach();
-        for one in poll.await.unwrap() {
-            one.await.unwrap();
-        }
-        yield_now().await;
-        order.try_iter().collect::<Vec<_>>()
-    });
-    let order = pool.block_on(order).unwrap();
-    assert_eq!(order, ["before", "waits", "first", "fourth", "second", "third"]);
 }
 
 #[test]
