@@ -338,7 +338,7 @@ impl<T: Send + 'static> Drop for Reply<T> {
         let here = frame::with(|frame| {
             let here = self.slot.callee == address_of(&frame.node);
             if here {
-                frame.dropped.get_or_insert_default().push(Arc::clone(&self.slot) as Arc<dyn CallState>);
+                frame.dropped(Arc::clone(&self.slot) as Arc<dyn CallState>);
             }
             here
         });

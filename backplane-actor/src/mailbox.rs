@@ -233,17 +233,8 @@ impl<M> State<M> {
 
     /// Where there is one message, and nothing else to do, it needs no way through the hand.
     #[inline]
-    fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
-        let Some(rare) = &mut self.rare else {
-            let message = self.normal.take_only(hand)?;
-            return Some(Item { message, call: None });
-        };
-        if rare.skipped > 0 {
-            return None;
-        }
-        let number = self.normal.first();
-        let message = self.normal.take_only(hand)?;
-        Some(Item { message, call: rare.calls.take(number) })
+    fn take_only(&mut self, hand: &mut Hand<M>) -> Option<M> {
+        if self.skipped() > 0 { None } else { self.normal.take_only(hand) }
     }
 
     /// There is nothing to receive, and may be later.
@@ -864,6 +855,15 @@ impl<M: Send + 'static> Shared<M> {
         })
     }
 
+    /// An idle actor's deadline; see [`Overdue`].
+    pub(crate) fn overdue(&self, after: Duration) -> Overdue {
+        Overdue::new(&self.world.clock, after)
+    }
+
+    pub(crate) fn address(self: &Arc<Shared<M>>) -> WeakAddress<M> {
+        WeakAddress::new(Arc::clone(self))
+    }
+
     pub(crate) fn node(self: &Arc<Shared<M>>) -> Arc<dyn Node> {
         Arc::clone(self) as Arc<dyn Node>
     }
@@ -1049,7 +1049,8 @@ impl fmt::Display for TooManySetAside {
 impl std::error::Error for TooManySetAside {}
 
 /// In a box, so that it costs a word to move it into the futures that hold it.
-struct Reader<M> {
+/// What is in a [`Mailbox`], where it lies in something else.
+pub(crate) struct Reader<M> {
     shared: Arc<Shared<M>>,
     hand: Hand<M>,
     own: Option<Box<Own<M>>>,
@@ -1078,41 +1079,39 @@ enum Next<M> {
     End,
 }
 
-impl<M: Send + 'static> Mailbox<M> {
-    pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
+impl<M: Send + 'static> Reader<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>) -> Reader<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
         let plain = shared.options.is_none();
-        Mailbox(Box::new(Reader { hand: Hand::new(shared.capacity(), taken, plain), shared, own: None }))
+        Reader { hand: Hand::new(shared.capacity(), taken, plain), shared, own: None }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
-        &self.0.shared
+        &self.shared
     }
 
     /// The next message; if there is none, `waker` is told when there is.
     #[inline]
-    fn next(&mut self, waker: Option<&Waker>) -> Next<M> {
-        loop {
-            let Reader { shared, hand, .. } = &mut *self.0;
-            // Of calls the mailbox keeps account.
-            if !hand.in_call
-                && !hand.may_be_call()
-                && shared.first.flags.load(Ordering::Acquire) == 0
-                && let Some(message) = hand.take(&shared.first.taken)
-            {
-                return Next::Message(message);
+    fn next(&mut self, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
+        let Reader { shared, hand, .. } = self;
+        // Of calls the mailbox keeps account.
+        if !hand.in_call
+            && !hand.may_be_call()
+            && shared.first.flags.load(Ordering::Acquire) == 0
+            && let Some(message) = hand.take(&shared.first.taken)
+        {
+            if at_once {
+                received(shared, hand, &message);
             }
-            match next_under_lock(shared, hand, waker) {
-                Next::Over(item) => drop(catch(|| drop(item))),
-                next => return next,
-            }
+            return Poll::Ready(Some(message));
         }
+        next_under_lock(shared, hand, waker, at_once)
     }
 
     /// The next of those in hand, if there is nothing special about it or about what was before.
     #[inline(always)]
     fn next_of_many(&mut self) -> Option<M> {
-        let Reader { shared, hand, own } = &mut *self.0;
+        let Reader { shared, hand, own } = self;
         if hand.turn >= TURN
             || !hand.plain
             || hand.in_call
@@ -1127,20 +1126,15 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// Notes what is handled from here on.
-    fn deliver(&mut self, message: M) -> M {
-        if !self.0.hand.plain
-            && let Some(options) = &self.0.shared.options
-        {
-            self.note(options, &message);
-        }
-        message
+    #[inline]
+    fn deliver(&self, message: &M) {
+        deliver(&self.shared, &self.hand, message);
     }
 
-    /// As [`deliver`](Mailbox::deliver), for what comes from elsewhere than from the queue.
     #[cold]
     fn deliver_own(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
-        let Reader { shared, hand, .. } = &mut *self.0;
+        let Reader { shared, hand, .. } = self;
         if hand.in_call || call.is_some() {
             let mut state = shared.state();
             hand.in_call = call.is_some();
@@ -1152,39 +1146,26 @@ impl<M: Send + 'static> Mailbox<M> {
             drop(state);
             drop(before);
         }
-        self.deliver(message)
+        self.deliver(&message);
+        message
     }
 
     /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
     pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        if !mem::replace(&mut self.0.hand.in_call, false) {
+        if !mem::replace(&mut self.hand.in_call, false) {
             return None;
         }
-        self.0.shared.state().rare().calls.take_received()
-    }
-
-    #[cold]
-    fn note(&self, options: &Options<M>, message: &M) {
-        if let Some((_, copy)) = &options.retry {
-            // What is being tried again has been noted with its count.
-            let copied = if self.0.hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
-            let mut state = self.0.shared.state();
-            let rare = state.rare();
-            let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
-            let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
-            drop(state);
-            drop(before);
-        }
+        self.shared.state().rare().calls.take_received()
     }
 
     /// The message that was received has been handled: it cannot be what kills the actor later.
     #[inline]
     pub(crate) fn handled(&self) {
-        if self.0.hand.plain {
+        if self.hand.plain {
             return;
         }
-        if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let before = self.0.shared.state().rare().current.take();
+        if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
+            let before = self.shared.state().rare().current.take();
             drop(before);
         }
     }
@@ -1192,18 +1173,123 @@ impl<M: Send + 'static> Mailbox<M> {
     /// What comes before all that waits in the queue.
     #[cold]
     fn next_of_own(&mut self) -> Option<Item<M>> {
-        if self.0.shared.first.flags.load(Ordering::Acquire) & (STOP | PAUSED) != 0 {
+        if self.shared.first.flags.load(Ordering::Acquire) & (STOP | PAUSED) != 0 {
             return None;
         }
-        let own = self.0.own.as_mut()?;
+        let own = self.own.as_mut()?;
         let item = match own.first.pop_front() {
             Some(message) => Some(Item { message, call: None }),
             None => own.saved.pop_front(),
         };
         if own.first.is_empty() && own.saved.is_empty() {
-            self.0.own = None;
+            self.own = None;
         }
         item
+    }
+
+    pub(crate) fn try_receive(&mut self) -> Option<M> {
+        self.handled();
+        if self.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
+            return Some(self.deliver_own(item));
+        }
+        let message = match self.next(None, false) {
+            Poll::Ready(message) => message?,
+            Poll::Pending => return None,
+        };
+        self.deliver(&message);
+        Some(message)
+    }
+
+    #[inline]
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        if let Some(message) = self.next_of_many() {
+            return Poll::Ready(Some(message));
+        }
+        self.handled();
+        if self.hand.turn >= TURN {
+            self.hand.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
+            self.hand.turn += 1;
+            return Poll::Ready(Some(self.deliver_own(item)));
+        }
+        self.next(Some(cx.waker()), true)
+    }
+
+    pub(crate) fn receive_where(
+        &mut self,
+        mut wanted: impl FnMut(&M) -> bool,
+    ) -> impl Future<Output = Result<Option<M>, TooManySetAside>> {
+        let most = self.most_set_aside();
+        let mut seen = 0;
+        poll_fn(move |cx| {
+            self.handled();
+            while let Some(item) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                if wanted(&item.message)
+                    && let Some(item) = self.own.as_mut().and_then(|own| own.saved.remove(seen))
+                {
+                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
+                }
+                seen += 1;
+            }
+            while seen < most {
+                match self.next(Some(cx.waker()), false) {
+                    Poll::Ready(Some(message)) if wanted(&message) => {
+                        self.deliver(&message);
+                        return Poll::Ready(Ok(Some(message)));
+                    }
+                    Poll::Ready(Some(message)) => {
+                        let call = self.take_call();
+                        let saved = &mut self.own.get_or_insert_default().saved;
+                        saved.push_back(Item { message, call });
+                        seen = saved.len();
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Err(TooManySetAside { messages: seen }))
+        })
+    }
+
+    /// So many messages may have left the queue without being handled.
+    pub(crate) fn most_set_aside(&self) -> usize {
+        self.shared.capacity().max(DEFAULT_CAPACITY)
+    }
+
+    /// A message of the actor's to itself: it comes before all that waits.
+    pub(crate) fn push_first(&mut self, message: M) {
+        self.own.get_or_insert_default().first.push_back(message);
+    }
+
+}
+
+impl<M: Send + 'static> Mailbox<M> {
+    pub(crate) fn new(reader: Reader<M>) -> Mailbox<M> {
+        Mailbox(Box::new(reader))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.0.shared
+    }
+
+    /// For who has a place for it.
+    pub(crate) fn into_reader(self) -> Reader<M> {
+        *self.0
+    }
+
+    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
+        self.0.take_call()
+    }
+
+    pub(crate) fn most_set_aside(&self) -> usize {
+        self.0.most_set_aside()
     }
 
     /// The next message, if there is one.
@@ -1223,16 +1309,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn try_receive(&mut self) -> Option<M> {
-        self.handled();
-        if self.0.own.is_some()
-            && let Some(item) = self.next_of_own()
-        {
-            return Some(self.deliver_own(item));
-        }
-        match self.next(None) {
-            Next::Message(message) => Some(self.deliver(message)),
-            Next::Over(_) | Next::Nothing | Next::End => None,
-        }
+        self.0.try_receive()
     }
 
     /// Waits for the next message. `None` when it is time to end: somebody has asked for it, the queue has been drained, or
@@ -1282,32 +1359,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// ```
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
-        if let Some(message) = self.next_of_many() {
-            return Poll::Ready(Some(message));
-        }
-        self.handled();
-        if self.0.hand.turn >= TURN {
-            self.0.hand.turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if self.0.own.is_some()
-            && let Some(item) = self.next_of_own()
-        {
-            self.0.hand.turn += 1;
-            return Poll::Ready(Some(self.deliver_own(item)));
-        }
-        match self.next(Some(cx.waker())) {
-            Next::Message(message) => {
-                self.0.hand.turn += 1;
-                Poll::Ready(Some(self.deliver(message)))
-            }
-            Next::End => Poll::Ready(None),
-            Next::Over(_) | Next::Nothing => {
-                self.0.hand.turn = 0;
-                Poll::Pending
-            }
-        }
+        self.0.poll_receive(cx)
     }
 
     /// Waits for the next message that `wanted` says yes to; the others stay, in their order. Erlang's selective receive.
@@ -1340,42 +1392,9 @@ impl<M: Send + 'static> Mailbox<M> {
     /// oldest. In Erlang the mailbox would grow until the memory is full.
     pub fn receive_where(
         &mut self,
-        mut wanted: impl FnMut(&M) -> bool,
+        wanted: impl FnMut(&M) -> bool,
     ) -> impl Future<Output = Result<Option<M>, TooManySetAside>> {
-        let most = self.most_set_aside();
-        let mut seen = 0;
-        poll_fn(move |cx| {
-            self.handled();
-            while let Some(item) = self.0.own.as_ref().and_then(|own| own.saved.get(seen)) {
-                if wanted(&item.message)
-                    && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
-                {
-                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
-                }
-                seen += 1;
-            }
-            while seen < most {
-                match self.next(Some(cx.waker())) {
-                    Next::Message(message) if wanted(&message) => {
-                        return Poll::Ready(Ok(Some(self.deliver(message))));
-                    }
-                    Next::Message(message) => {
-                        let call = self.take_call();
-                        let saved = &mut self.0.own.get_or_insert_default().saved;
-                        saved.push_back(Item { message, call });
-                        seen = saved.len();
-                    }
-                    Next::End => return Poll::Ready(Ok(None)),
-                    Next::Over(_) | Next::Nothing => return Poll::Pending,
-                }
-            }
-            Poll::Ready(Err(TooManySetAside { messages: seen }))
-        })
-    }
-
-    /// So many messages may have left the queue without being handled.
-    pub(crate) fn most_set_aside(&self) -> usize {
-        self.0.shared.capacity().max(DEFAULT_CAPACITY)
+        self.0.receive_where(wanted)
     }
 
     /// How many messages wait.
@@ -1439,7 +1458,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn address(&self) -> WeakAddress<M> {
-        WeakAddress::new(Arc::clone(&self.0.shared))
+        self.shared().address()
     }
 
     /// The actor's own address; `None` if nobody else has one any more.
@@ -1521,43 +1540,112 @@ impl<M: Send + 'static> Mailbox<M> {
     pub fn stop(&mut self, exit: Exit) {
         self.0.shared.stop(exit);
     }
-
-    /// A message of the actor's to itself: it comes before all that waits.
-    pub(crate) fn push_first(&mut self, message: M) {
-        self.0.own.get_or_insert_default().first.push_back(message);
-    }
-
-    /// An idle actor's deadline; see [`Overdue`].
-    pub(crate) fn overdue(&self, after: std::time::Duration) -> Overdue {
-        Overdue::new(&self.0.shared.world.clock, after)
-    }
 }
 
 #[inline(never)]
-fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Waker>) -> Next<M> {
-    // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
-    let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
-    let mut state = shared.state();
-    let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
-    if !hand.is_empty() || shared.first.flags.load(Ordering::Acquire) != 0 {
-        return next_of_all(shared, state, hand, waker, ours, before);
+fn next_under_lock<M>(
+    shared: &Shared<M>,
+    hand: &mut Hand<M>,
+    waker: Option<&Waker>,
+    at_once: bool,
+) -> Poll<Option<M>> {
+    loop {
+        // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
+        let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
+        let mut state = shared.state();
+        let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
+        let easy = hand.is_empty() && shared.first.flags.load(Ordering::Acquire) == 0;
+        // As a rule there is one message, or none.
+        if easy && let Some(message) = state.take_only(hand) {
+            shared.first.taken.store(hand.taken, Ordering::Release);
+            hand.streak = 0;
+            if let Some(call) = state.take_call(hand.taken - 1) {
+                if call.is_over() {
+                    drop(state);
+                    drop((before, ours));
+                    drop_over(Item { message, call: Some(call) });
+                    continue;
+                }
+                hand.in_call = true;
+                state.rare().calls.receive(call);
+            }
+            drop(state);
+            drop((before, ours));
+            if at_once {
+                received(shared, hand, &message);
+            }
+            return Poll::Ready(Some(message));
+        }
+        if easy
+            && ours.is_some()
+            && state.is_at_rest()
+            && shared.first.senders.load(Ordering::Acquire) > 0
+        {
+            mem::swap(&mut state.waker, &mut ours);
+            drop(state);
+            drop((before, ours));
+            if at_once {
+                hand.turn = 0;
+            }
+            return Poll::Pending;
+        }
+        return match next_of_all(shared, state, hand, waker, ours, before) {
+            Next::Message(message) => {
+                if at_once {
+                    received(shared, hand, &message);
+                }
+                Poll::Ready(Some(message))
+            }
+            Next::End => Poll::Ready(None),
+            Next::Nothing => {
+                if at_once {
+                    hand.turn = 0;
+                }
+                Poll::Pending
+            }
+            Next::Over(item) => {
+                drop_over(item);
+                continue;
+            }
+        };
     }
-    // As a rule there is one message, or none.
-    if let Some(item) = state.take_only(hand) {
-        shared.first.taken.store(hand.taken, Ordering::Release);
-        hand.streak = 0;
-        let next = receive(&mut state, hand, item);
+}
+
+/// It is received in this poll.
+#[inline]
+fn received<M>(shared: &Shared<M>, hand: &mut Hand<M>, message: &M) {
+    hand.turn += 1;
+    deliver(shared, hand, message);
+}
+
+/// It is received.
+#[inline]
+fn deliver<M>(shared: &Shared<M>, hand: &Hand<M>, message: &M) {
+    if !hand.plain
+        && let Some(options) = &shared.options
+    {
+        note(shared, hand, options, message);
+    }
+}
+
+#[cold]
+fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M) {
+    if let Some((_, copy)) = &options.retry {
+        // What is being tried again has been noted with its count.
+        let copied = if hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+        let mut state = shared.state();
+        let rare = state.rare();
+        let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
+        let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
         drop(state);
-        drop((before, ours));
-        return next;
+        drop(before);
     }
-    if ours.is_some() && state.is_at_rest() && shared.first.senders.load(Ordering::Acquire) > 0 {
-        mem::swap(&mut state.waker, &mut ours);
-        drop(state);
-        drop((before, ours));
-        return Next::Nothing;
-    }
-    next_of_all(shared, state, hand, waker, ours, before)
+}
+
+/// Nobody waits for it any more. It may panic when it is dropped.
+#[cold]
+fn drop_over<M>(item: Item<M>) {
+    drop(catch(|| drop(item)));
 }
 
 #[inline(never)]
@@ -1697,9 +1785,9 @@ fn choose_special<M>(
     None
 }
 
-impl<M> Drop for Mailbox<M> {
+impl<M> Drop for Reader<M> {
     fn drop(&mut self) {
-        let Reader { shared, hand, own, .. } = &mut *self.0;
+        let Reader { shared, hand, own, .. } = self;
         let mut own = own.take();
         let mut state = shared.state();
         let waker = state.waker.take();
@@ -1715,9 +1803,15 @@ impl<M> Drop for Mailbox<M> {
 
 impl<M> fmt::Debug for Mailbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (normal, urgent, system, handled) = self.0.shared.counts();
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<M> fmt::Debug for Reader<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (normal, urgent, system, handled) = self.shared.counts();
         f.debug_struct("Mailbox")
-            .field("actor", &format_args!("{}", self.0.shared.name))
+            .field("actor", &format_args!("{}", self.shared.name))
             .field("normal", &normal)
             .field("urgent", &urgent)
             .field("system", &system)

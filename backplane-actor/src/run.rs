@@ -90,7 +90,7 @@ pin_project! {
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
     pub(crate) fn new(node: Arc<dyn Node>, device: Device, future: F) -> Run<M, F> {
         let observer = Observer::new(&*node);
-        let frame = Box::new(Frame { node, dropped: None });
+        let frame = Box::new(Frame::new(node));
         let life = Life::Running { device: Some(device), frame: Some(frame), future };
         Run { observer, life, messages: PhantomData }
     }
@@ -125,23 +125,39 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
         }
         let exit = match end {
             Some(exit) => exit,
-            None => match this.observer.poll(place, || catch(|| future.poll(cx))) {
-                Ok(Poll::Pending) => {
+            None => {
+                // Not what the poll returns, which would be moved at each.
+                let mut ended = None;
+                let pending = this.observer.poll(place, || match catch(|| future.poll(cx)) {
+                    Ok(Poll::Pending) => true,
+                    Ok(Poll::Ready(outcome)) => {
+                        ended = Some(Ok(outcome));
+                        false
+                    }
+                    Err(panic) => {
+                        ended = Some(Err(panic));
+                        false
+                    }
+                });
+                if pending {
                     if let Some(frame) = place {
                         frame.settle(None);
                     }
                     return Poll::Pending;
                 }
-                Ok(Poll::Ready(outcome)) => match outcome.exit() {
-                    // Asked to stop, it ends as asked, unless it fails.
-                    Exit::Normal => {
-                        let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
-                        asked.unwrap_or(Exit::Normal)
-                    }
-                    exit => exit,
-                },
-                Err(panic) => Exit::Fault(Fault::panic(&panic)),
-            },
+                match ended {
+                    Some(Ok(outcome)) => match outcome.exit() {
+                        // Asked to stop, it ends as asked, unless it fails.
+                        Exit::Normal => {
+                            let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
+                            asked.unwrap_or(Exit::Normal)
+                        }
+                        exit => exit,
+                    },
+                    Some(Err(panic)) => Exit::Fault(Fault::panic(&panic)),
+                    None => unreachable!("it has ended"),
+                }
+            }
         };
         let (device, mut frame) = (home.take(), place.take());
         let ending = |frame: &Option<Box<Frame>>, exit: &Exit| {
@@ -150,7 +166,13 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
             }
         };
         ending(&frame, &exit);
-        let dropped = frame::within(&mut frame, || catch(|| this.life.set(Life::Ended)));
+        let dropped = frame::within(&mut frame, || {
+            catch(|| {
+                this.life.set(Life::Ended);
+                // Nothing is left of it, even where all of this happens while the thread panics.
+                drop(frame::survivor());
+            })
+        });
         let exit = match dropped {
             Err(panic) if !exit.is_fault() => Exit::Fault(Fault::panic(&panic)),
             _ => exit,
