@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn, ready},
     marker::PhantomData,
+    mem,
     pin::Pin,
     task::{Context as TaskContext, Poll},
     thread,
@@ -1065,6 +1066,8 @@ impl<A: Actor> Context<A> {
 pub(crate) struct Served<A: Actor> {
     pub(crate) actor: A,
     pub(crate) cx: Context<A>,
+    /// The right to answer the message that is being handled. Not in the future that does it: here it takes part in no rounding.
+    pub(crate) reply: <A::Messages as Protocol<A>>::Reply,
 }
 
 /// Has it as long as its future lives. If that panics, it comes out of it alive: by way of the [frame](frame::survive), for a
@@ -1106,24 +1109,6 @@ impl<A: Actor> Kept<A> {
         self.served().cx.rare().failed = Some(failed(error));
     }
 
-    /// Answers, if somebody waits; `false`, if the work has failed.
-    #[inline]
-    pub(crate) fn answer<T: Send + 'static>(
-        &mut self,
-        reply: Option<Reply<T>>,
-        answer: Result<T, A::Error>,
-    ) -> bool {
-        match (answer, reply) {
-            (Ok(answer), Some(reply)) => self.served().cx.answer(reply, answer),
-            (Ok(_), None) => {}
-            (Err(error), _) => {
-                self.fail(error);
-                return false;
-            }
-        }
-        true
-    }
-
     /// How it ends, when it is time to.
     pub(crate) fn exit(&mut self) -> Exit {
         let cx = &mut self.served().cx;
@@ -1133,9 +1118,11 @@ impl<A: Actor> Kept<A> {
 
     /// When it has ended its work, or that has panicked: the rest of its life.
     pub(crate) fn last_words(&mut self, exit: &Exit) -> impl Future<Output = Result<(), Panic>> + Send {
-        let Served { actor, cx } = self.served();
+        let Served { actor, cx, reply } = self.served();
         // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
         cx.reader.shared().ending(exit);
+        // If it has panicked.
+        drop(mem::take(reply));
         Caught::new(actor.terminate(exit, cx))
     }
 
@@ -1170,7 +1157,8 @@ pub(crate) fn serve<A: Actor, S: FnOnce() + Send>(
     reader: Reader<Envelope<A>>,
     started: S,
 ) -> impl Future<Output = Exit> + Send {
-    let kept = Kept(Some(Box::new(Served { actor, cx: Context { reader, rare: None } })));
+    let cx = Context { reader, rare: None };
+    let kept = Kept(Some(Box::new(Served { actor, cx, reply: Default::default() })));
     let again = |kept| A::Messages::live(kept, None::<S>);
     Serve { life: A::Messages::live(kept, Some(started)), again, actor: PhantomData::<fn() -> A> }
 }
