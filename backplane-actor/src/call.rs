@@ -92,11 +92,13 @@ const WAITING: u32 = 0;
 /// There is, or there will be none.
 const ANSWERED: u32 = 1;
 const DROPPED: u32 = 2;
-/// Nobody waits any more.
+/// Nobody waits any more; and there was an answer, or the word that there will be none, if it is `HEARD`.
 const OVER: u32 = 3;
+const HEARD: u32 = 4;
 
-/// No name of the clock's.
+/// No names of the clock's: it has none, and the clock is yet to give it one.
 const UNNAMED: u32 = u32::MAX;
+const FRESH: u32 = u32::MAX - 1;
 
 impl<T> Slot<T> {
     fn finish(&self, stage: Stage<T>) -> Result<(), Stage<T>> {
@@ -123,7 +125,12 @@ impl<T> Slot<T> {
     /// The caller has what it waited for, or does not wait any more.
     fn leave(&self) -> Stage<T> {
         let mut inside = lock(&self.inside);
-        self.done.store(OVER, Ordering::Release);
+        self.over(&mut inside)
+    }
+
+    fn over(&self, inside: &mut Inside<T>) -> Stage<T> {
+        let done = if let Stage::Answered(_) | Stage::Dropped(_) = inside.stage { HEARD } else { OVER };
+        self.done.store(done, Ordering::Release);
         mem::replace(&mut inside.stage, Stage::Over)
     }
 
@@ -146,9 +153,7 @@ impl<T> Slot<T> {
                 Poll::Ready(self.leave())
             }
             Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
-                let stage = mem::replace(&mut inside.stage, Stage::Over);
-                self.done.store(OVER, Ordering::Release);
-                Poll::Ready(stage)
+                Poll::Ready(self.over(&mut inside))
             }
         }
     }
@@ -156,11 +161,19 @@ impl<T> Slot<T> {
 
 impl<T: Send> CallState for Slot<T> {
     fn is_over(&self) -> bool {
-        self.done.load(Ordering::Acquire) == OVER
+        self.done.load(Ordering::Acquire) >= OVER
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.done.load(Ordering::Acquire), ANSWERED | DROPPED | HEARD)
     }
 
     fn is_settled(&self) -> bool {
         self.done.load(Ordering::Acquire) != WAITING
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.alarm.load(Ordering::Relaxed) == FRESH && !self.is_settled()
     }
 
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant> {
@@ -652,6 +665,11 @@ impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
 
 impl<M: Send + 'static> Request<'_, M> {
     fn start<T: Send + 'static>(&mut self, slot: &Arc<Slot<T>>, cx: &Context<'_>) -> Result<(), CallError> {
+        if self.message.is_none() {
+            // Somebody has taken it back: there is nothing to wait for.
+            drop(slot.leave());
+            return Err(CallError::NoReply);
+        }
         let clock = &self.address.shared().world.clock;
         // It takes long, and not all need it.
         let mut read = None;
@@ -694,6 +712,9 @@ impl<M: Send + 'static> Request<'_, M> {
         let waker = cx.waker().clone();
         let mut inside = lock(&slot.inside);
         inside.until = until;
+        if fresh {
+            slot.alarm.store(FRESH, Ordering::Relaxed);
+        }
         if let Stage::Waiting(place @ None) = &mut inside.stage {
             *place = Some(waker);
         }
@@ -723,7 +744,10 @@ impl<M: Send + 'static> Request<'_, M> {
             Err((Refusal::Full, item)) => {
                 if fresh {
                     let at = later_than(now(), DEFAULT_CALL_TIME);
-                    lock(&slot.inside).until = Until::Then(at);
+                    let mut inside = lock(&slot.inside);
+                    inside.until = Until::Then(at);
+                    slot.alarm.store(UNNAMED, Ordering::Relaxed);
+                    drop(inside);
                     self.alarm = Some(clock.set(at, cx.waker().clone()));
                 }
                 shared.push_waiting(self.priority, item, cx.waker().clone())
@@ -761,8 +785,10 @@ impl<M: Send + 'static> Request<'_, M> {
             if let Err(error) = self.start(slot, cx) {
                 return Poll::Ready(Err(error));
             }
-            // Whatever comes from here on wakes us.
-            return Poll::Pending;
+            // Whatever comes from here on wakes us; what came before it was sent does not.
+            if !slot.is_settled() {
+                return Poll::Pending;
+            }
         }
         if let Step::Waits(ticket) = self.step {
             match self.address.shared().poll_waiting(self.priority, ticket, cx) {
@@ -774,7 +800,9 @@ impl<M: Send + 'static> Request<'_, M> {
                 }
             }
         }
-        match slot.poll(cx) {
+        // Before it is sent nobody hears of it.
+        let waits = matches!(self.step, Step::Waits(_));
+        match if waits { Poll::Pending } else { slot.poll(cx) } {
             Poll::Ready(Stage::Answered(value)) => return Poll::Ready(Ok(value)),
             Poll::Ready(Stage::Dropped(exit)) => {
                 // Dropped elsewhere while the actor was ending, it cannot say so itself.
@@ -825,7 +853,7 @@ impl<M: Send + 'static> Request<'_, M> {
             caller.end_wait(number);
         }
         let counted = alarm.load(Ordering::Relaxed);
-        for alarm in self.alarm.take().into_iter().chain((counted != UNNAMED).then_some(counted)) {
+        for alarm in self.alarm.take().into_iter().chain((counted < FRESH).then_some(counted)) {
             self.clock().cancel(alarm);
         }
         self.step = Step::Over;
@@ -867,13 +895,16 @@ impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
 impl<M: Send + 'static, T: Send + 'static> Drop for Call<'_, M, T> {
     fn drop(&mut self) {
         let Call { slot, request } = self;
-        if let Step::Waits(ticket) = request.step {
-            drop(request.address.shared().take_back(request.priority, ticket));
-        }
+        let back = match request.step {
+            Step::Waits(ticket) => request.address.shared().take_back(request.priority, ticket),
+            Step::Start | Step::Sent | Step::Over => None,
+        };
+        let stage = slot.as_ref().map(|slot| slot.leave());
         if let Some(slot) = slot {
-            drop(slot.leave());
             request.leave(&slot.alarm);
         }
+        // A message or an answer may panic when it is dropped: then nobody waits any more.
+        drop((back, stage));
     }
 }
 

@@ -17,13 +17,13 @@ pub(crate) struct Calls {
     received: Option<Arc<dyn CallState>>,
     /// Those whose message is none of these.
     others: Vec<Arc<dyn CallState>>,
-    /// With more than these, those that have been answered are looked for.
+    /// With more than these, those that are not fresh any more are looked for.
     most: usize,
     /// The clock knows that there are some.
     known: bool,
 }
 
-/// So many lie in [`Calls::others`] before those that have been answered are looked for.
+/// So many lie in [`Calls::others`] before those that are not fresh any more are looked for.
 const FEW: usize = 16;
 
 impl Default for Calls {
@@ -50,14 +50,17 @@ impl Calls {
         self.waiting.push_front((number, call));
     }
 
-    /// It has no number, or has been taken out; the clock is to see it.
-    pub(crate) fn put_other(&mut self, call: Arc<dyn CallState>) {
+    /// It has no number, or has been taken out; the clock is to see it, if its time is not counted yet.
+    pub(crate) fn put_other(&mut self, call: &Arc<dyn CallState>) {
+        if !call.is_fresh() {
+            return;
+        }
         if self.others.len() >= self.most {
-            // What is settled holds nothing of the user's that it would drop here.
-            self.others.retain(|call| !call.is_settled());
+            // Its caller holds it, or has left nothing of the user's in it that would be dropped here.
+            self.others.retain(|call| call.is_fresh());
             self.most = FEW.max(2 * self.others.len());
         }
-        self.others.push(call);
+        self.others.push(Arc::clone(call));
     }
 
     /// There is one whose time begins. Whether the clock is to be told.
@@ -110,26 +113,17 @@ impl Calls {
         self.received = Some(call);
     }
 
+    /// What is being handled, unless it is answered already.
     pub(crate) fn received(&self) -> Option<&Arc<dyn CallState>> {
-        self.received.as_ref()
+        self.received.as_ref().filter(|call| !call.is_answered())
     }
 
     /// What was received is not handled any more; for dropping without the lock.
     #[inline]
     pub(crate) fn retire(&mut self) -> Option<Arc<dyn CallState>> {
         let call = self.received.take()?;
-        if call.is_settled() {
-            return Some(call);
-        }
-        // Somebody will answer it later, we hope.
-        self.put_other(call);
-        None
-    }
-
-    /// Takes the one that was received last out, for who has something else in mind with its message.
-    pub(crate) fn take_received(&mut self) -> Option<Arc<dyn CallState>> {
-        let call = self.received.take()?;
-        self.put_other(Arc::clone(&call));
+        // Somebody will answer it later, maybe.
+        self.put_other(&call);
         Some(call)
     }
 

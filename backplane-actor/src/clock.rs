@@ -40,6 +40,8 @@ struct Deadlines {
     free: Vec<u32>,
     /// Mailboxes with calls that wait for [`DEFAULT_CALL_TIME`] from when the task next looks.
     fresh: Vec<Weak<dyn Node>>,
+    /// Those that such mailboxes have shown, until it is known what time it is.
+    shown: Vec<Arc<dyn CallState>>,
     /// The task looks there again within a tick, by itself or because it has been woken.
     ticks: bool,
     driven: bool,
@@ -255,11 +257,16 @@ impl Clock {
             node.show_calls(&mut calls);
         }
         calls.retain(|call| !call.is_over());
+        if !calls.is_empty() {
+            // Nobody shows them again: if the runtime's clock panics, they are here for the next turn.
+            lock(&self.deadlines).shown.append(&mut calls);
+        }
         // After that, so that nobody's time is short.
         let now = self.now();
-        let (mut due, mut counted) = (Vec::new(), Vec::with_capacity(calls.len()));
         let until = later_than(now, DEFAULT_CALL_TIME);
         let mut deadlines = lock(&self.deadlines);
+        let calls = mem::take(&mut deadlines.shown);
+        let (mut due, mut counted) = (Vec::new(), Vec::with_capacity(calls.len()));
         if deadlines.fresh.is_empty() {
             deadlines.fresh = nodes;
         }

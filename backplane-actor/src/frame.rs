@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backplane::{DeviceId, Exit, Message};
+use backplane::{DeviceId, Exit, Message, catch};
 
 use crate::{clock::Clock, name::ActorName, sync::Arc};
 
@@ -46,6 +46,10 @@ pub(crate) trait CallState: Send + Sync {
     fn is_over(&self) -> bool;
     /// It has its answer, or will not have one.
     fn is_settled(&self) -> bool;
+    /// Its reply has been sent, or dropped: whoever handled it does something else from there on.
+    fn is_answered(&self) -> bool;
+    /// It waits, and the clock has yet to count its time.
+    fn is_fresh(&self) -> bool;
     /// Until when its caller waits, if there is a limit; where its time is not counted yet, a tick less than it will be, at most.
     /// `now` is asked only where it has to be.
     fn deadline(&self, now: &mut dyn FnMut() -> Instant) -> Option<Instant>;
@@ -89,7 +93,8 @@ impl Frame {
         // While it ends, what was dropped waits until it is known how.
         if self.rare.is_some() && (exit.is_some() || !self.node.is_ending()) {
             for call in self.rare.take().into_iter().flat_map(|rare| rare.dropped) {
-                call.settle(exit);
+                // A waker may panic.
+                drop(catch(|| call.settle(exit)));
             }
         }
     }

@@ -52,6 +52,13 @@ pub(crate) struct Item<M> {
     pub(crate) call: Option<Arc<dyn CallState>>,
 }
 
+impl<M> Item<M> {
+    /// It is a call, and nobody waits for it any more.
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_over())
+    }
+}
+
 /// What all actors of a system share.
 pub(crate) struct World {
     pub(crate) clock: Arc<Clock>,
@@ -129,6 +136,8 @@ struct Rare<M> {
     /// What is being handled, where it may be tried again, and how often it was.
     current: Option<(M, u32)>,
     retry: Option<(M, u32)>,
+    /// How often what was received last has been tried before.
+    tries: u32,
     watches: Watches<M>,
     handled_before: u64,
     busy: Duration,
@@ -151,6 +160,7 @@ impl<M> Default for Rare<M> {
             killed: false,
             current: None,
             retry: None,
+            tries: 0,
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
@@ -205,7 +215,7 @@ impl<M> State<M> {
     fn put_urgent(&mut self, item: Item<M>) {
         let rare = self.rare();
         if let Some(call) = &item.call {
-            rare.calls.put_other(Arc::clone(call));
+            rare.calls.put_other(call);
         }
         rare.urgent.push_back(item);
     }
@@ -326,9 +336,10 @@ impl<M> Shared<M> {
 
     /// As [`push`](Shared::push), for a call whose time begins; `true` if the clock is to be told.
     pub(crate) fn push_fresh(&self, priority: Priority, item: Item<M>) -> Result<bool, (Refusal, Item<M>)> {
-        let mut tell = false;
-        self.push_and(priority, item, WhenFull::Refuse, |state| tell = state.rare().calls.begin())?;
-        Ok(tell)
+        let mut untold = Untold { shared: self, tell: false };
+        let tell = &mut untold.tell;
+        self.push_and(priority, item, WhenFull::Refuse, |state| *tell = state.rare().calls.begin())?;
+        Ok(mem::take(&mut untold.tell))
     }
 
     #[inline(always)]
@@ -497,7 +508,9 @@ impl<M> Shared<M> {
         let hook = self.options.as_ref().and_then(|options| options.dead_letters.as_ref());
         let Item { message, call } = item;
         if let Some(call) = &call {
-            call.settle(self.exit().filter(|_| cause != DeadLetter::Overflow).as_ref());
+            let exit = self.exit().filter(|_| cause != DeadLetter::Overflow);
+            // A waker may panic, too.
+            drop(catch(|| call.settle(exit.as_ref())));
         }
         // A message may panic when it is dropped.
         drop(catch(move || match hook {
@@ -816,6 +829,20 @@ impl<M> Shared<M> {
             if let Some(waker) = waker {
                 waker.wake();
             }
+        }
+    }
+}
+
+/// The clock is yet to be told of a call; if the receiver's waker panics before that, it is told of the next one.
+struct Untold<'a, M> {
+    shared: &'a Shared<M>,
+    tell: bool,
+}
+
+impl<M> Drop for Untold<'_, M> {
+    fn drop(&mut self) {
+        if self.tell {
+            self.shared.state().rare().calls.forget_clock();
         }
     }
 }
@@ -1155,7 +1182,7 @@ impl<M: Send + 'static> Reader<M> {
         if !mem::replace(&mut self.hand.in_call, false) {
             return None;
         }
-        self.shared.state().rare().calls.take_received()
+        self.shared.state().rare().calls.retire()
     }
 
     /// The message that was received has been handled: it cannot be what kills the actor later.
@@ -1165,7 +1192,11 @@ impl<M: Send + 'static> Reader<M> {
             return;
         }
         if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let before = self.shared.state().rare().current.take();
+            let mut state = self.shared.state();
+            let rare = state.rare();
+            rare.tries = 0;
+            let before = rare.current.take();
+            drop(state);
             drop(before);
         }
     }
@@ -1179,7 +1210,13 @@ impl<M: Send + 'static> Reader<M> {
         let own = self.own.as_mut()?;
         let item = match own.first.pop_front() {
             Some(message) => Some(Item { message, call: None }),
-            None => own.saved.pop_front(),
+            None => loop {
+                match own.saved.pop_front() {
+                    // Its caller has gone meanwhile.
+                    Some(item) if item.is_over() => drop(catch(|| drop(item))),
+                    item => break item,
+                }
+            },
         };
         if own.first.is_empty() && own.saved.is_empty() {
             self.own = None;
@@ -1231,6 +1268,11 @@ impl<M: Send + 'static> Reader<M> {
         poll_fn(move |cx| {
             self.handled();
             while let Some(item) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                if item.is_over() {
+                    let item = self.own.as_mut().and_then(|own| own.saved.remove(seen));
+                    drop(catch(|| drop(item)));
+                    continue;
+                }
                 if wanted(&item.message)
                     && let Some(item) = self.own.as_mut().and_then(|own| own.saved.remove(seen))
                 {
@@ -1267,7 +1309,6 @@ impl<M: Send + 'static> Reader<M> {
     pub(crate) fn push_first(&mut self, message: M) {
         self.own.get_or_insert_default().first.push_back(message);
     }
-
 }
 
 impl<M: Send + 'static> Mailbox<M> {
@@ -1576,11 +1617,7 @@ fn next_under_lock<M>(
             }
             return Poll::Ready(Some(message));
         }
-        if easy
-            && ours.is_some()
-            && state.is_at_rest()
-            && shared.first.senders.load(Ordering::Acquire) > 0
-        {
+        if easy && ours.is_some() && state.is_at_rest() && shared.first.senders.load(Ordering::Acquire) > 0 {
             mem::swap(&mut state.waker, &mut ours);
             drop(state);
             drop((before, ours));
@@ -1631,11 +1668,10 @@ fn deliver<M>(shared: &Shared<M>, hand: &Hand<M>, message: &M) {
 #[cold]
 fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M) {
     if let Some((_, copy)) = &options.retry {
-        // What is being tried again has been noted with its count.
         let copied = if hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
         let mut state = shared.state();
         let rare = state.rare();
-        let tries = rare.current.as_ref().map_or(0, |(_, tries)| *tries);
+        let tries = mem::take(&mut rare.tries);
         let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
         drop(state);
         drop(before);
@@ -1764,8 +1800,7 @@ fn choose_special<M>(
         shared.first.flags.fetch_and(!RETRY, Ordering::Release);
         let rare = state.rare();
         if let Some((message, tries)) = rare.retry.take() {
-            let again = shared.options.as_ref().and_then(|options| options.retry.as_ref());
-            rare.current = again.and_then(|(_, copy)| copy(&message)).map(|message| (message, tries));
+            rare.tries = tries;
             return Some(Next::Message(message));
         }
     }

@@ -58,10 +58,12 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let LifeProj::Running { device, frame, .. } = this.life.as_mut().project() else { return };
-            let (Some(device), Some(mut frame)) = (device.take(), frame.take()) else { return };
+            let (Some(device), Some(frame)) = (device.take(), frame.take()) else { return };
             let exit = Exit::Fault(Fault::killed());
             frame.node.ending(&exit);
-            drop(catch(|| this.life.set(Life::Ended)));
+            let mut frame = Some(frame);
+            drop(frame::within(&mut frame, || catch(|| drop_all(this.life.as_mut()))));
+            let Some(mut frame) = frame else { return };
             frame.node.ended(&exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
@@ -85,6 +87,12 @@ pin_project! {
         },
         Ended,
     }
+}
+
+/// Drops all that its future held; also what would survive a panic, where this happens while the thread panics.
+fn drop_all<F>(mut life: Pin<&mut Life<F>>) {
+    life.set(Life::Ended);
+    drop(frame::survivor());
 }
 
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
@@ -166,13 +174,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
             }
         };
         ending(&frame, &exit);
-        let dropped = frame::within(&mut frame, || {
-            catch(|| {
-                this.life.set(Life::Ended);
-                // Nothing is left of it, even where all of this happens while the thread panics.
-                drop(frame::survivor());
-            })
-        });
+        let dropped = frame::within(&mut frame, || catch(|| drop_all(this.life.as_mut())));
         let exit = match dropped {
             Err(panic) if !exit.is_fault() => Exit::Fault(Fault::panic(&panic)),
             _ => exit,
@@ -200,5 +202,61 @@ impl<M, F> fmt::Debug for Run<M, F> {
             .field("actor", &frame.map(|frame| frame.node.name()))
             .field("ended", &frame.is_none())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use backplane::Device;
+
+    use crate::{
+        Actor, Context, Envelope, Handle, Mailbox, Options, Reply, System, observe::Observer, testing::Seeded,
+    };
+
+    struct Counter(u64);
+    struct Add(u64);
+    struct Get;
+
+    impl Actor for Counter {
+        type Messages = (Add, Get);
+        type Error = Infallible;
+    }
+
+    impl Handle<Add> for Counter {
+        type Reply = ();
+
+        async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Result<(), Infallible> {
+            self.0 += n;
+            Ok(())
+        }
+    }
+
+    impl Handle<Get> for Counter {
+        type Reply = u64;
+
+        async fn handle(&mut self, _: Get, _: &mut Context<Self>) -> Result<u64, Infallible> {
+            Ok(self.0)
+        }
+    }
+
+    async fn count(mut mailbox: Mailbox<(u64, Reply<u64>)>) {
+        let mut total = 0;
+        while let Some((n, reply)) = mailbox.receive().await {
+            total += n;
+            reply.send(total);
+        }
+    }
+
+    /// A task of tokio's is 104 bytes larger than its future, and rounded up to 128.
+    #[test]
+    fn a_small_actors_task_on_tokio_is_of_256_bytes() {
+        let system = System::new(Seeded::new(1));
+        let (_address, home) = system.prepare::<Envelope<Counter>>(Options::new());
+        let handlers = size_of_val(&home.run_actor(Device::new(), Counter(0)));
+        let (_address, home) = system.prepare(Options::new());
+        let process = size_of_val(&home.run(Device::new(), count));
+        assert!(handlers.max(process) - size_of::<Observer>() <= 256 - 104, "{handlers} and {process}");
     }
 }

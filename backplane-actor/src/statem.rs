@@ -1342,6 +1342,8 @@ impl<S: StateMachine> Machine<S> {
     }
 
     async fn next(&mut self) -> Task<S> {
+        // What comes next may be no message, or one of before: it does not inherit the time of the call that was handled.
+        drop(self.mailbox.take_call());
         if let Some(event) = self.waiting.queue.pop_front().or_else(|| self.timeouts.due(None, true)) {
             return Task::Handle(event);
         }

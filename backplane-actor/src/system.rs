@@ -316,7 +316,9 @@ impl<R: Runtime> System<R> {
     ) -> Result<Address<Envelope<A>>, Exit> {
         let (address, home) = self.prepare_one(options, false);
         let (started, starts) = gate();
-        self.launch(home.run_reader(Device::new(), |reader| actor::serve(actor, reader, move || started.open())));
+        self.launch(
+            home.run_reader(Device::new(), |reader| actor::serve(actor, reader, move || started.open())),
+        );
         match starts.await {
             true => Ok(address),
             false => Err(address.ended().await.unwrap_or(Exit::Normal)),

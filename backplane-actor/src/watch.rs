@@ -296,7 +296,11 @@ impl<M: Send + 'static> Mailbox<M> {
 
 /// For whoever reads the mailbox; as those of the same names there.
 impl<M: Send + 'static> Shared<M> {
-    pub(crate) fn monitor(&self, line: &Line, make: impl FnOnce(Disconnect) -> M + Send + 'static) -> Monitor {
+    pub(crate) fn monitor(
+        &self,
+        line: &Line,
+        make: impl FnOnce(Disconnect) -> M + Send + 'static,
+    ) -> Monitor {
         let make: Make<M> = Box::new(make);
         let me = self.line();
         let number = self.watches(|watches| {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     pin::{Pin, pin},
     task::{Context as Task, Poll, Waker},
@@ -123,4 +124,39 @@ fn a_call_that_took_long_leaves_nothing_with_the_clock() {
     };
     let info = measure(|| runtime.run(calls));
     assert!(info.count_current < 100, "{info:?}");
+}
+
+#[test]
+fn an_actor_that_has_answered_later_keeps_nothing_of_those_calls() {
+    for forever in [true, false] {
+        let runtime = Seeded::new(1);
+        let system = System::new(runtime.clone());
+        let (address, home) = system.prepare::<Option<Reply<[u8; 1024]>>>(Options::new().unbounded());
+        let held = &RefCell::new(Vec::with_capacity(2000));
+        let mut process = pin!(home.run(Device::new(), |mut mailbox| async move {
+            while let Some(message) = mailbox.receive().await {
+                match message {
+                    Some(reply) => held.borrow_mut().push(reply),
+                    None => held.borrow_mut().drain(..).for_each(|reply: Reply<_>| reply.send([0; 1024])),
+                }
+            }
+        }));
+        let mut calls = Vec::with_capacity(1000);
+        let mut crowd = || {
+            for _ in 0..1000 {
+                let call = address.ask(Some);
+                let mut call = if forever { call.forever() } else { call.within(Duration::from_secs(60)) };
+                assert!(poll(Pin::new(&mut call)).is_pending());
+                calls.push(call);
+            }
+            address.try_cast(None).unwrap();
+            // In one turn it does not take them all.
+            (0..8).for_each(|_| assert!(poll(process.as_mut()).is_pending()));
+            for mut call in calls.drain(..) {
+                assert!(poll(Pin::new(&mut call)).is_ready());
+            }
+        };
+        let kept = measure(&mut crowd).bytes_current;
+        assert!(kept < 200_000, "{kept} bytes are kept of 1000 answers of 1024 bytes");
+    }
 }

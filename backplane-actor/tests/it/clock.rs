@@ -3,8 +3,12 @@
 use std::{
     future::Future,
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -16,7 +20,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs nothing by itself, and has a clock that is set by hand.
 #[derive(Clone)]
-struct ByHand(Arc<Mutex<(Instant, Vec<Task>)>>);
+struct ByHand(Arc<Mutex<(Instant, Vec<Task>)>>, Arc<AtomicBool>);
 
 struct Sleep(ByHand, Instant);
 
@@ -43,12 +47,13 @@ impl Runtime for ByHand {
     }
 
     fn now(&self) -> Instant {
+        assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
         self.0.lock().unwrap().0
     }
 }
 
 fn every_call_ends_in_time_though_the_clocks_task_is_dropped(was_polled: bool) {
-    let runtime = ByHand(Arc::new(Mutex::new((Instant::now(), Vec::new()))));
+    let runtime = ByHand(Arc::new(Mutex::new((Instant::now(), Vec::new()))), Arc::default());
     let system = System::new(runtime.clone());
     let mut cx = Context::from_waker(Waker::noop());
     let tasks = || mem::take(&mut runtime.0.lock().unwrap().1);
@@ -85,4 +90,31 @@ fn every_call_ends_in_time_though_the_clocks_task_was_dropped() {
 #[test]
 fn every_call_ends_in_time_though_the_clocks_task_was_dropped_unpolled() {
     every_call_ends_in_time_though_the_clocks_task_is_dropped(false);
+}
+
+#[test]
+fn every_call_ends_in_time_though_the_runtimes_clock_has_panicked() {
+    let runtime = ByHand(Arc::new(Mutex::new((Instant::now(), Vec::new()))), Arc::default());
+    let system = System::new(runtime.clone());
+    let mut cx = Context::from_waker(Waker::noop());
+    let tasks = || mem::take(&mut runtime.0.lock().unwrap().1);
+    let [(before, _one), (after, _two)] = [(); 2].map(|()| system.prepare::<Reply<()>>(Options::new()));
+
+    let mut before = pin!(before.ask(|reply| reply));
+    assert!(before.as_mut().poll(&mut cx).is_pending());
+    let mut clock = tasks();
+    runtime.1.store(true, Ordering::Relaxed);
+    assert!(catch_unwind(AssertUnwindSafe(|| clock[0].as_mut().poll(&mut cx).is_ready())).is_err());
+    runtime.1.store(false, Ordering::Relaxed);
+    drop(clock);
+
+    let mut after = pin!(after.ask(|reply| reply));
+    assert!(after.as_mut().poll(&mut cx).is_pending());
+    let mut clock = tasks();
+    assert!(clock[0].as_mut().poll(&mut cx).is_pending());
+    runtime.0.lock().unwrap().0 += DEFAULT_CALL_TIME + Duration::from_millis(1);
+    assert!(clock[0].as_mut().poll(&mut cx).is_pending());
+    for call in [before, after] {
+        assert_eq!(call.poll(&mut cx), Poll::Ready(Err(CallError::TimedOut)));
+    }
 }

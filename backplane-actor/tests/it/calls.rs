@@ -1,0 +1,734 @@
+//! Calls that are given up, panicked on or answered at odd moments: each ends once, and leaves nothing behind.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use backplane::{Device, Exit, Runtime};
+use backplane_actor::{
+    Address, CallError, DEFAULT_CALL_TIME, Mailbox, Next, Options, Reply, StateMachine, System, Turn,
+    run_machine,
+    testing::{Probe, Seeded},
+};
+
+use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
+
+use crate::{
+    random::Random,
+    support::{Log, SECOND, story},
+    world::poll,
+};
+
+async fn sleep(runtime: &Seeded, time: Duration) {
+    runtime.sleep_until(runtime.now() + time).await;
+}
+
+/// Sends it, and does not wait for the answer.
+async fn begin<F: Future + Unpin>(call: &mut F) {
+    poll_fn(|cx| {
+        assert!(Pin::new(&mut *call).poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+}
+
+// ---- 1. settled before it is sent ---------------------------------------------------------------------------------
+
+#[test]
+fn a_reply_dropped_before_the_call_is_sent_says_so_at_once() {
+    story(|system, runtime| async move {
+        let probe = Probe::<()>::new(&system);
+        let address = probe.address().clone();
+        let began = runtime.now();
+        assert_eq!(
+            address.ask(|reply: Reply<u32>| drop(reply)).within(SECOND).await,
+            Err(CallError::NoReply)
+        );
+        assert_eq!(runtime.since(began), Duration::ZERO);
+        assert_eq!(address.ask(|reply: Reply<u32>| drop(reply)).await, Err(CallError::NoReply));
+    });
+}
+
+#[test]
+fn an_answer_given_before_the_call_is_sent_is_its_answer() {
+    story(|system, runtime| async move {
+        let probe = Probe::<()>::new(&system);
+        let began = runtime.now();
+        assert_eq!(probe.address().ask(|reply| reply.send(7)).within(SECOND).await, Ok(7));
+        assert_eq!(runtime.since(began), Duration::ZERO);
+        assert_eq!(probe.address().ask(|reply| reply.send(8)).await, Ok(8));
+    });
+}
+
+#[test]
+fn a_call_whose_message_was_taken_back_before_it_was_sent_ends_at_once() {
+    story(|system, runtime| async move {
+        let probe = Probe::<Reply<u32>>::new(&system);
+        let address = probe.address().clone();
+        let mut call = address.ask(|reply| reply).within(SECOND);
+        let message = call.take_refused();
+        assert!(message.is_some());
+        let began = runtime.now();
+        assert_eq!(call.await, Err(CallError::NoReply));
+        assert_eq!(runtime.since(began), Duration::ZERO);
+        drop(message);
+    });
+}
+
+// ---- 2. panics in drops -------------------------------------------------------------------------------------------
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("bomb");
+        }
+    }
+}
+
+enum Deed {
+    AnswerWithBomb(Reply<Bomb>),
+    Carry(Bomb, Reply<()>),
+    Call(Address<Reply<u32>>, Reply<Result<u32, CallError>>),
+}
+
+async fn deeds(mut mailbox: Mailbox<Deed>) {
+    while let Some(deed) = mailbox.receive().await {
+        match deed {
+            Deed::AnswerWithBomb(reply) => reply.send(Bomb),
+            Deed::Carry(bomb, reply) => {
+                std::mem::forget(bomb);
+                reply.send(());
+            }
+            Deed::Call(whom, reply) => reply.send(whom.ask(|reply| reply).await),
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_panics_when_it_is_dropped_leaves_no_edge_behind() {
+    story(|system, runtime| async move {
+        let other = system.spawn(deeds);
+        let friend = other.clone();
+        let clock = runtime.clone();
+        let actor = system.spawn(move |mut mailbox: Mailbox<Reply<u32>>| async move {
+            let mut call = friend.ask(Deed::AnswerWithBomb);
+            begin(&mut call).await;
+            sleep(&clock, SECOND).await;
+            assert!(catch_unwind(AssertUnwindSafe(|| drop(call))).is_err());
+            while let Some(reply) = mailbox.receive().await {
+                reply.send(7);
+            }
+        });
+        sleep(&runtime, 2 * SECOND).await;
+        // It waits for nobody any more.
+        assert_eq!(other.ask(|reply| Deed::Call(actor.clone(), reply)).await, Ok(Ok(7)));
+    });
+}
+
+#[test]
+fn a_request_that_panics_when_it_is_dropped_leaves_no_edge_behind() {
+    story(|system, runtime| async move {
+        let (other, home) = system.prepare::<Deed>(Options::new().capacity(1));
+        let (done, filled) = (other.clone(), other.clone());
+        let mut fills = filled.ask(|reply| Deed::Carry(Bomb, reply));
+        begin(&mut fills).await;
+        let clock = runtime.clone();
+        let actor = system.spawn(move |mut mailbox: Mailbox<Reply<u32>>| async move {
+            let mut call = done.ask(|reply| Deed::Carry(Bomb, reply)).forever();
+            begin(&mut call).await;
+            sleep(&clock, SECOND).await;
+            assert!(catch_unwind(AssertUnwindSafe(|| drop(call))).is_err());
+            while let Some(reply) = mailbox.receive().await {
+                reply.send(7);
+            }
+        });
+        sleep(&runtime, 2 * SECOND).await;
+        let task = runtime.spawn(async move {
+            home.run(Device::new(), deeds).await;
+        });
+        runtime.detach(task);
+        assert_eq!(fills.await, Ok(()));
+        assert_eq!(other.ask(|reply| Deed::Call(actor.clone(), reply)).await, Ok(Ok(7)));
+    });
+}
+
+// ---- 3. set aside ---------------------------------------------------------------------------------------------------
+
+enum Mixed {
+    Get(Reply<u32>),
+    Word(u32),
+}
+
+#[test]
+fn a_call_that_is_dropped_while_it_is_set_aside_is_not_handled() {
+    story(|system, runtime| async move {
+        let log = Log::default();
+        let (inside, clock) = (log.clone(), runtime.clone());
+        let address = system.spawn(move |mut mailbox: Mailbox<Mixed>| async move {
+            let word = mailbox.receive_where(|message| matches!(message, Mixed::Word(1))).await;
+            assert!(matches!(word, Ok(Some(Mixed::Word(1)))));
+            sleep(&clock, 2 * SECOND).await;
+            while let Some(message) = mailbox.receive().await {
+                inside.say(match message {
+                    Mixed::Get(reply) => {
+                        reply.send(0);
+                        "get".to_owned()
+                    }
+                    Mixed::Word(n) => n.to_string(),
+                });
+            }
+        });
+        let mut call = address.ask(Mixed::Get);
+        begin(&mut call).await;
+        address.try_cast(Mixed::Word(1)).map_err(drop).unwrap();
+        address.try_cast(Mixed::Word(2)).map_err(drop).unwrap();
+        sleep(&runtime, SECOND).await;
+        drop(call);
+        sleep(&runtime, 2 * SECOND).await;
+        assert_eq!(log.all(), ["2"]);
+    });
+}
+
+// ---- 4. whose time is inherited -------------------------------------------------------------------------------------
+
+/// Answers after a second.
+fn slow(runtime: &Seeded) -> impl FnOnce(Mailbox<Reply<u32>>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let clock = runtime.clone();
+    |mut mailbox| {
+        Box::pin(async move {
+            while let Some(reply) = mailbox.receive().await {
+                sleep(&clock, SECOND).await;
+                reply.send(7);
+            }
+        })
+    }
+}
+
+struct Machine {
+    slow: Address<Reply<u32>>,
+    log: Log,
+}
+
+enum ToMachine {
+    Ask,
+    Open(Reply<()>),
+}
+
+impl StateMachine for Machine {
+    type State = bool;
+    type Message = ToMachine;
+    type Name = ();
+    type Content = ();
+    type Error = Infallible;
+
+    async fn handle(
+        &mut self,
+        open: &bool,
+        event: backplane_actor::Event<Self>,
+        turn: &mut Turn<'_, Self>,
+    ) -> Result<Next<bool>, Infallible> {
+        match event {
+            backplane_actor::Event::Message(ToMachine::Open(reply)) => {
+                reply.send(());
+                return Ok(Next::To(true));
+            }
+            event if !open => turn.postpone(event),
+            _ => self.log.say(format!("{:?}", self.slow.ask(|reply| reply).await)),
+        }
+        Ok(Next::Keep)
+    }
+}
+
+#[test]
+fn a_postponed_event_does_not_inherit_the_time_of_the_call_that_brought_it_back() {
+    story(|system, runtime| async move {
+        let log = Log::default();
+        let machine = Machine { slow: system.spawn(slow(&runtime)), log: log.clone() };
+        let address = system.spawn(|mailbox| run_machine(machine, false, mailbox));
+        address.try_cast(ToMachine::Ask).map_err(drop).unwrap();
+        assert_eq!(address.ask(ToMachine::Open).within(SECOND / 2).await, Ok(()));
+        sleep(&runtime, 2 * SECOND).await;
+        assert_eq!(log.all(), ["Ok(7)"]);
+    });
+}
+
+#[test]
+fn a_call_that_is_answered_binds_nobody_any_more() {
+    story(|system, runtime| async move {
+        let (log, slow) = (Log::default(), system.spawn(slow(&runtime)));
+        let inside = log.clone();
+        let address = system.spawn(move |mut mailbox: Mailbox<Reply<u32>>| async move {
+            while let Some(reply) = mailbox.receive().await {
+                reply.send(1);
+                inside.say(format!("{:?}", slow.ask(|reply| reply).await));
+            }
+        });
+        assert_eq!(address.ask(|reply| reply).within(SECOND / 2).await, Ok(1));
+        sleep(&runtime, 2 * SECOND).await;
+        assert_eq!(log.all(), ["Ok(7)"]);
+    });
+}
+
+// ---- 5. the end ---------------------------------------------------------------------------------------------------
+
+/// Copies may panic, or look at the mailbox that they wait in.
+struct Odd {
+    number: u32,
+    copies: Arc<AtomicU32>,
+    address: Option<Address<Odd>>,
+}
+
+impl Clone for Odd {
+    fn clone(&self) -> Odd {
+        if self.copies.fetch_add(1, Ordering::Relaxed) == 1 {
+            if let Some(address) = &self.address {
+                address.load();
+            }
+            panic!("no copy");
+        }
+        Odd { number: self.number, copies: Arc::clone(&self.copies), address: self.address.clone() }
+    }
+}
+
+fn a_copy_that_panics(looks: bool) {
+    story(|system, runtime| async move {
+        let (log, lost) = (Log::default(), Log::default());
+        let (inside, hook) = (log.clone(), lost.clone());
+        let options = Options::new()
+            .retry(2)
+            .dead_letters(move |odd: Odd, cause| hook.say(format!("{} {cause:?}", odd.number)));
+        let (address, spec) = system.child_process("fragile", options, move |mut mailbox: Mailbox<Odd>| {
+            let inside = inside.clone();
+            async move {
+                while let Some(odd) = mailbox.receive().await {
+                    inside.say(odd.number.to_string());
+                    assert!(odd.number != 13, "thirteen");
+                }
+            }
+        });
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: 10, period: SECOND })
+            .child(spec);
+        let handle = tree.start(runtime.clone()).await.unwrap();
+        let copies = Arc::new(AtomicU32::new(0));
+        for number in [13, 2] {
+            let own = looks.then(|| address.clone());
+            let odd = Odd { number, copies: Arc::clone(&copies), address: own };
+            address.try_cast(odd).map_err(drop).unwrap();
+        }
+        sleep(&runtime, SECOND).await;
+        // What cannot be copied is not tried again.
+        assert_eq!(log.all(), ["13", "13", "2"]);
+        handle.stop(Exit::Shutdown).await.unwrap();
+    });
+}
+
+#[test]
+fn a_copy_that_panics_does_not_lose_what_it_was_copied_from() {
+    a_copy_that_panics(false);
+}
+
+#[test]
+fn a_copy_may_look_at_the_mailbox() {
+    a_copy_that_panics(true);
+}
+
+#[test]
+fn who_is_polled_after_the_restart_hears_of_the_end_all_the_same() {
+    story(|system, runtime| async move {
+        let (address, spec) =
+            system.child_process("it", Options::new(), |mut mailbox: Mailbox<Reply<u32>>| async move {
+                let mut held = Vec::new();
+                while let Some(reply) = mailbox.receive().await {
+                    held.push(reply);
+                }
+            });
+        let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec);
+        let handle = tree.start(runtime.clone()).await.unwrap();
+        let mut call = address.ask(|reply| reply);
+        begin(&mut call).await;
+        sleep(&runtime, SECOND / 2).await;
+        let first = address.line();
+        address.kill();
+        sleep(&runtime, SECOND / 2).await;
+        assert_ne!(address.line(), first);
+        assert!(matches!(call.await, Err(CallError::Ended(_))));
+        handle.stop(Exit::Shutdown).await.unwrap();
+    });
+}
+
+struct Angry;
+
+impl Wake for Angry {
+    fn wake(self: Arc<Self>) {
+        panic!("angry");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    story(|system, runtime| async move {
+        let lost = Log::default();
+        let hook = lost.clone();
+        let options = Options::new().dead_letters(move |reply: Reply<u32>, cause| {
+            drop(reply);
+            hook.say(format!("{cause:?}"));
+        });
+        let (address, home) = system.prepare(options);
+        let (other, ends) = (address.clone(), address.clone());
+        let mut angry = other.ask(|reply| reply).forever();
+        let waker = Waker::from(Arc::new(Angry));
+        assert!(Pin::new(&mut angry).poll(&mut Context::from_waker(&waker)).is_pending());
+        let mut calm = address.ask(|reply| reply).forever();
+        begin(&mut calm).await;
+        let task = runtime.spawn(async move {
+            let run = home.run(Device::new(), |mailbox: Mailbox<Reply<u32>>| async move { drop(mailbox) });
+            let mut run = Box::pin(run);
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(drop),
+                Err(_) => Poll::Ready(()),
+            })
+            .await;
+        });
+        runtime.detach(task);
+        sleep(&runtime, SECOND).await;
+        assert_eq!(ends.ended().await, Some(Exit::Normal));
+        assert_eq!(calm.await, Err(CallError::Ended(Exit::Normal)));
+        assert_eq!(lost.all(), ["Stopped", "Stopped"]);
+    });
+}
+
+// ---- 6. which call is which -----------------------------------------------------------------------------------------
+
+/// A call that waits until then, or a cast.
+#[derive(Debug)]
+struct Ask {
+    number: u32,
+    until: Option<Instant>,
+    deed: u64,
+    reply: Option<Reply<u32>>,
+}
+
+/// Says until when whoever calls it has time, without a limit of its own.
+async fn tells_the_time(mut mailbox: Mailbox<Reply<Option<Instant>>>) {
+    while let Some(reply) = mailbox.receive().await {
+        let deadline = reply.deadline();
+        reply.send(deadline);
+    }
+}
+
+/// Whatever is dropped, set aside, passed by or taken up again by a successor: each call ends once and in time, and what is
+/// done for it has its time, and what is done for a cast has no limit.
+fn calls_are_told_apart(seed: u64, capacity: usize) {
+    let runtime = Seeded::new(seed);
+    let system = System::new(runtime.clone());
+    let log = Log::default();
+    let (faults, handled) = (log.clone(), Arc::new(Mutex::new(HashMap::<u32, u32>::new())));
+    let (counted, clock) = (Arc::clone(&handled), runtime.clone());
+    let timer = system.spawn(tells_the_time);
+    let options = Options::new().capacity(capacity);
+    let (address, spec) = system.child_process("it", options, move |mut mailbox: Mailbox<Ask>| {
+        let (faults, counted, timer, clock) =
+            (faults.clone(), Arc::clone(&counted), timer.clone(), clock.clone());
+        async move {
+            let mut held = Vec::new();
+            let mut wants = seed;
+            loop {
+                wants = wants.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let message = if wants >> 62 == 0 {
+                    let odd = u32::from(wants >> 40 & 1 == 1);
+                    let wanted = mailbox.receive_where(|ask| ask.number % 2 == odd);
+                    let pause = clock.sleep_until(clock.now() + SECOND / 100);
+                    match smol::future::or(async { Some(wanted.await) }, async {
+                        pause.await;
+                        None
+                    })
+                    .await
+                    {
+                        Some(Ok(message)) => message,
+                        Some(Err(_)) | None => mailbox.receive().await,
+                    }
+                } else {
+                    mailbox.receive().await
+                };
+                let Some(mut ask) = message else { break };
+                *counted.lock().unwrap().entry(ask.number).or_default() += 1;
+                match timer.ask(|reply| reply).forever().await {
+                    Ok(time) if time == ask.until => {}
+                    Err(CallError::TimedOut) if ask.until.is_some_and(|at| at <= clock.now()) => {}
+                    time => faults.say(format!("{:?} in {ask:?}", time)),
+                }
+                match ask.deed % 8 {
+                    0 => panic!("by request"),
+                    1 => held.push(ask.reply.take()),
+                    2 => drop(ask.reply.take()),
+                    3 => {
+                        let (reply, clock) = (ask.reply.take(), clock.clone());
+                        let later = clock.clone();
+                        let task = clock.spawn(async move {
+                            sleep(&later, SECOND / 20).await;
+                            if let Some(reply) = reply {
+                                reply.send(ask.number);
+                            }
+                        });
+                        clock.detach(task);
+                    }
+                    4 => sleep(&clock, SECOND / 50).await,
+                    _ => {
+                        if let Some(reply) = ask.reply.take() {
+                            reply.send(ask.number);
+                        }
+                    }
+                }
+                if ask.deed % 16 == 5 {
+                    for reply in held.drain(..).flatten() {
+                        reply.send(0);
+                    }
+                }
+            }
+        }
+    });
+    let story = async {
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: 100_000, period: SECOND })
+            .child(spec);
+        let handle = tree.start(runtime.clone()).await.unwrap();
+        let mut ended = Vec::new();
+        for caller in 0..4_u32 {
+            let (address, clock, faults) = (address.clone(), runtime.clone(), log.clone());
+            let done = system.spawn(move |mailbox: Mailbox<()>| async move {
+                drop(mailbox);
+                let mut random = Random(seed * 4 + u64::from(caller));
+                for n in 0..60 {
+                    let number = caller * 1000 + n;
+                    let deed = random.below(64);
+                    if random.below(4) == 0 {
+                        sleep(&clock, SECOND / 200).await;
+                    }
+                    match random.below(8) {
+                        0 | 1 => {
+                            let cast = Ask { number, until: None, deed, reply: None };
+                            drop(address.cast(cast).within(SECOND).await);
+                        }
+                        2 => drop(address.cast(Ask { number, until: None, deed, reply: None }).drop_oldest()),
+                        which => {
+                            let until = clock.now() + SECOND / 10 * (1 + random.below(5) as u32);
+                            let call = address
+                                .ask(|reply| Ask { number, until: Some(until), deed, reply: Some(reply) })
+                                .until(until);
+                            let call = if which == 3 { call.urgent() } else { call };
+                            if which == 4 {
+                                // Given up on the way.
+                                let time = SECOND / 200 * random.below(10) as u32;
+                                let answer = smol::future::or(async { Some(call.await) }, async {
+                                    sleep(&clock, time).await;
+                                    None
+                                });
+                                drop(answer.await);
+                                continue;
+                            }
+                            let answer = call.await;
+                            if clock.now() > until {
+                                faults.say(format!("{number} is late: {answer:?}"));
+                            }
+                            match answer {
+                                Ok(n) if n != number && n != 0 => faults.say(format!("{n} for {number}")),
+                                Err(CallError::Gone | CallError::Cycle(_)) => {
+                                    faults.say(format!("{answer:?}"))
+                                }
+                                _ => {}
+                            }
+                        }
+                    }
+                }
+            });
+            ended.push(done);
+        }
+        for done in ended {
+            done.ended().await;
+        }
+        sleep(&runtime, 10 * SECOND).await;
+        handle.stop(Exit::Shutdown).await.unwrap();
+    };
+    runtime.run(story);
+    assert_eq!(log.all(), Vec::<String>::new(), "seed {seed}, capacity {capacity}");
+    let handled = handled.lock().unwrap();
+    assert!(handled.len() > 30, "{}", handled.len());
+    assert!(handled.values().all(|times| *times == 1), "seed {seed}, capacity {capacity}");
+}
+
+#[test]
+fn calls_are_told_apart_whatever_happens_to_their_messages() {
+    for seed in 0..60 {
+        for capacity in [1, 2, 5, 100] {
+            calls_are_told_apart(seed, capacity);
+        }
+    }
+}
+
+/// Held, set aside, urgent, waiting for a successor or for room: nobody waits longer than five seconds and a tick.
+#[test]
+fn nobody_waits_longer_than_its_time_whatever_becomes_of_its_message() {
+    for seed in 0..100 {
+        let runtime = Seeded::new(seed);
+        let system = System::new(runtime.clone());
+        let log = Log::default();
+        let clock = runtime.clone();
+        let (address, spec) =
+            system.child_process("it", Options::new().capacity(3), move |mut mailbox: Mailbox<Mixed>| {
+                let clock = clock.clone();
+                async move {
+                    let mut held = Vec::new();
+                    for turn in 0.. {
+                        let mut random = Random(seed * 1000 + turn);
+                        if random.below(3) == 0 {
+                            let wanted = mailbox.receive_where(|message| matches!(message, Mixed::Word(_)));
+                            smol::future::or(async { drop(wanted.await) }, sleep(&clock, SECOND / 10)).await;
+                        }
+                        match mailbox.receive().await {
+                            None => break,
+                            Some(Mixed::Word(n)) => assert!(n % 3 != 0, "by request"),
+                            Some(Mixed::Get(reply)) => held.push(reply),
+                        }
+                        sleep(&clock, SECOND / 10 * random.below(4) as u32).await;
+                    }
+                }
+            });
+        runtime.run(async {
+            let tree = Supervisor::new(RestartStrategy::OneForOne)
+                .intensity(Intensity { restarts: 100_000, period: SECOND })
+                .child(spec);
+            let handle = tree.start(runtime.clone()).await.unwrap();
+            let mut callers = Vec::new();
+            for caller in 0..6_u32 {
+                let (address, clock, log) = (address.clone(), runtime.clone(), log.clone());
+                callers.push(system.spawn(move |mailbox: Mailbox<()>| async move {
+                    drop(mailbox);
+                    let mut random = Random(seed * 6 + u64::from(caller));
+                    for n in 0..20 {
+                        sleep(&clock, SECOND / 10 * random.below(20) as u32).await;
+                        let _ = address.cast(Mixed::Word(n)).drop_oldest();
+                        let began = clock.now();
+                        let call = address.ask(Mixed::Get);
+                        let answer = if random.below(3) == 0 { call.urgent().await } else { call.await };
+                        let took = clock.now() - began;
+                        if took > DEFAULT_CALL_TIME + Duration::from_millis(1)
+                            || answer == Err(CallError::TimedOut) && took < DEFAULT_CALL_TIME
+                        {
+                            log.say(format!("{answer:?} after {took:?}"));
+                        }
+                    }
+                }));
+            }
+            for caller in callers {
+                caller.ended().await;
+            }
+            handle.stop(Exit::Shutdown).await.unwrap();
+        });
+        assert_eq!(log.all(), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn of_an_incarnation_that_is_dropped_half_way_callers_hear_also_after_the_next_has_begun() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Reply<u32>>(Options::new());
+    let hold = |mut mailbox: Mailbox<Reply<u32>>| async move {
+        let mut held = Vec::new();
+        while let Some(reply) = mailbox.receive().await {
+            held.push(reply);
+        }
+    };
+    let mut call = Box::pin(address.ask(|reply| reply).forever());
+    assert!(poll(call.as_mut()).is_pending());
+    let mut run = Box::pin(home.run(Device::new(), hold));
+    assert!(poll(run.as_mut()).is_pending());
+    drop(run);
+    let mut next = Box::pin(home.run(Device::new(), hold));
+    assert!(poll(next.as_mut()).is_pending());
+    let answer = poll(call.as_mut());
+    assert!(matches!(answer, Poll::Ready(Err(CallError::Ended(_)))), "{answer:?}");
+}
+
+#[test]
+#[ignore = "known: numbers of calls are mixed up where two mailboxes of one actor are alive"]
+fn a_mailbox_that_outlives_its_incarnation_takes_no_message_from_the_next() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Mixed>(Options::new().capacity(4));
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<Mixed>| async move {
+        mailbox.receive().await;
+        tell.send(mailbox).unwrap();
+        assert!(system.dead_letters() > 0, "by request");
+    }));
+    let word = |n| address.try_cast(Mixed::Word(n)).map_err(drop).unwrap();
+    word(0);
+    word(1);
+    let mut calls: Vec<_> = (0..2).map(|_| Box::pin(address.ask(Mixed::Get))).collect();
+    for call in &mut calls {
+        assert!(poll(call.as_mut()).is_pending());
+    }
+    assert!(poll(run.as_mut()).is_ready());
+    let heard = Log::default();
+    let log = heard.clone();
+    let mut go_on = false;
+    let mut next = Box::pin(home.run(Device::new(), move |mut mailbox: Mailbox<Mixed>| async move {
+        while let Some(message) = mailbox.receive().await {
+            match message {
+                Mixed::Get(reply) => reply.send(7),
+                Mixed::Word(n) => log.say(n.to_string()),
+            }
+            poll_fn(|_| if std::mem::replace(&mut go_on, true) { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+        }
+    }));
+    assert!(poll(next.as_mut()).is_pending());
+    drop(told.recv().unwrap());
+    assert!(poll(next.as_mut()).is_pending());
+    for call in &mut calls {
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Ok(7)));
+    }
+    for n in 2..6 {
+        word(n);
+    }
+    assert!(poll(next.as_mut()).is_pending());
+    assert_eq!(heard.all(), ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn a_receivers_waker_that_panics_takes_no_callers_time_limit_away() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let (address, home) = system.prepare::<Reply<u32>>(Options::new());
+    let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<Reply<u32>>| async move {
+        let mut held = Vec::new();
+        while let Some(r) = mailbox.receive().await {
+            held.push(r);
+        }
+    }));
+    let waker = Waker::from(Arc::new(Angry));
+    assert!(run.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut first = Box::pin(address.ask(|reply| reply));
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(first.as_mut()))).is_err());
+    drop(first);
+    let answer = runtime.run(async {
+        smol::future::or(async { Some(address.ask(|reply| reply).await) }, async {
+            sleep(&runtime, 60 * SECOND).await;
+            None
+        })
+        .await
+    });
+    assert_eq!(answer, Some(Err(CallError::TimedOut)));
+}
