@@ -44,7 +44,7 @@ pub(crate) enum Priority {
 /// So many urgent messages may pass one that is not.
 const STREAK: u8 = 8;
 /// So many messages are received in one poll, before others get their turn.
-const TURN: u16 = 256;
+const TURN: u8 = u8::MAX;
 
 /// A message, and the call that it asks, if it does.
 pub(crate) struct Item<M> {
@@ -73,6 +73,8 @@ const WAITING: u32 = 4;
 const STOP: u32 = 8;
 const RETRY: u32 = 16;
 const PAUSED: u32 = 32;
+/// Somebody has a mailbox whose incarnation is over, and another one has begun; or had, and the reader is yet to count anew.
+const OUTLIVED: u32 = 64;
 
 /// The capacity of a mailbox that has no bound.
 const UNBOUNDED: u32 = u32::MAX;
@@ -112,11 +114,18 @@ struct State<M> {
     exact: bool,
     /// Somebody may make another incarnation.
     reopens: bool,
+    /// Somebody has the mailbox of the incarnation that began last.
+    is_read: bool,
+    /// The number of that mailbox. They begin anew after 65,536 of them, until when nobody keeps one.
+    reader: u16,
     normal: Lane<M>,
     waker: Option<Waker>,
     line: Option<Line>,
     rare: Option<Box<Rare<M>>>,
 }
+
+/// Under the number of the message.
+type CallsInHand = VecDeque<(u64, Arc<dyn CallState>)>;
 
 struct Rare<M> {
     urgent: VecDeque<Item<M>>,
@@ -138,7 +147,10 @@ struct Rare<M> {
     retry: Option<(M, u32)>,
     /// How often what was received last has been tried before.
     tries: u32,
+    /// Of mailboxes that have outlived their incarnation, by their number: which messages in hand are calls.
+    outlived: Vec<(u16, CallsInHand)>,
     watches: Watches<M>,
+    /// So many more have been handled than were taken out of the normal lane; it may be below zero, and wraps.
     handled_before: u64,
     busy: Duration,
     calls: Calls,
@@ -161,6 +173,7 @@ impl<M> Default for Rare<M> {
             current: None,
             retry: None,
             tries: 0,
+            outlived: Vec::new(),
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
@@ -591,9 +604,14 @@ impl<M> Shared<M> {
 
     // ---- incarnations -------------------------------------------------------------------------------------------
 
-    /// A new incarnation, with this line.
-    pub(crate) fn begin(&self, line: Line) {
+    /// A new incarnation, with this line. The number of its mailbox.
+    pub(crate) fn begin(&self, line: Line) -> u16 {
         let mut state = self.state();
+        if mem::replace(&mut state.is_read, true) {
+            self.outlive(&mut state);
+        }
+        state.reader = state.reader.wrapping_add(1);
+        let reader = state.reader;
         state.line = Some(line);
         if state.reopens && state.phase == Phase::Closed {
             state.phase = Phase::Open;
@@ -608,6 +626,78 @@ impl<M> Shared<M> {
         self.first.flags.fetch_and(!STOP, Ordering::Release);
         drop(state);
         drop(dropped);
+        reader
+    }
+
+    /// Somebody has kept the mailbox of the last incarnation, and the next one begins: what the former has in hand is not waiting
+    /// here any more, and comes back when it is asked for the next message or dropped.
+    #[cold]
+    fn outlive(&self, state: &mut State<M>) {
+        state.pass_skipped();
+        let (reader, first) = (state.reader, state.normal.first());
+        let rare = state.rare();
+        if let Some(call) = rare.calls.retire() {
+            // It has not been answered, or its caller has it still: nothing of the user's is dropped.
+            drop(call);
+        }
+        let calls = rare.calls.take_before(first);
+        rare.outlived.push((reader, calls));
+        self.first.taken.store(first, Ordering::Release);
+        self.first.flags.fetch_or(OUTLIVED, Ordering::Release);
+    }
+
+    /// Takes back what is in the hand of a mailbox that has outlived its incarnation: as urgent, for it is older than all that
+    /// waits. The waker is that of the reader.
+    #[cold]
+    fn take_over(&self, state: &mut State<M>, hand: &mut Hand<M>, aside: VecDeque<Item<M>>) -> Option<Waker> {
+        let reader = hand.reader;
+        let rare = state.rare();
+        let mut calls = match rare.outlived.iter().position(|(other, _)| *other == reader) {
+            Some(at) => rare.outlived.remove(at).1,
+            None => VecDeque::new(),
+        };
+        let before = rare.urgent.len();
+        for item in aside {
+            state.put_urgent(item);
+        }
+        let (mut number, nobody) = (hand.taken, AtomicU64::new(0));
+        while let Some(message) = hand.take(&nobody) {
+            while calls.front().is_some_and(|(other, _)| *other < number) {
+                calls.pop_front();
+            }
+            let call = calls.pop_front_if(|(other, _)| *other == number).map(|(_, call)| call);
+            state.put_urgent(Item { message, call });
+            number += 1;
+        }
+        let rare = state.rare();
+        let back = rare.urgent.len() - before;
+        if back == 0 {
+            return None;
+        }
+        // They were counted as handled when it was outlived.
+        rare.handled_before = rare.handled_before.wrapping_sub(back as u64);
+        self.first.flags.fetch_or(URGENT, Ordering::Release);
+        state.waker.take()
+    }
+
+    /// Notes how many wait, if a mailbox that has given back what it had may have said something else.
+    fn count_anew(&self, state: &mut State<M>, hand: Option<&mut Hand<M>>) {
+        if state.rare.as_ref().is_some_and(|rare| !rare.outlived.is_empty()) {
+            return;
+        }
+        let taken = match hand {
+            Some(hand) if !hand.is_empty() => hand.taken,
+            hand => {
+                state.pass_skipped();
+                let first = state.normal.first();
+                if let Some(hand) = hand {
+                    hand.taken = first;
+                }
+                first
+            }
+        };
+        self.first.taken.store(taken, Ordering::Release);
+        self.first.flags.fetch_and(!OUTLIVED, Ordering::Release);
     }
 
     /// It is known how this incarnation ends; what it held is not yet dropped.
@@ -684,12 +774,7 @@ impl<M> Shared<M> {
         left.extend(rare.system.drain(..).map(|(_, message)| Item { message, call: None }));
         self.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         if !keep_queue {
-            left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
-            left.extend(rare.urgent.drain(..));
-            while let Some(item) = state.take_oldest(Priority::Normal) {
-                left.push(item);
-            }
-            self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
+            self.empty(state, &mut left);
         }
         if accept {
             self.admit(state, &mut wakers);
@@ -697,6 +782,17 @@ impl<M> Shared<M> {
             wakers.extend(refused(state));
         }
         (left, wakers, watches)
+    }
+
+    /// Takes out all that would be handled.
+    fn empty(&self, state: &mut State<M>, left: &mut Vec<Item<M>>) {
+        let rare = state.rare();
+        left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
+        left.extend(rare.urgent.drain(..));
+        while let Some(item) = state.take_oldest(Priority::Normal) {
+            left.push(item);
+        }
+        self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
     }
 
     /// Nobody will make another incarnation.
@@ -871,6 +967,8 @@ impl<M: Send + 'static> Shared<M> {
                 phase: Phase::Open,
                 exact: false,
                 reopens,
+                is_read: false,
+                reader: 0,
                 normal: Lane::new(),
                 waker: None,
                 line: None,
@@ -1107,10 +1205,10 @@ enum Next<M> {
 }
 
 impl<M: Send + 'static> Reader<M> {
-    pub(crate) fn new(shared: Arc<Shared<M>>) -> Reader<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>, reader: u16) -> Reader<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
         let plain = shared.options.is_none();
-        Reader { hand: Hand::new(shared.capacity(), taken, plain), shared, own: None }
+        Reader { hand: Hand::new(shared.capacity(), taken, plain, reader), shared, own: None }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
@@ -1164,6 +1262,10 @@ impl<M: Send + 'static> Reader<M> {
         let Reader { shared, hand, .. } = self;
         if hand.in_call || call.is_some() {
             let mut state = shared.state();
+            if hand.reader != state.reader {
+                drop(state);
+                return message;
+            }
             hand.in_call = call.is_some();
             let calls = &mut state.rare().calls;
             let before = calls.retire();
@@ -1182,7 +1284,8 @@ impl<M: Send + 'static> Reader<M> {
         if !mem::replace(&mut self.hand.in_call, false) {
             return None;
         }
-        self.shared.state().rare().calls.retire()
+        let mut state = self.shared.state();
+        if self.hand.reader == state.reader { state.rare().calls.retire() } else { None }
     }
 
     /// The message that was received has been handled: it cannot be what kills the actor later.
@@ -1193,6 +1296,9 @@ impl<M: Send + 'static> Reader<M> {
         }
         if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
             let mut state = self.shared.state();
+            if self.hand.reader != state.reader {
+                return;
+            }
             let rare = state.rare();
             rare.tries = 0;
             let before = rare.current.take();
@@ -1594,6 +1700,10 @@ fn next_under_lock<M>(
         // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
         let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
         let mut state = shared.state();
+        if hand.reader != state.reader {
+            outlived(shared, state, hand);
+            return Poll::Ready(None);
+        }
         let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
         let easy = hand.is_empty() && shared.first.flags.load(Ordering::Acquire) == 0;
         // As a rule there is one message, or none.
@@ -1645,6 +1755,20 @@ fn next_under_lock<M>(
                 continue;
             }
         };
+    }
+}
+
+/// Another incarnation has begun.
+#[cold]
+fn outlived<M>(shared: &Shared<M>, mut state: MutexGuard<'_, State<M>>, hand: &mut Hand<M>) {
+    hand.in_call = false;
+    let waker = shared.take_over(&mut state, hand, VecDeque::new());
+    if !state.is_read {
+        shared.count_anew(&mut state, None);
+    }
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -1779,6 +1903,9 @@ fn choose_special<M>(
     hand: &mut Hand<M>,
     flags: u32,
 ) -> Option<Next<M>> {
+    if flags & OUTLIVED != 0 {
+        shared.count_anew(state, Some(hand));
+    }
     if flags & STOP != 0 {
         return Some(Next::End);
     }
@@ -1789,7 +1916,7 @@ fn choose_special<M>(
             shared.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         }
         if let Some((_, message)) = item {
-            rare.handled_before += 1;
+            rare.handled_before = rare.handled_before.wrapping_add(1);
             return Some(Next::Message(message));
         }
     }
@@ -1813,7 +1940,7 @@ fn choose_special<M>(
         }
         if let Some(item) = item {
             hand.streak += 1;
-            rare.handled_before += 1;
+            rare.handled_before = rare.handled_before.wrapping_add(1);
             return Some(receive(state, hand, item));
         }
     }
@@ -1825,14 +1952,36 @@ impl<M> Drop for Reader<M> {
         let Reader { shared, hand, own, .. } = self;
         let mut own = own.take();
         let mut state = shared.state();
-        let waker = state.waker.take();
-        let saved = own.as_mut().map(|own| mem::take(&mut own.saved));
-        state.take_back(hand, saved.unwrap_or_default());
-        let call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
-        state.pass_skipped();
-        shared.first.taken.store(state.normal.first(), Ordering::Release);
+        let saved = own.as_mut().map(|own| mem::take(&mut own.saved)).unwrap_or_default();
+        let (mut waker, mut reader, mut call) = (None, None, None);
+        if hand.reader == state.reader {
+            waker = state.waker.take();
+            state.take_back(hand, saved);
+            call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
+            state.pass_skipped();
+            shared.first.taken.store(state.normal.first(), Ordering::Release);
+            state.is_read = false;
+        } else {
+            reader = shared.take_over(&mut state, hand, saved);
+        }
+        if shared.first.flags.load(Ordering::Acquire) & OUTLIVED != 0 && !state.is_read {
+            shared.count_anew(&mut state, None);
+        }
+        let mut left = Vec::new();
+        if state.phase == Phase::Closed && state.line.is_none() {
+            // It has outlived the last incarnation: nobody else comes for what it had.
+            shared.empty(&mut state, &mut left);
+        }
         drop(state);
         drop((waker, own, call));
+        if !left.is_empty() {
+            let died = shared.exit().is_some_and(|exit| exit.is_fault());
+            let cause = if died { DeadLetter::Died } else { DeadLetter::Stopped };
+            left.into_iter().for_each(|item| shared.bury(item, cause));
+        }
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 

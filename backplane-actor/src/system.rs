@@ -529,7 +529,9 @@ impl<M: Send + 'static> Home<M> {
     /// A new incarnation: `process` over the mailbox, present in the mesh as `device`. The future is to be run by whoever
     /// calls this; it is `Send` if that of `process` is.
     ///
-    /// One at a time: an incarnation that begins while another runs takes its messages away.
+    /// One at a time: an incarnation that begins while another runs takes its messages away. The mailbox of the earlier one, as
+    /// any that somebody has kept for longer than its incarnation, gives back what it has when it is asked for the next message
+    /// or dropped.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -562,8 +564,8 @@ impl<M: Send + 'static> Home<M> {
         if let Some(label) = self.shared.name.label() {
             device.set_label(label.to_owned());
         }
-        self.shared.begin(device.line());
-        let future = process(Reader::new(Arc::clone(&self.shared)));
+        let reader = self.shared.begin(device.line());
+        let future = process(Reader::new(Arc::clone(&self.shared), reader));
         Run::new(self.shared.node(), device, future)
     }
 }

@@ -80,9 +80,9 @@ impl<M: Send + 'static> Probe<M> {
     pub fn with<R: Runtime>(system: &System<R>, options: Options<M>) -> Probe<M> {
         let shared = Shared::new(system.world(), options, false);
         let device = Device::new();
-        shared.begin(device.line());
+        let reader = shared.begin(device.line());
         let address = Address::counted(shared);
-        Probe { mailbox: Mailbox::new(Reader::new(address.shared().clone())), address, device }
+        Probe { mailbox: Mailbox::new(Reader::new(address.shared().clone(), reader)), address, device }
     }
 
     /// Where it is reached.
