@@ -2003,3 +2003,34 @@ impl<M> fmt::Debug for Reader<M> {
             .finish()
     }
 }
+
+#[cfg(all(test, not(backplane_loom)))]
+mod tests {
+    use super::*;
+    use crate::{System, testing::Seeded};
+
+    #[test]
+    fn when_all_has_come_back_from_who_outlived_its_incarnation_nothing_is_special() {
+        let system = System::new(Seeded::new(1));
+        let shared = Shared::<u32>::new(system.world(), Options::new(), true);
+        let device = backplane::Device::new();
+        let flags = || shared.first.flags.load(Ordering::Acquire);
+        for asks in [false, true] {
+            let begin = || Reader::new(Arc::clone(&shared), shared.begin(device.line()));
+            let (mut old, mut new) = (begin(), begin());
+            assert_eq!(flags(), OUTLIVED);
+            if asks {
+                assert_eq!(old.try_receive(), None);
+            }
+            drop(old);
+            assert_eq!(new.try_receive(), None);
+            assert_eq!(flags(), 0);
+            // And where the next one went before.
+            let (old, new) = (new, begin());
+            drop(new);
+            assert_eq!(flags(), OUTLIVED);
+            drop(old);
+            assert_eq!(flags(), 0);
+        }
+    }
+}

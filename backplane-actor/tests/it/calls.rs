@@ -757,11 +757,18 @@ fn what_a_mailbox_has_in_hand_when_the_last_incarnation_is_over_is_buried_with_i
 fn a_mailbox_that_outlives_its_incarnation_gives_back_what_it_has_and_no_room_is_lost() {
     for receives in [false, true] {
         let system = System::new(Seeded::new(1));
-        let (address, home) = system.prepare::<Mixed>(Options::new().capacity(8));
+        let (address, home) = system.prepare::<Mixed>(Options::new().capacity(10));
         let word = |n| address.try_cast(Mixed::Word(n)).map_err(drop);
-        (0..7).for_each(|n| word(n).unwrap());
-        let mut call = Box::pin(address.ask(Mixed::Get));
-        assert!(poll(call.as_mut()).is_pending());
+        let call = || {
+            let mut call = Box::pin(address.ask(Mixed::Get));
+            assert!(poll(call.as_mut()).is_pending());
+            call
+        };
+        // A mailbox of ten gives out five at a time.
+        word(0).unwrap();
+        let (mut answered, given_up) = (call(), call());
+        (1..5).for_each(|n| word(n).unwrap());
+        let mut next_ones = call();
         let (exit, mut kept) = gives_away(&home, Exit::Fault(backplane::Fault::error("by request")));
         assert!(exit.is_fault());
         let heard = Log::default();
@@ -769,27 +776,33 @@ fn a_mailbox_that_outlives_its_incarnation_gives_back_what_it_has_and_no_room_is
         let mut next = Box::pin(home.run(Device::new(), move |mut mailbox: Mailbox<Mixed>| async move {
             while let Some(message) = mailbox.receive().await {
                 match message {
-                    Mixed::Get(reply) => reply.send(7),
+                    Mixed::Get(reply) => {
+                        log.say("get");
+                        reply.send(7);
+                    }
                     Mixed::Word(n) => log.say(n.to_string()),
                 }
             }
         }));
+        assert_eq!(address.load().normal, 3);
         assert!(poll(next.as_mut()).is_pending());
-        assert_eq!(heard.all(), ["4", "5", "6"]);
-        assert_eq!(poll(call.as_mut()), Poll::Ready(Ok(7)));
+        assert_eq!(heard.all(), ["3", "4", "get"]);
+        assert_eq!(poll(next_ones.as_mut()), Poll::Ready(Ok(7)));
+        drop(given_up);
         if receives {
             assert!(matches!(poll(Box::pin(kept.receive()).as_mut()), Poll::Ready(None)));
             assert!(kept.try_receive().is_none());
         }
         drop(kept);
         assert!(poll(next.as_mut()).is_pending());
-        assert_eq!(heard.all(), ["4", "5", "6", "1", "2", "3"]);
+        assert_eq!(heard.all(), ["3", "4", "get", "get", "1", "2"]);
+        assert_eq!(poll(answered.as_mut()), Poll::Ready(Ok(7)));
         assert_eq!(address.load().handled, 8);
-        (7..15).for_each(|n| word(n).unwrap());
-        assert!(word(15).is_err());
+        (7..17).for_each(|n| word(n).unwrap());
+        assert!(word(17).is_err());
         assert!(poll(next.as_mut()).is_pending());
-        assert_eq!(heard.all().len(), 14);
-        assert_eq!((address.load().handled, address.load().normal), (16, 0));
+        assert_eq!(heard.all().len(), 16);
+        assert_eq!((address.load().handled, address.load().normal), (18, 0));
         assert_eq!(system.dead_letters(), 0);
     }
 }
