@@ -445,7 +445,7 @@ impl<A: Actor> Context<A> {
         self.reader.shared().monitor(line, move |news| Envelope::wrap(Down { tag, news }))
     }
 
-    /// Undoes a monitor; see [`Mailbox::demonitor`].
+    /// Undoes a monitor; see [`Mailbox::demonitor`](crate::Mailbox::demonitor).
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -491,7 +491,7 @@ impl<A: Actor> Context<A> {
         self.reader.shared().demonitor(monitor)
     }
 
-    /// Undoes a monitor, and takes its news out if it has come; see [`Mailbox::demonitor_flush`].
+    /// Undoes a monitor, and takes its news out if it has come; see [`Mailbox::demonitor_flush`](crate::Mailbox::demonitor_flush).
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -1129,7 +1129,7 @@ impl<A: Actor> Kept<A> {
     /// Gives the answers that have waited for `terminate`.
     pub(crate) fn answer_late(&mut self) -> Result<(), Panic> {
         let late = self.served().cx.rare.take().map_or_else(Vec::new, |rare| rare.late);
-        late.into_iter().map(|answer| catch(answer)).fold(Ok(()), Result::and)
+        late.into_iter().map(catch).fold(Ok(()), Result::and)
     }
 }
 

@@ -860,6 +860,21 @@ impl<M: Send + 'static> Request<'_, M> {
     }
 }
 
+impl<M: Send + 'static> Request<'_, M> {
+    /// The caller goes before it has heard.
+    #[inline(never)]
+    fn go<T: Send + 'static>(&mut self, slot: &Slot<T>) {
+        let back = match self.step {
+            Step::Waits(ticket) => self.address.shared().take_back(self.priority, ticket),
+            Step::Start | Step::Sent | Step::Over => None,
+        };
+        let stage = slot.leave();
+        self.leave(&slot.alarm);
+        // A message or an answer may panic when it is dropped: then nobody waits any more.
+        drop((back, stage));
+    }
+}
+
 impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
     type Output = Result<T, CallError>;
 
@@ -893,18 +908,12 @@ impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
 }
 
 impl<M: Send + 'static, T: Send + 'static> Drop for Call<'_, M, T> {
+    #[inline]
     fn drop(&mut self) {
-        let Call { slot, request } = self;
-        let back = match request.step {
-            Step::Waits(ticket) => request.address.shared().take_back(request.priority, ticket),
-            Step::Start | Step::Sent | Step::Over => None,
-        };
-        let stage = slot.as_ref().map(|slot| slot.leave());
-        if let Some(slot) = slot {
-            request.leave(&slot.alarm);
+        // As a rule it has been answered, and nothing is left.
+        if let Some(slot) = self.slot.take() {
+            self.request.go(&slot);
         }
-        // A message or an answer may panic when it is dropped: then nobody waits any more.
-        drop((back, stage));
     }
 }
 

@@ -265,7 +265,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn trap_links(&mut self, make: impl FnMut(Disconnect) -> M + Send + 'static) {
-        self.shared().trap_links(make)
+        self.shared().trap_links(make);
     }
 
     /// A fault of a linked actor takes this one along again.

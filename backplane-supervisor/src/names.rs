@@ -56,22 +56,22 @@ impl Names {
         Some(self.cells[at]).filter(|index| *index != EMPTY)
     }
 
-    /// Notes that the child at `key` has this name, unless another one has it: then that one's index.
-    pub(crate) fn insert<'a>(
+    /// Where a name can be noted, unless another child has it: then that one's index.
+    pub(crate) fn vacancy<'a>(
         &mut self,
         name: &str,
-        key: Key,
         name_of: impl Fn(u32) -> Option<&'a str>,
-    ) -> Result<(), u32> {
+    ) -> Result<Vacancy, u32> {
         self.reserve(1, &name_of);
         let hash = self.hash(name);
         let at = self.place(hash, |index| name_of(index) == Some(name));
-        if self.cells[at] != EMPTY {
-            return Err(self.cells[at]);
-        }
-        (self.cells[at], self.marks[at]) = (key.index(), mark(hash));
+        if self.cells[at] != EMPTY { Err(self.cells[at]) } else { Ok(Vacancy { at, mark: mark(hash) }) }
+    }
+
+    /// Notes that the child at `key` has the name for which the vacancy was found, just before.
+    pub(crate) fn fill(&mut self, vacancy: Vacancy, key: Key) {
+        (self.cells[vacancy.at], self.marks[vacancy.at]) = (key.index(), vacancy.mark);
         self.len += 1;
-        Ok(())
     }
 
     /// Forgets the child at `key`, whose name this is.
@@ -124,6 +124,13 @@ impl Names {
     }
 }
 
+/// An empty cell, and what it is to be marked with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Vacancy {
+    at: usize,
+    mark: u8,
+}
+
 /// Of a hash what its home does not say.
 fn mark(hash: u64) -> u8 {
     (hash >> 56) as u8
@@ -149,15 +156,16 @@ mod tests {
                 order.remove(key);
                 assert_eq!(names.find(&name, |index| order.at(index).map(String::as_str)), None);
             } else {
+                let vacancy = names.vacancy(&name, |index| order.at(index).map(String::as_str));
                 let key = order.push(name.clone());
-                assert_eq!(names.insert(&name, key, |index| order.at(index).map(String::as_str)), Ok(()));
+                vacancy.map(|vacancy| names.fill(vacancy, key)).expect("nobody has it");
                 known.insert(name, key);
             }
             if random >> 60 == 0 {
                 for (name, key) in &known {
                     let found = names.find(name, |index| order.at(index).map(String::as_str));
                     assert_eq!(found, Some(key.index()));
-                    let again = names.insert(name, *key, |index| order.at(index).map(String::as_str));
+                    let again = names.vacancy(name, |index| order.at(index).map(String::as_str));
                     assert_eq!(again, Err(key.index()));
                 }
             }

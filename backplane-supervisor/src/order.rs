@@ -80,17 +80,11 @@ impl<T> Order<T> {
         self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
     }
 
-    /// A cell without a value.
-    fn take_cell(&mut self) -> u32 {
-        let free = self.free;
-        if let Some(cell) = self.cell(free) {
-            self.free = cell.after;
-            return free;
-        }
+    /// Makes a cell behind all others.
+    fn make_cell(&mut self, cell: Cell<T>) -> u32 {
         let index = self.made;
         assert!(index != NONE, "fewer than u32::MAX children");
         self.made += 1;
-        let cell = Cell { value: None, generation: 0, before: NONE, after: NONE };
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(cell),
             _ => {
@@ -109,13 +103,15 @@ impl<T> Order<T> {
     ///
     /// At four thousand million values.
     pub(crate) fn push(&mut self, value: T) -> Key {
-        let index = self.take_cell();
-        let before = self.last;
-        let mut generation = 0;
-        if let Some(cell) = self.cell_mut(index) {
+        let (before, free) = (self.last, self.free);
+        let (index, generation) = if let Some(cell) = self.cell_mut(free) {
+            let (generation, next) = (cell.generation, cell.after);
             (cell.value, cell.before, cell.after) = (Some(value), before, NONE);
-            generation = cell.generation;
-        }
+            self.free = next;
+            (free, generation)
+        } else {
+            (self.make_cell(Cell { value: Some(value), generation: 0, before, after: NONE }), 0)
+        };
         match self.cell_mut(before) {
             None => self.first = index,
             Some(cell) => cell.after = index,

@@ -338,11 +338,12 @@ impl<F: Future> Future for Life<F> {
 
 /// All that a new incarnation is given.
 pub(crate) struct Birth<'a, K: Kind> {
-    pub(crate) device: Device,
+    /// Where it was made: each copy of what has just been put together waits for it.
+    pub(crate) device: &'a mut Option<Device>,
     pub(crate) shared: &'a Arc<Shared<K>>,
     pub(crate) key: Key,
-    pub(crate) pulse: Pulse,
-    pub(crate) ring: Arc<Ring>,
+    pub(crate) pulse: &'a Pulse,
+    pub(crate) ring: &'a Arc<Ring>,
 }
 
 impl<K: Kind> Birth<'_, K> {
@@ -351,8 +352,8 @@ impl<K: Kind> Birth<'_, K> {
     where
         F: Future + Send + 'static,
     {
-        let future = start(self.device);
-        Box::pin(Life { ring: Some(self.ring), future })
+        let future = start(self.device.take().unwrap_or_default());
+        Box::pin(Life { ring: Some(Arc::clone(self.ring)), future })
     }
 
     /// The job of a worker that says when it is started.
@@ -368,8 +369,10 @@ impl<K: Kind> Birth<'_, K> {
     /// What a supervisor needs of it.
     pub(crate) fn cradle(self) -> Cradle {
         let house: Arc<dyn House> = Arc::clone(self.shared) as Arc<dyn House>;
-        let starting = Starting { house: Some(Arc::clone(&house)), id: self.device.id(), pulse: self.pulse };
-        Cradle { device: self.device, starting, house, key: self.key }
+        let device = self.device.take().unwrap_or_default();
+        let starting =
+            Starting { house: Some(Arc::clone(&house)), id: device.id(), pulse: self.pulse.clone() };
+        Cradle { device, starting, house, key: self.key }
     }
 }
 

@@ -885,7 +885,7 @@ struct Fresh<K: Kind> {
 /// A start attempt as far as it is begun under the lock.
 struct Beginning<K: Kind> {
     key: Key,
-    device: Device,
+    line: Line,
     loan: K::Loan,
     within: Option<Duration>,
     progress: Option<Duration>,
@@ -957,7 +957,7 @@ fn end_of(exit: &Exit) -> End {
 impl<K: Kind> Running<K> {
     fn new<P: Plan<Kind = K>>(
         plan: P,
-        device: Device,
+        mut device: Device,
         starting: Starting,
         parent: Option<DeviceId>,
         path: Arc<str>,
@@ -973,6 +973,7 @@ impl<K: Kind> Running<K> {
                 return Err(error);
             }
         };
+        device.reserve(tree.tally().listed);
         let listeners = Listeners::new(settings.listeners.clone(), Some(above.listeners()));
         let engine = Arc::clone(above.engine());
         let first_poll = Device::new();
@@ -1326,12 +1327,13 @@ impl<K: Kind> Running<K> {
         // Nobody is to be told in between: in one go.
         tree.ended_untold(now, key, end);
         let action = tree.next();
-        let beginning = self.begin_if(&mut tree, action.as_ref(), false);
+        let mut device = None;
+        let beginning = self.begin_if(&mut tree, action.as_ref(), false, &mut device);
         drop(tree);
         drop(before);
         quietly(|| drop((task, rest)));
         self.end = exit;
-        Ok(self.launched(beginning, action))
+        Ok(self.launched(beginning, action, &mut device))
     }
 
     /// Tells the tree what has happened; what it says to do about it.
@@ -1490,10 +1492,11 @@ impl<K: Kind> Running<K> {
             tree.shut_down();
         }
         let action = tree.next();
-        let beginning = self.begin_if(&mut tree, action.as_ref(), told);
+        let mut device = None;
+        let beginning = self.begin_if(&mut tree, action.as_ref(), told, &mut device);
         drop(tree);
         quietly(|| drop(rest));
-        self.launched(beginning, action)
+        self.launched(beginning, action, &mut device)
     }
 
     /// A start attempt is over; what the tree says about how it went.
@@ -1545,18 +1548,29 @@ impl<K: Kind> Running<K> {
 
     /// Begins the start attempt that is to be made, where the list is open already; `told` of it is somebody.
     #[inline(always)]
-    fn begin_if(&self, tree: &mut TreeOf<K>, action: Option<&Action>, told: bool) -> Option<Beginning<K>> {
+    fn begin_if(
+        &self,
+        tree: &mut TreeOf<K>,
+        action: Option<&Action>,
+        told: bool,
+        device: &mut Option<Device>,
+    ) -> Option<Beginning<K>> {
         match action {
-            Some(Action::Start(key)) if self.ring.is_free(2) => self.begin(tree, *key, told),
+            Some(Action::Start(key)) if self.ring.is_free(2) => self.begin(tree, *key, told, device),
             _ => None,
         }
     }
 
     /// What has been begun is made here, and not where it is heard of: each copy of what was just put together waits for it.
     #[inline(always)]
-    fn launched(&mut self, beginning: Option<Beginning<K>>, action: Option<Action>) -> Next {
+    fn launched(
+        &mut self,
+        beginning: Option<Beginning<K>>,
+        action: Option<Action>,
+        device: &mut Option<Device>,
+    ) -> Next {
         match beginning {
-            Some(beginning) => Next::Begun(beginning.key, self.launch(beginning)),
+            Some(beginning) => Next::Begun(beginning.key, self.launch(beginning, device)),
             None => action.into(),
         }
     }
@@ -1568,43 +1582,50 @@ impl<K: Kind> Running<K> {
         }
         self.place();
         let told = self.broken || self.shared.listeners().anybody();
-        let beginning = self.begin(&mut self.shared.tree(), key, told)?;
-        Some(self.launch(beginning))
+        let mut device = None;
+        let beginning = self.begin(&mut self.shared.tree(), key, told, &mut device)?;
+        Some(self.launch(beginning, &mut device))
     }
 
-    /// Begins a start attempt, as far as that is done under the lock.
+    /// Begins a start attempt, as far as that is done under the lock. Its device stays in its place until the start function
+    /// takes it.
     #[inline(always)]
-    fn begin(&self, tree: &mut TreeOf<K>, key: Key, told: bool) -> Option<Beginning<K>> {
+    fn begin(
+        &self,
+        tree: &mut TreeOf<K>,
+        key: Key,
+        told: bool,
+        device: &mut Option<Device>,
+    ) -> Option<Beginning<K>> {
         let me = self.device.as_ref()?;
         let child = tree.get_mut(key)?;
         let facts = child.body.seed.as_ref().and_then(|seed| self.kind.facts(seed))?;
         let (within, progress, plain) = (facts.start_within, facts.progress_within, facts.is_plain());
         let loan = K::lend(&mut child.body.seed)?;
-        let device = Device::new();
-        me.link(&device, LinkMode::Peer.tag(key.to_bits()));
-        child.begin(device.line(), !self.called);
+        let device = device.insert(Device::new());
+        me.link(device, LinkMode::Peer.tag(key.to_bits()));
+        let line = device.line();
+        child.begin(line, !self.called);
         let quiet = tree.begin_attempt(key, plain && !told);
         if quiet && let Some(child) = tree.get_mut(key) {
             // Nobody looks at the clock when it is polled.
             child.set_began(self.clock);
         }
         self.ring.begin(quiet);
-        Some(Beginning { key, device, loan, within, progress, quiet })
+        Some(Beginning { key, line, loan, within, progress, quiet })
     }
 
     /// Makes the start attempt that has been begun.
     #[inline(always)]
-    fn launch(&mut self, beginning: Beginning<K>) -> Begun {
-        let Beginning { key, device, loan, within, progress, quiet } = beginning;
+    fn launch(&mut self, beginning: Beginning<K>, device: &mut Option<Device>) -> Begun {
+        let Beginning { key, line, loan, within, progress, quiet } = beginning;
         self.quiet = None;
         self.start_error = None;
         self.started = None;
-        let line = device.line();
         // As new as it need be: the moment of the event that led here, or of the start before this one.
         let begin = within.map_or(self.clock, |_| self.now());
         let pulse = Pulse::new(progress.map(|_| self.shared.engine()));
-        let birth =
-            Birth { device, shared: &self.shared, key, pulse: pulse.clone(), ring: Arc::clone(&self.ring) };
+        let birth = Birth { device, shared: &self.shared, key, pulse: &pulse, ring: &self.ring };
         let job = catch(|| self.kind.job(&loan, birth));
         let (task, panic) = match job {
             Ok(job) => (Some(self.shared.engine().spawn(job)), None),
@@ -1612,6 +1633,8 @@ impl<K: Kind> Running<K> {
         };
         self.fresh = Some(Fresh { key, task, loan });
         if let Some(panic) = panic {
+            // If it has not been taken.
+            *device = None;
             self.place();
             self.shared.tree().be_loud();
             let fault = Fault::panic(&panic);

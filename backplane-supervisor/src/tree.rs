@@ -652,17 +652,24 @@ impl<B: Named> Tree<B> {
 
     /// Adds a child to the initial list, without starting it; unless its name is taken, by whom is said.
     pub(crate) fn list(&mut self, child: Child<B>) -> Result<Key, (Child<B>, Key)> {
-        let supervisor = usize::from(child.is_supervisor());
-        let key = self.children.push(child);
+        let mut vacancy = None;
         if self.members == Members::Listed
-            && let Some(name) = name_at(&self.children, key.index())
-            && let Err(by) = self.names.insert(name, key, |index| name_at(&self.children, index))
-            && let Some(by) = self.children.key_of(by)
-            && let Some(child) = self.children.remove(key)
+            && let Some(name) = child.body.name()
         {
-            return Err((child, by));
+            match self.names.vacancy(name, |index| name_at(&self.children, index)) {
+                Ok(place) => vacancy = Some(place),
+                Err(by) => {
+                    if let Some(by) = self.children.key_of(by) {
+                        return Err((child, by));
+                    }
+                }
+            }
         }
-        self.supervisors += supervisor;
+        self.supervisors += usize::from(child.is_supervisor());
+        let key = self.children.push(child);
+        if let Some(vacancy) = vacancy {
+            self.names.fill(vacancy, key);
+        }
         Ok(key)
     }
 

@@ -232,6 +232,22 @@ impl Device {
         line::unlink(self, other, mode);
     }
 
+    /// Makes room for so many more links, so that making them is not held up by moving those that are there. Worth it for who
+    /// is about to link with a great many; nobody needs it.
+    ///
+    /// ```
+    /// use backplane::{Device, LinkMode};
+    /// let workers: Vec<Device> = (0..1_000).map(|_| Device::new()).collect();
+    /// let mut hub = Device::new();
+    /// hub.reserve(workers.len());
+    /// workers.iter().for_each(|worker| hub.link(worker, LinkMode::Monitor));
+    /// drop(workers);
+    /// assert_eq!(std::iter::from_fn(|| hub.try_receive()).count(), 1_000);
+    /// ```
+    pub fn reserve(&mut self, links: usize) {
+        self.own.get_mut().table.reserve(links);
+    }
+
     /// Takes out queued news of another device's end, as OTP's `demonitor` with `flush`; returns how much there was.
     ///
     /// Looks through all that is queued here, which is not what an [`Inbox`] has been given.
@@ -719,6 +735,13 @@ impl fmt::Debug for Device {
 impl End for Device {}
 
 impl sealed::End for Device {
+    const OWNED: bool = true;
+
+    #[inline]
+    fn is_settled(&self) -> bool {
+        self.slot.word() & slot::CHANGES == 0
+    }
+
     #[inline]
     fn address(&self) -> Line {
         Line { slot: self.slot, generation: self.generation }

@@ -7,7 +7,9 @@
 //!    it is undone, whatever arrives late.
 //! 3. **Whoever watches will be told.** Linking writes the watcher's side first, then the other's; unlinking the other
 //!    way round. So an entry that watches has its counterpart at the other side, or news of it is on its way, or the
-//!    call that made it is about to find the other gone and to say so.
+//!    call that made it is about to find the other gone and to say so. Of two devices that the caller has in hand neither can
+//!    end meanwhile: there a peer link is two entries, each written at once, and the first is completed again if somebody
+//!    left a change in between.
 //! 4. **Changes from elsewhere happen when they are left.** They wait in the slot, the last one for each peer counting.
 //!    News that arrives behind a change is measured by that change; news that was there before it, by the table. The
 //!    owner looks at both before each change of its own.
@@ -219,6 +221,12 @@ pub(crate) mod sealed {
 
     /// Its methods are ours: it can be named nowhere else.
     pub trait End {
+        /// Whether the caller owns it: it does not end meanwhile, and nobody else writes into its table.
+        const OWNED: bool;
+
+        /// Whether no change from elsewhere waits at it, which only who owns it can say.
+        fn is_settled(&self) -> bool;
+
         /// Its address, for the other end's table only.
         fn address(&self) -> Line;
 
@@ -245,6 +253,12 @@ pub enum Watching {
 }
 
 impl sealed::End for Line {
+    const OWNED: bool = false;
+
+    fn is_settled(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn address(&self) -> Line {
         *self
@@ -274,13 +288,16 @@ pub(crate) fn gone() -> Exit {
 }
 
 /// Each direction: the watcher first, then the watched (invariant 3).
-#[inline]
-pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
+#[inline(always)]
+pub(crate) fn link<X: End, Y: End>(x: &X, y: &Y, link: Link) {
     let (a, b) = (x.address(), y.address());
     if a == b {
         return;
     }
     let (mut monitors, notifies) = (link.mode.monitors(), link.mode.notifies());
+    if X::OWNED && Y::OWNED && monitors && notifies {
+        return link_owned(x, y, link);
+    }
     let mut begins = None;
     if monitors {
         match x.watch(link.watching(b)) {
@@ -307,6 +324,23 @@ pub(crate) fn link(x: &impl End, y: &impl End, link: Link) {
     };
     if notifies && x.change(Entry::new(b, Bits::NOTIFY, 0)).is_none() {
         y.hear_gone(link.watching(a), begun);
+    }
+}
+
+/// As [`link`], of two that the caller owns, so that neither ends in between: each gets its whole entry at once.
+#[inline(never)]
+fn link_owned(x: &impl End, y: &impl End, link: Link) {
+    let both = |peer| {
+        let mut entry = link.watching(peer);
+        entry.bits = entry.bits.with(Bits::NOTIFY, true);
+        entry
+    };
+    let (a, b) = (x.address(), y.address());
+    x.watch(both(b));
+    y.change(both(a));
+    // A change that somebody left in between came before the last step of this.
+    if !x.is_settled() {
+        x.change(Entry::new(b, Bits::NOTIFY, 0));
     }
 }
 

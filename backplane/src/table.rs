@@ -406,6 +406,19 @@ impl<X: Default> Table<X> {
         Some(entry)
     }
 
+    /// Makes room for so many more, where that is for more than a list holds.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let wanted = self.len().saturating_add(more);
+        if wanted <= LIST || matches!(self.many(), Some(Many::Pages(pages)) if pages.have_room(wanted)) {
+            return;
+        }
+        let mut pages = Pages::with_room(wanted);
+        for entry in self.take_entries() {
+            *pages.entry(entry.peer(), &|_| false) = entry;
+        }
+        self.more.0.get_or_insert_default().many = Some(Many::Pages(pages));
+    }
+
     /// Takes all entries out.
     pub(crate) fn take_entries(&mut self) -> Entries {
         match self.more.0.as_mut().and_then(|more| more.many.take()) {
@@ -530,6 +543,20 @@ impl Pages {
         Pages { len: 0, depth: 0, directory: vec![0], pages: vec![Page::new(0, FIRST_PAGE)] }
     }
 
+    /// As few pages as so many entries can be in. Those that get more than their share split later.
+    fn with_room(entries: usize) -> Pages {
+        let depth = (entries / (PAGE / 2)).checked_ilog2().unwrap_or(0).min(DEEPEST);
+        let cells = (entries / 3 * 4 + 4).next_power_of_two().clamp(FIRST_PAGE, PAGE);
+        let directory: Vec<u32> = (0..1 << depth).collect();
+        let pages = directory.iter().map(|_| Page::new(depth, cells)).collect();
+        Pages { len: 0, depth, directory, pages }
+    }
+
+    /// Whether it would not be larger if it had been made for so many.
+    fn have_room(&self, entries: usize) -> bool {
+        entries < self.pages.len() * (PAGE / 2) || entries / 3 * 4 + 4 <= self.pages[0].cells.len()
+    }
+
     #[inline]
     fn page(&self, hash: Hash) -> usize {
         // A shift by 64 is none at all where there is one page only.
@@ -580,17 +607,15 @@ impl Pages {
             if !page.is_full() {
                 return;
             }
-            let before = page.len;
-            page.rebuild(page.cells.len(), |old| !spent(old));
-            self.len -= before - page.len;
-            if page.len <= page.cells.len() / 2 {
+            let (before, cells) = (page.len, page.cells.len());
+            let left = before - page.cells.iter().flatten().filter(|old| spent(old)).count();
+            if left > cells / 2 && cells >= PAGE && page.depth < DEEPEST {
+                self.split(at);
                 continue;
             }
-            if page.cells.len() < PAGE || page.depth >= DEEPEST {
-                page.rebuild(page.cells.len() * 2, |_| true);
-            } else {
-                self.split(at);
-            }
+            let cells = if left > cells / 2 { cells * 2 } else { cells };
+            page.rebuild(cells, |old| left == before || !spent(old));
+            self.len -= before - page.len;
         }
     }
 
@@ -806,6 +831,34 @@ mod tests {
         let mut expected: Vec<_> = map.into_iter().collect();
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn room_that_was_made_is_no_more_than_would_have_been_needed() {
+        let devices: Vec<Device> = (0..20_000).map(|_| Device::new()).collect();
+        let cells = |table: &Table| match table.many() {
+            Some(Many::Pages(pages)) => pages.pages.iter().map(|page| page.cells.len()).sum(),
+            Some(Many::List(list)) => list.len(),
+            None => 2,
+        };
+        for many in [0, 1, 2, 3, 32, 33, 90, 150, 300, 700, 1_000, 3_000, 20_000] {
+            let (mut made, mut grown) = (Table::<()>::new(), Table::<()>::new());
+            for before in &devices[..many.min(3)] {
+                made.entry(before.line(), |_| false).tag = 1;
+            }
+            made.reserve(many - many.min(3));
+            let at_first = cells(&made);
+            for device in &devices[..many] {
+                made.entry(device.line(), |_| false).tag += 1;
+                grown.entry(device.line(), |_| false);
+            }
+            assert!(cells(&made) <= cells(&grown), "{} for {many}", cells(&made));
+            assert!(many < 33 || at_first * 2 >= cells(&made), "{at_first} for {many}");
+            made.reserve(0);
+            assert_eq!((made.len(), cells(&made) >= at_first), (many, true));
+            let tags = devices[..many].iter().map(|device| made.get(device.line()).map(|entry| entry.tag));
+            assert!(tags.enumerate().all(|(n, tag)| tag == Some(1 + u64::from(n < 3))));
+        }
     }
 
     /// Here peers end, too, and others come to live where they lived.

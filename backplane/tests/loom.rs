@@ -204,6 +204,23 @@ fn thirds_that_link_and_unlink_leave_no_watcher_untold() {
     });
 }
 
+/// A third unlinks two peers while who owns both links them: whoever watches in the end is told.
+#[test]
+fn a_link_of_two_at_hand_against_an_unlink_leaves_no_watcher_untold() {
+    loom::model(|| {
+        let (a, mut b) = (Device::new(), Device::new());
+        let (to_a, to_b) = (a.line(), b.line());
+        let unlinking = thread::spawn(move || to_a.unlink(&to_b, LinkMode::Peer));
+        a.link(&b, LinkMode::Peer);
+        unlinking.join().expect("it does not panic");
+        b.flush(&a);
+        // What is there is the whole of its half or nothing: each is left, or made, in one go.
+        let watches = format!("{b:?}").contains("links: 1");
+        a.disconnect(Exit::Normal);
+        assert_eq!(heard(&mut b).len(), usize::from(watches));
+    });
+}
+
 /// Undone and made again by its owner while the other ends: one link, heard once.
 #[test]
 fn a_link_made_again_by_its_owner_against_an_end_is_heard_once() {

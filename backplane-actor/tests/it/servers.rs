@@ -602,6 +602,8 @@ impl Handle<HoldAndPanic> for Owns {
         let (address, home) = system.prepare(Options::new());
         // Of the same type, and in the hands of who panics.
         let other = home.run_actor(Device::new(), Owns(self.0.clone(), "the other"));
+        // What is declared first is dropped last.
+        let _own = Owns(self.0.clone(), "what the handler has");
         let _all = (address, home, other);
         panic!("out of beans");
     }
@@ -619,7 +621,12 @@ fn who_is_dropped_by_a_panic_is_not_who_panics() {
         server.ended().await;
         assert_eq!(
             log.all(),
-            ["the other is dropped", "the one terminates: panicked: out of beans", "the one is dropped",]
+            [
+                "the other is dropped",
+                "what the handler has is dropped",
+                "the one terminates: panicked: out of beans",
+                "the one is dropped",
+            ]
         );
     });
 }

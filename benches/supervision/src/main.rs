@@ -614,11 +614,21 @@ fn many(side: usize, count: usize) -> (Duration, Duration) {
 }
 
 fn main() {
-    // For a profiler: one side, so many times.
+    // For a profiler: one side, so many times. With rounds, the medians of a start and a stop.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [side, what, count] = &arguments[..] {
+    if let [side, what, count, rounds @ ..] = &arguments[..] {
         let side = SIDES.iter().position(|name| name.starts_with(&**side)).unwrap_or(0);
         let count = count.parse().unwrap_or(1);
+        if let Some(rounds) = rounds.first().and_then(|rounds| rounds.parse().ok()) {
+            let mut took: [Samples; 2] = Default::default();
+            for _ in 0..rounds {
+                let (start, stop) = many(side, count);
+                took[0].push(start, count);
+                took[1].push(stop, count);
+            }
+            println!("start {:.0}, stop {:.0}", took[0].median(), took[1].median());
+            return;
+        }
         match &**what {
             "restarts" => {
                 let took: Duration = (0..count).map(|_| restarts(side)).sum();
