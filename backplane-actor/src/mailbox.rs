@@ -1237,7 +1237,7 @@ impl<M: Send + 'static> Reader<M> {
     #[inline(always)]
     fn next_of_many(&mut self) -> Option<M> {
         let Reader { shared, hand, own } = self;
-        if hand.turn >= TURN
+        if hand.turn == TURN
             || !hand.plain
             || hand.in_call
             || own.is_some()
@@ -1351,7 +1351,7 @@ impl<M: Send + 'static> Reader<M> {
             return Poll::Ready(Some(message));
         }
         self.handled();
-        if self.hand.turn >= TURN {
+        if self.hand.turn == TURN {
             self.hand.turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
