@@ -197,10 +197,15 @@ pub(crate) struct Ring {
 impl Ring {
     /// With io_uring if that is wished for and the kernel allows it.
     pub(crate) fn new(lanes: &Lanes) -> io::Result<Ring> {
-        let mut runtime = lanes.runtime(true)?;
-        if !lanes.polling && Driver::from(runtime.driver_type()) == Driver::Polling {
+        Ring::open(lanes.polling, |deferred| lanes.runtime(deferred))
+    }
+
+    /// Asks for a ring whose work is deferred first, and for one that interrupts where that comes to polling unasked.
+    fn open(polling: bool, make: impl Fn(bool) -> io::Result<Runtime>) -> io::Result<Ring> {
+        let mut runtime = make(true)?;
+        if !polling && Driver::from(runtime.driver_type()) == Driver::Polling {
             // A kernel before 6.1 cannot defer, but may well have io_uring.
-            runtime = lanes.runtime(false)?;
+            runtime = make(false)?;
         }
         Ok(Ring { runtime, running: Cell::new(false) })
     }
@@ -273,5 +278,51 @@ impl Wake for Bell {
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ring").field("driver", &self.driver()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{io::Write, net::Shutdown, os::unix::net::UnixStream as StdStream};
+
+    use compio::{
+        BufResult,
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
+
+    use super::*;
+
+    /// As a kernel before 6.1: what asks for deferred work is refused, which compio answers with polling.
+    fn old_kernel(lanes: &Lanes, deferred: bool) -> io::Result<Runtime> {
+        if deferred { lanes.clone().polling().runtime(false) } else { lanes.runtime(false) }
+    }
+
+    #[test]
+    fn where_the_kernel_cannot_defer_a_lane_has_a_ring_all_the_same_and_waits_in_it() {
+        let lanes = Lanes::new();
+        let ring = Ring::open(false, |deferred| old_kernel(&lanes, deferred)).unwrap();
+        // Whatever this kernel gives without being asked to defer: io_uring, unless it refuses all of it.
+        let plain = Driver::from(lanes.runtime(false).unwrap().driver_type());
+        assert_eq!(ring.driver(), plain);
+        let (here, there) = StdStream::pair().unwrap();
+        let answers = std::thread::spawn(move || {
+            let (mut from, mut to) = (&there, &there);
+            let copied = io::copy(&mut from, &mut to);
+            to.flush().and_then(|()| there.shutdown(Shutdown::Write)).and(copied)
+        });
+        let back = ring.block_on(async {
+            let mut here = UnixStream::from_std(here)?;
+            for word in ["there", "and", "back"] {
+                let BufResult(sent, bytes) = here.write_all(word.as_bytes()).await;
+                sent?;
+                let BufResult(read, back) = here.read_exact(Vec::with_capacity(bytes.len())).await;
+                read?;
+                assert_eq!(back, bytes);
+            }
+            here.close().await
+        });
+        back.unwrap();
+        assert_eq!(answers.join().unwrap().unwrap(), 12);
     }
 }

@@ -27,8 +27,8 @@ const STREAK: u32 = 16;
 const IDLE_JUMPS: u32 = 8;
 /// Every so many polls something from outside is taken, whatever waits here.
 const OUTSIDE: u32 = 61;
-/// Work of so many nanoseconds is worth waking another worker for: about what a round trip to a sleeping thread costs.
-const WAKE_NANOS: u32 = 30_000;
+/// Work of so many nanoseconds is worth waking another worker for: a little more than a round trip to a sleeping thread costs.
+const WAKE_NANOS: u32 = 50_000;
 /// After so many polls, work that is still waiting is offered to those who sleep.
 const BACKLOG: u32 = 8;
 /// So many tasks that a poll spawns in a pool that has ended are dropped at once.
