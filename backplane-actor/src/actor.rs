@@ -3,8 +3,11 @@
 use std::{
     fmt,
     future::{Future, poll_fn, ready},
+    marker::PhantomData,
+    mem,
     pin::Pin,
     task::{Context as TaskContext, Poll},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,10 +17,12 @@ use pin_project_lite::pin_project;
 use crate::{
     address::{Address, WeakAddress},
     call::Reply,
-    mailbox::Mailbox,
+    frame,
+    mailbox::Reader,
     name::ActorName,
     options::Overdue,
     protocol::{Accepts, Envelope, Inside, Protocol},
+    sync::Arc,
     watch::{Down, Monitor},
 };
 
@@ -246,7 +251,7 @@ pub trait Handle<X>: Actor {
 /// # }
 /// ```
 pub struct Context<A: Actor> {
-    mailbox: Mailbox<Envelope<A>>,
+    reader: Reader<Envelope<A>>,
     rare: Option<Box<Rare>>,
 }
 
@@ -259,12 +264,14 @@ struct Rare {
     overdue: Option<Overdue>,
     /// Answers of the message that stopped it: they wait for `terminate`.
     late: Vec<Box<dyn FnOnce() + Send>>,
+    /// Its work has failed; this is how it ends.
+    failed: Option<Exit>,
 }
 
 impl<A: Actor> fmt::Debug for Context<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
-            .field("mailbox", &self.mailbox)
+            .field("mailbox", &self.reader)
             .field("stop", &self.asked_to_stop())
             .finish_non_exhaustive()
     }
@@ -360,7 +367,7 @@ impl<A: Actor> Context<A> {
     where
         Envelope<A>: Accepts<X, I>,
     {
-        self.mailbox.push_first(Envelope::wrap(message));
+        self.reader.push_first(Envelope::wrap(message));
     }
 
     /// Calls [`idle`](Actor::idle) whenever nothing has come for so long; `None`: never, as at first.
@@ -435,10 +442,10 @@ impl<A: Actor> Context<A> {
         T: Send + 'static,
         Envelope<A>: Accepts<Down<T>, I>,
     {
-        self.mailbox.monitor(line, move |news| Envelope::wrap(Down { tag, news }))
+        self.reader.shared().monitor(line, move |news| Envelope::wrap(Down { tag, news }))
     }
 
-    /// Undoes a monitor; see [`Mailbox::demonitor`].
+    /// Undoes a monitor; see [`Mailbox::demonitor`](crate::Mailbox::demonitor).
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -481,10 +488,10 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn demonitor(&mut self, monitor: Monitor) -> bool {
-        self.mailbox.demonitor(monitor)
+        self.reader.shared().demonitor(monitor)
     }
 
-    /// Undoes a monitor, and takes its news out if it has come; see [`Mailbox::demonitor_flush`].
+    /// Undoes a monitor, and takes its news out if it has come; see [`Mailbox::demonitor_flush`](crate::Mailbox::demonitor_flush).
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -528,7 +535,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn demonitor_flush(&mut self, monitor: Monitor) -> bool {
-        self.mailbox.demonitor_flush(monitor)
+        self.reader.shared().demonitor_flush(monitor)
     }
 
     /// Links with an actor, or anything else on the mesh: a fault of either takes the other along.
@@ -576,7 +583,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn link(&mut self, line: &Line) {
-        self.mailbox.link(line);
+        self.reader.shared().link(line);
     }
 
     /// Undoes a link.
@@ -625,7 +632,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn unlink(&mut self, line: &Line) {
-        self.mailbox.unlink(line);
+        self.reader.shared().unlink(line);
     }
 
     /// The ends of linked actors come as messages from here on, and take nobody along: OTP's `trap_exit`.
@@ -678,7 +685,7 @@ impl<A: Actor> Context<A> {
     where
         Envelope<A>: Accepts<Disconnect, I>,
     {
-        self.mailbox.trap_links(Envelope::wrap);
+        self.reader.shared().trap_links(Envelope::wrap);
     }
 
     /// A fault of a linked actor takes this one along again.
@@ -728,7 +735,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn untrap_links(&mut self) {
-        self.mailbox.untrap_links();
+        self.reader.shared().untrap_links();
     }
 
     /// Its own address, which does not keep it alive.
@@ -774,7 +781,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn address(&self) -> WeakAddress<Envelope<A>> {
-        self.mailbox.address()
+        self.reader.shared().address()
     }
 
     /// Its own address; `None` if nobody else has one any more.
@@ -819,7 +826,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn upgrade(&self) -> Option<Address<Envelope<A>>> {
-        self.mailbox.upgrade()
+        self.address().upgrade()
     }
 
     /// The line of this incarnation.
@@ -864,7 +871,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn line(&self) -> Option<Line> {
-        self.mailbox.line()
+        self.reader.shared().line()
     }
 
     /// What people call it.
@@ -909,7 +916,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn name(&self) -> &ActorName {
-        self.mailbox.name()
+        &self.reader.shared().name
     }
 
     /// What the runtime's clock shows.
@@ -955,7 +962,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn now(&self) -> Instant {
-        self.mailbox.shared().world.clock.now()
+        self.reader.shared().world.clock.now()
     }
 
     /// Until when the caller of the message that is being handled waits, if it is a call with a limit.
@@ -1005,7 +1012,7 @@ impl<A: Actor> Context<A> {
     /// # }
     /// ```
     pub fn call_deadline(&self) -> Option<Instant> {
-        let call = self.mailbox.shared().received_call()?;
+        let call = self.reader.shared().received_call()?;
         call.deadline(&mut || self.now())
     }
 
@@ -1027,79 +1034,162 @@ impl<A: Actor> Context<A> {
     /// The time to be idle begins.
     fn rest(&mut self) {
         if let Some(rare) = &mut self.rare {
-            rare.overdue = rare.idle_after.map(|after| self.mailbox.overdue(after));
+            rare.overdue = rare.idle_after.map(|after| self.reader.shared().overdue(after));
         }
     }
 
-    /// What there is to do next.
-    pub(crate) fn turn(&mut self, actor: &mut A) -> impl Future<Output = Turn<A>> {
-        self.rest();
-        poll_fn(|task| self.poll_turn(actor, task))
+    /// What there is to do next, when something is; `None`: to end.
+    #[inline]
+    fn poll_turn(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Envelope<A>>> {
+        match self.rare {
+            None => self.reader.poll_receive(task),
+            Some(_) => self.poll_rare_turn(task),
+        }
     }
 
-    fn poll_turn(&mut self, actor: &mut A, task: &mut TaskContext<'_>) -> Poll<Turn<A>> {
-        loop {
-            if self.asked_to_stop().is_some() {
-                return Poll::Ready(Turn::End);
-            }
-            return match self.mailbox.poll_receive(task) {
-                Poll::Ready(Some(Envelope(Inside::Message(any)))) => Poll::Ready(Turn::Message(any)),
-                Poll::Ready(Some(Envelope(Inside::Look(look)))) => {
-                    look(actor);
-                    self.rest();
-                    continue;
-                }
-                Poll::Ready(None) => Poll::Ready(Turn::End),
-                Poll::Pending => match self.rare.as_mut().and_then(|rare| rare.overdue.as_mut()) {
-                    Some(overdue) => overdue.poll(task).map(|()| Turn::Idle),
-                    None => Poll::Pending,
-                },
-            };
+    #[cold]
+    fn poll_rare_turn(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Envelope<A>>> {
+        if self.asked_to_stop().is_some() {
+            return Poll::Ready(None);
         }
+        let next = self.reader.poll_receive(task);
+        if next.is_pending()
+            && let Some(overdue) = self.rare.as_mut().and_then(|rare| rare.overdue.as_mut())
+        {
+            return overdue.poll(task).map(|()| Some(Envelope(Inside::Idle)));
+        }
+        next
+    }
+}
+
+/// An actor and what it has; in one box, which goes from its work to its last words.
+pub(crate) struct Served<A: Actor> {
+    pub(crate) actor: A,
+    pub(crate) cx: Context<A>,
+    /// The right to answer the message that is being handled. Not in the future that does it: here it takes part in no rounding.
+    pub(crate) reply: <A::Messages as Protocol<A>>::Reply,
+}
+
+/// Has it as long as its future lives. If that panics, it comes out of it alive: by way of the [frame](frame::survive), for a
+/// future that has panicked gives nothing back.
+#[allow(missing_debug_implementations, reason = "nobody sees it")]
+pub struct Kept<A: Actor>(Option<Box<Served<A>>>);
+
+impl<A: Actor> Kept<A> {
+    #[inline]
+    pub(crate) fn served(&mut self) -> &mut Served<A> {
+        match &mut self.0 {
+            Some(served) => served,
+            None => unreachable!("it is there until it is dropped"),
+        }
+    }
+
+    /// The time to be idle begins, and what comes next is waited for.
+    #[inline]
+    pub(crate) fn turn(&mut self) -> impl Future<Output = Option<Envelope<A>>> {
+        let served = self.served();
+        served.cx.rest();
+        poll_fn(|task| served.cx.poll_turn(task))
+    }
+
+    /// Somebody looks inside.
+    #[cold]
+    pub(crate) fn look(&mut self, turn: Option<Envelope<A>>) {
+        if let Some(Envelope(Inside::Look(look))) = turn {
+            look(&mut self.served().actor);
+        }
+    }
+
+    pub(crate) fn has_failed(&mut self) -> bool {
+        self.served().cx.rare.as_ref().is_some_and(|rare| rare.failed.is_some())
+    }
+
+    #[cold]
+    pub(crate) fn fail(&mut self, error: A::Error) {
+        self.served().cx.rare().failed = Some(failed(error));
     }
 
     /// How it ends, when it is time to.
-    pub(crate) fn end(&self) -> Exit {
-        let own = self.asked_to_stop().cloned();
-        own.or_else(|| self.mailbox.shared().asked_to_stop()).unwrap_or(Exit::Normal)
+    pub(crate) fn exit(&mut self) -> Exit {
+        let cx = &mut self.served().cx;
+        let own = cx.rare.as_mut().and_then(|rare| rare.failed.take().or_else(|| rare.stop.clone()));
+        own.or_else(|| cx.reader.shared().asked_to_stop()).unwrap_or(Exit::Normal)
+    }
+
+    /// When it has ended its work, or that has panicked: the rest of its life.
+    pub(crate) fn last_words(&mut self, exit: &Exit) -> impl Future<Output = Result<(), Panic>> + Send {
+        let Served { actor, cx, reply } = self.served();
+        // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
+        cx.reader.shared().ending(exit);
+        // If it has panicked.
+        drop(mem::take(reply));
+        Caught::new(actor.terminate(exit, cx))
+    }
+
+    /// Gives the answers that have waited for `terminate`.
+    pub(crate) fn answer_late(&mut self) -> Result<(), Panic> {
+        let late = self.served().cx.rare.take().map_or_else(Vec::new, |rare| rare.late);
+        late.into_iter().map(catch).fold(Ok(()), Result::and)
     }
 }
 
-/// What an actor does next.
-pub(crate) enum Turn<A: Actor> {
-    Message(<A::Messages as Protocol<A>>::Any),
-    /// Nothing has come for too long.
-    Idle,
-    /// It is time to end.
-    End,
+impl<A: Actor> Drop for Kept<A> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(served) = self.0.take() {
+            if_panicking(served);
+        }
+    }
+}
+
+#[cold]
+fn if_panicking<A: Actor>(served: Box<Served<A>>) {
+    if thread::panicking() {
+        let node = Arc::as_ptr(served.cx.reader.shared()).cast::<()>().addr();
+        // If it is not this actor that panics, but whoever drops it, it is dropped with the rest.
+        drop(frame::survive(node, served));
+    }
 }
 
 /// An actor's whole life.
-///
-/// Not an `async fn`, and neither is the work: that would hold what it is given twice.
-pub(crate) fn serve<A: Actor>(
-    mut actor: A,
-    mailbox: Mailbox<Envelope<A>>,
-    started: impl FnOnce() + Send,
+pub(crate) fn serve<A: Actor, S: FnOnce() + Send>(
+    actor: A,
+    reader: Reader<Envelope<A>>,
+    started: S,
 ) -> impl Future<Output = Exit> + Send {
-    let mut cx = Context { mailbox, rare: None };
-    async move {
-        let exit = exit_of(Caught::new(A::Messages::work(&mut actor, &mut cx, started)).await);
-        // By itself, so that there is no room for its exit beside the work.
-        last_words(&mut actor, &mut cx, exit).await
+    let cx = Context { reader, rare: None };
+    let kept = Kept(Some(Box::new(Served { actor, cx, reply: Default::default() })));
+    let again = |kept| A::Messages::live(kept, None::<S>);
+    Serve { life: A::Messages::live(kept, Some(started)), again, actor: PhantomData::<fn() -> A> }
+}
+
+pin_project! {
+    /// An actor's life; if it panics, another one of the same kind, which has the last words.
+    struct Serve<A, L, F> {
+        #[pin]
+        life: L,
+        again: F,
+        actor: PhantomData<fn() -> A>,
     }
 }
 
-async fn last_words<A: Actor>(actor: &mut A, cx: &mut Context<A>, exit: Exit) -> Exit {
-    // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
-    cx.mailbox.shared().ending(&exit);
-    let failed = Caught::new(actor.terminate(&exit, cx)).await;
-    for answer in cx.rare.take().into_iter().flat_map(|rare| rare.late) {
-        answer();
-    }
-    match failed {
-        Ok(()) => exit,
-        Err(panic) => Exit::Fault(Fault::panic(&panic)),
+impl<A: Actor, L: Future<Output = Exit>, F: Fn(Kept<A>) -> L> Future for Serve<A, L, F> {
+    type Output = Exit;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Exit> {
+        let mut this = self.project();
+        loop {
+            let panic = match catch(|| this.life.as_mut().poll(task)) {
+                Ok(poll) => return poll,
+                Err(panic) => panic,
+            };
+            let exit = Exit::Fault(Fault::panic(&panic));
+            let survivor = frame::survivor().and_then(|survivor| survivor.downcast::<Served<A>>().ok());
+            let Some(mut served) = survivor else { return Poll::Ready(exit) };
+            served.cx.rare().failed = Some(exit);
+            this.life.set((this.again)(Kept(Some(served))));
+        }
     }
 }
 
@@ -1107,9 +1197,14 @@ async fn last_words<A: Actor>(actor: &mut A, cx: &mut Context<A>, exit: Exit) ->
 pub(crate) fn exit_of<E: fmt::Display>(worked: Result<Result<Exit, E>, Panic>) -> Exit {
     match worked {
         Ok(Ok(exit)) => exit,
-        Ok(Err(error)) => Exit::Fault(Fault::error(error)),
+        Ok(Err(error)) => failed(error),
         Err(panic) => Exit::Fault(Fault::panic(&panic)),
     }
+}
+
+#[cold]
+fn failed<E: fmt::Display>(error: E) -> Exit {
+    Exit::Fault(Fault::error(error))
 }
 
 pin_project! {

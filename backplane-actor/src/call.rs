@@ -19,7 +19,7 @@ use crate::{
     frame::{self, CallState, Node},
     mailbox::{Item, Priority, Refusal, WhenFull},
     name::ActorName,
-    sync::{Arc, AtomicU32, Mutex, Ordering, into_inner, lock},
+    sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, into_inner, lock},
 };
 
 /// So long a call waits, unless said otherwise: OTP's five seconds.
@@ -48,8 +48,21 @@ struct Slot<T> {
     /// What the clock calls it, once its time is counted there; written under the lock.
     alarm: AtomicU32,
     inside: Mutex<Inside<T>>,
-    /// Which actor was called, as an address that is only compared.
-    callee: usize,
+    /// Which actor was called, as an address that is only compared. Written before anybody else knows of the call.
+    callee: AtomicUsize,
+}
+
+/// Only so is it made where it is to be, and not moved there.
+impl<T> Default for Slot<T> {
+    #[inline]
+    fn default() -> Slot<T> {
+        Slot {
+            done: AtomicU32::new(WAITING),
+            alarm: AtomicU32::new(UNNAMED),
+            inside: Mutex::new(Inside { stage: Stage::Waiting(None), until: Until::Forever }),
+            callee: AtomicUsize::new(0),
+        }
+    }
 }
 
 struct Inside<T> {
@@ -349,9 +362,9 @@ impl<T: Send + 'static> Drop for Reply<T> {
         }
         // In the actor that was called, what comes next says why; see `Frame::dropped`.
         let here = frame::with(|frame| {
-            let here = self.slot.callee == address_of(&frame.node);
+            let here = self.slot.callee.load(Ordering::Relaxed) == address_of(&frame.node);
             if here {
-                frame.dropped.get_or_insert_default().push(Arc::clone(&self.slot) as Arc<dyn CallState>);
+                frame.dropped(Arc::clone(&self.slot) as Arc<dyn CallState>);
             }
             here
         });
@@ -494,12 +507,8 @@ impl<M: Send + 'static, T: Send + 'static> Unpin for Call<'_, M, T> {}
 
 impl<'a, M: Send + 'static, T: Send + 'static> Call<'a, M, T> {
     pub(crate) fn new(address: &'a Address<M>, make: impl FnOnce(Reply<T>) -> M) -> Call<'a, M, T> {
-        let slot = Arc::new(Slot {
-            done: AtomicU32::new(WAITING),
-            alarm: AtomicU32::new(UNNAMED),
-            inside: Mutex::new(Inside { stage: Stage::Waiting(None), until: Until::Forever }),
-            callee: Arc::as_ptr(address.shared()).cast::<()>().addr(),
-        });
+        let slot = Arc::<Slot<T>>::default();
+        slot.callee.store(Arc::as_ptr(address.shared()).cast::<()>().addr(), Ordering::Relaxed);
         let message = make(Reply { slot: Arc::clone(&slot) });
         let request = Request {
             address,
@@ -851,6 +860,21 @@ impl<M: Send + 'static> Request<'_, M> {
     }
 }
 
+impl<M: Send + 'static> Request<'_, M> {
+    /// The caller goes before it has heard.
+    #[inline(never)]
+    fn go<T: Send + 'static>(&mut self, slot: &Slot<T>) {
+        let back = match self.step {
+            Step::Waits(ticket) => self.address.shared().take_back(self.priority, ticket),
+            Step::Start | Step::Sent | Step::Over => None,
+        };
+        let stage = slot.leave();
+        self.leave(&slot.alarm);
+        // A message or an answer may panic when it is dropped: then nobody waits any more.
+        drop((back, stage));
+    }
+}
+
 impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
     type Output = Result<T, CallError>;
 
@@ -884,18 +908,12 @@ impl<M: Send + 'static, T: Send + 'static> Future for Call<'_, M, T> {
 }
 
 impl<M: Send + 'static, T: Send + 'static> Drop for Call<'_, M, T> {
+    #[inline]
     fn drop(&mut self) {
-        let Call { slot, request } = self;
-        let back = match request.step {
-            Step::Waits(ticket) => request.address.shared().take_back(request.priority, ticket),
-            Step::Start | Step::Sent | Step::Over => None,
-        };
-        let stage = slot.as_ref().map(|slot| slot.leave());
-        if let Some(slot) = slot {
-            request.leave(&slot.alarm);
+        // As a rule it has been answered, and nothing is left.
+        if let Some(slot) = self.slot.take() {
+            self.request.go(&slot);
         }
-        // A message or an answer may panic when it is dropped: then nobody waits any more.
-        drop((back, stage));
     }
 }
 

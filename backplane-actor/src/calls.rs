@@ -107,6 +107,14 @@ impl Calls {
         }
     }
 
+    /// Whoever has taken these messages is not the reader any more: of messages before this number, which are calls.
+    pub(crate) fn take_before(&mut self, number: u64) -> VecDeque<(u64, Arc<dyn CallState>)> {
+        let many = self.waiting.partition_point(|(other, _)| *other < number);
+        let taken: VecDeque<_> = self.waiting.drain(..many).collect();
+        taken.iter().for_each(|(_, call)| self.put_other(call));
+        taken
+    }
+
     /// It is what is being handled.
     #[inline]
     pub(crate) fn receive(&mut self, call: Arc<dyn CallState>) {

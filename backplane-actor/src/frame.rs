@@ -1,6 +1,7 @@
 //! Who runs on this thread at this moment: whose calls these are, and how much time they have.
 
 use std::{
+    any::Any,
     cell::RefCell,
     mem, ptr,
     time::{Duration, Instant},
@@ -65,17 +66,33 @@ pub(crate) trait CallState: Send + Sync {
 /// process's task on tokio stays below the next step of its size.
 pub(crate) struct Frame {
     pub(crate) node: Arc<dyn Node>,
+    /// It is there for a moment, and seldom.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Default)]
+struct Rare {
     /// Calls whose reply was dropped here: what their callers are told depends on what comes next.
-    #[allow(clippy::box_collection, reason = "it is there for a moment, and seldom")]
-    pub(crate) dropped: Option<Box<Vec<Arc<dyn CallState>>>>,
+    dropped: Vec<Arc<dyn CallState>>,
+    /// What is left of the actor, when its work has panicked.
+    survivor: Option<Box<dyn Any + Send>>,
 }
 
 impl Frame {
+    pub(crate) fn new(node: Arc<dyn Node>) -> Frame {
+        Frame { node, rare: None }
+    }
+
+    /// A reply was dropped here.
+    pub(crate) fn dropped(&mut self, call: Arc<dyn CallState>) {
+        self.rare.get_or_insert_default().dropped.push(call);
+    }
+
     /// Callers whose replies were dropped are told: how it ended, or that there is no answer.
     pub(crate) fn settle(&mut self, exit: Option<&Exit>) {
         // While it ends, what was dropped waits until it is known how.
-        if self.dropped.is_some() && (exit.is_some() || !self.node.is_ending()) {
-            for call in self.dropped.take().into_iter().flat_map(|dropped| *dropped) {
+        if self.rare.is_some() && (exit.is_some() || !self.node.is_ending()) {
+            for call in self.rare.take().into_iter().flat_map(|rare| rare.dropped) {
                 // A waker may panic.
                 drop(catch(|| call.settle(exit)));
             }
@@ -114,6 +131,22 @@ pub(crate) fn within<T>(frame: &mut Option<Box<Frame>>, f: impl FnOnce() -> T) -
 /// What is asked of the frame of this thread, if there is one.
 pub(crate) fn with<T>(f: impl FnOnce(&mut Frame) -> T) -> Option<T> {
     FRAME.try_with(|place| place.try_borrow_mut().ok()?.as_deref_mut().map(f)).ok().flatten()
+}
+
+/// Keeps what is left of this actor, if it is the one that runs on this thread; or gives it back.
+pub(crate) fn survive(node: usize, left: Box<dyn Any + Send>) -> Option<Box<dyn Any + Send>> {
+    let mut left = Some(left);
+    with(|frame| {
+        if Arc::as_ptr(&frame.node).cast::<()>().addr() == node {
+            frame.rare.get_or_insert_default().survivor = left.take();
+        }
+    });
+    left
+}
+
+/// What is left of the actor that runs on this thread.
+pub(crate) fn survivor() -> Option<Box<dyn Any + Send>> {
+    with(|frame| frame.rare.as_mut()?.survivor.take()).flatten()
 }
 
 pub(crate) fn same(a: &Arc<dyn Node>, b: &Arc<dyn Node>) -> bool {

@@ -50,13 +50,15 @@ pub(crate) struct Hand<M> {
     /// How many urgent messages have been received in a row.
     pub(crate) streak: u8,
     /// How many messages have been received in this poll.
-    pub(crate) turn: u16,
+    pub(crate) turn: u8,
     /// There are no options that want to see each message.
     pub(crate) plain: bool,
     /// What was received last is a call.
     pub(crate) in_call: bool,
     /// So many of what comes next are no calls, at least.
-    no_calls: u16,
+    no_calls: u8,
+    /// Which of the mailbox's readers has it.
+    pub(crate) reader: u16,
 }
 
 /// What few have.
@@ -243,7 +245,7 @@ impl<M> Lane<M> {
 
 impl<M> Hand<M> {
     /// An empty one, for a mailbox of this capacity from which so many have been taken before.
-    pub(crate) fn new(capacity: usize, taken: u64, plain: bool) -> Hand<M> {
+    pub(crate) fn new(capacity: usize, taken: u64, plain: bool, reader: u16) -> Hand<M> {
         let lag: u8 = 1 << (capacity / 64).clamp(1, 32).ilog2();
         Hand {
             head: VecDeque::new(),
@@ -255,6 +257,7 @@ impl<M> Hand<M> {
             plain,
             in_call: false,
             no_calls: 0,
+            reader,
         }
     }
 
@@ -266,7 +269,7 @@ impl<M> Hand<M> {
     /// So many of what comes next are no calls.
     #[inline]
     pub(crate) fn know_calls(&mut self, none: u64) {
-        self.no_calls = none.min(u64::from(u16::MAX)) as u16;
+        self.no_calls = none.min(u64::from(u8::MAX)) as u8;
     }
 
     /// Whether what comes next may be a call.

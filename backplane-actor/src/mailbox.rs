@@ -44,7 +44,7 @@ pub(crate) enum Priority {
 /// So many urgent messages may pass one that is not.
 const STREAK: u8 = 8;
 /// So many messages are received in one poll, before others get their turn.
-const TURN: u16 = 256;
+const TURN: u8 = u8::MAX;
 
 /// A message, and the call that it asks, if it does.
 pub(crate) struct Item<M> {
@@ -73,6 +73,8 @@ const WAITING: u32 = 4;
 const STOP: u32 = 8;
 const RETRY: u32 = 16;
 const PAUSED: u32 = 32;
+/// Somebody has a mailbox whose incarnation is over, and another one has begun; or had, and the reader is yet to count anew.
+const OUTLIVED: u32 = 64;
 
 /// The capacity of a mailbox that has no bound.
 const UNBOUNDED: u32 = u32::MAX;
@@ -112,11 +114,18 @@ struct State<M> {
     exact: bool,
     /// Somebody may make another incarnation.
     reopens: bool,
+    /// Somebody has the mailbox of the incarnation that began last.
+    is_read: bool,
+    /// The number of that mailbox. They begin anew after 65,536 of them, until when nobody keeps one.
+    reader: u16,
     normal: Lane<M>,
     waker: Option<Waker>,
     line: Option<Line>,
     rare: Option<Box<Rare<M>>>,
 }
+
+/// Under the number of the message.
+type CallsInHand = VecDeque<(u64, Arc<dyn CallState>)>;
 
 struct Rare<M> {
     urgent: VecDeque<Item<M>>,
@@ -138,7 +147,10 @@ struct Rare<M> {
     retry: Option<(M, u32)>,
     /// How often what was received last has been tried before.
     tries: u32,
+    /// Of mailboxes that have outlived their incarnation, by their number: which messages in hand are calls.
+    outlived: Vec<(u16, CallsInHand)>,
     watches: Watches<M>,
+    /// So many more have been handled than were taken out of the normal lane; it may be below zero, and wraps.
     handled_before: u64,
     busy: Duration,
     calls: Calls,
@@ -161,6 +173,7 @@ impl<M> Default for Rare<M> {
             current: None,
             retry: None,
             tries: 0,
+            outlived: Vec::new(),
             watches: Watches::default(),
             handled_before: 0,
             busy: Duration::ZERO,
@@ -243,17 +256,8 @@ impl<M> State<M> {
 
     /// Where there is one message, and nothing else to do, it needs no way through the hand.
     #[inline]
-    fn take_only(&mut self, hand: &mut Hand<M>) -> Option<Item<M>> {
-        let Some(rare) = &mut self.rare else {
-            let message = self.normal.take_only(hand)?;
-            return Some(Item { message, call: None });
-        };
-        if rare.skipped > 0 {
-            return None;
-        }
-        let number = self.normal.first();
-        let message = self.normal.take_only(hand)?;
-        Some(Item { message, call: rare.calls.take(number) })
+    fn take_only(&mut self, hand: &mut Hand<M>) -> Option<M> {
+        if self.skipped() > 0 { None } else { self.normal.take_only(hand) }
     }
 
     /// There is nothing to receive, and may be later.
@@ -600,9 +604,14 @@ impl<M> Shared<M> {
 
     // ---- incarnations -------------------------------------------------------------------------------------------
 
-    /// A new incarnation, with this line.
-    pub(crate) fn begin(&self, line: Line) {
+    /// A new incarnation, with this line. The number of its mailbox.
+    pub(crate) fn begin(&self, line: Line) -> u16 {
         let mut state = self.state();
+        if mem::replace(&mut state.is_read, true) {
+            self.outlive(&mut state);
+        }
+        state.reader = state.reader.wrapping_add(1);
+        let reader = state.reader;
         state.line = Some(line);
         if state.reopens && state.phase == Phase::Closed {
             state.phase = Phase::Open;
@@ -617,6 +626,78 @@ impl<M> Shared<M> {
         self.first.flags.fetch_and(!STOP, Ordering::Release);
         drop(state);
         drop(dropped);
+        reader
+    }
+
+    /// Somebody has kept the mailbox of the last incarnation, and the next one begins: what the former has in hand is not waiting
+    /// here any more, and comes back when it is asked for the next message or dropped.
+    #[cold]
+    fn outlive(&self, state: &mut State<M>) {
+        state.pass_skipped();
+        let (reader, first) = (state.reader, state.normal.first());
+        let rare = state.rare();
+        if let Some(call) = rare.calls.retire() {
+            // It has not been answered, or its caller has it still: nothing of the user's is dropped.
+            drop(call);
+        }
+        let calls = rare.calls.take_before(first);
+        rare.outlived.push((reader, calls));
+        self.first.taken.store(first, Ordering::Release);
+        self.first.flags.fetch_or(OUTLIVED, Ordering::Release);
+    }
+
+    /// Takes back what is in the hand of a mailbox that has outlived its incarnation: as urgent, for it is older than all that
+    /// waits. The waker is that of the reader.
+    #[cold]
+    fn take_over(&self, state: &mut State<M>, hand: &mut Hand<M>, aside: VecDeque<Item<M>>) -> Option<Waker> {
+        let reader = hand.reader;
+        let rare = state.rare();
+        let mut calls = match rare.outlived.iter().position(|(other, _)| *other == reader) {
+            Some(at) => rare.outlived.remove(at).1,
+            None => VecDeque::new(),
+        };
+        let before = rare.urgent.len();
+        for item in aside {
+            state.put_urgent(item);
+        }
+        let (mut number, nobody) = (hand.taken, AtomicU64::new(0));
+        while let Some(message) = hand.take(&nobody) {
+            while calls.front().is_some_and(|(other, _)| *other < number) {
+                calls.pop_front();
+            }
+            let call = calls.pop_front_if(|(other, _)| *other == number).map(|(_, call)| call);
+            state.put_urgent(Item { message, call });
+            number += 1;
+        }
+        let rare = state.rare();
+        let back = rare.urgent.len() - before;
+        if back == 0 {
+            return None;
+        }
+        // They were counted as handled when it was outlived.
+        rare.handled_before = rare.handled_before.wrapping_sub(back as u64);
+        self.first.flags.fetch_or(URGENT, Ordering::Release);
+        state.waker.take()
+    }
+
+    /// Notes how many wait, if a mailbox that has given back what it had may have said something else.
+    fn count_anew(&self, state: &mut State<M>, hand: Option<&mut Hand<M>>) {
+        if state.rare.as_ref().is_some_and(|rare| !rare.outlived.is_empty()) {
+            return;
+        }
+        let taken = match hand {
+            Some(hand) if !hand.is_empty() => hand.taken,
+            hand => {
+                state.pass_skipped();
+                let first = state.normal.first();
+                if let Some(hand) = hand {
+                    hand.taken = first;
+                }
+                first
+            }
+        };
+        self.first.taken.store(taken, Ordering::Release);
+        self.first.flags.fetch_and(!OUTLIVED, Ordering::Release);
     }
 
     /// It is known how this incarnation ends; what it held is not yet dropped.
@@ -693,12 +774,7 @@ impl<M> Shared<M> {
         left.extend(rare.system.drain(..).map(|(_, message)| Item { message, call: None }));
         self.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         if !keep_queue {
-            left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
-            left.extend(rare.urgent.drain(..));
-            while let Some(item) = state.take_oldest(Priority::Normal) {
-                left.push(item);
-            }
-            self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
+            self.empty(state, &mut left);
         }
         if accept {
             self.admit(state, &mut wakers);
@@ -706,6 +782,17 @@ impl<M> Shared<M> {
             wakers.extend(refused(state));
         }
         (left, wakers, watches)
+    }
+
+    /// Takes out all that would be handled.
+    fn empty(&self, state: &mut State<M>, left: &mut Vec<Item<M>>) {
+        let rare = state.rare();
+        left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
+        left.extend(rare.urgent.drain(..));
+        while let Some(item) = state.take_oldest(Priority::Normal) {
+            left.push(item);
+        }
+        self.first.flags.fetch_and(!(URGENT | RETRY), Ordering::Release);
     }
 
     /// Nobody will make another incarnation.
@@ -880,6 +967,8 @@ impl<M: Send + 'static> Shared<M> {
                 phase: Phase::Open,
                 exact: false,
                 reopens,
+                is_read: false,
+                reader: 0,
                 normal: Lane::new(),
                 waker: None,
                 line: None,
@@ -889,6 +978,15 @@ impl<M: Send + 'static> Shared<M> {
             world,
             options: options.is_special().then(|| Arc::new(options)),
         })
+    }
+
+    /// An idle actor's deadline; see [`Overdue`].
+    pub(crate) fn overdue(&self, after: Duration) -> Overdue {
+        Overdue::new(&self.world.clock, after)
+    }
+
+    pub(crate) fn address(self: &Arc<Shared<M>>) -> WeakAddress<M> {
+        WeakAddress::new(Arc::clone(self))
     }
 
     pub(crate) fn node(self: &Arc<Shared<M>>) -> Arc<dyn Node> {
@@ -1076,7 +1174,8 @@ impl fmt::Display for TooManySetAside {
 impl std::error::Error for TooManySetAside {}
 
 /// In a box, so that it costs a word to move it into the futures that hold it.
-struct Reader<M> {
+/// What is in a [`Mailbox`], where it lies in something else.
+pub(crate) struct Reader<M> {
     shared: Arc<Shared<M>>,
     hand: Hand<M>,
     own: Option<Box<Own<M>>>,
@@ -1105,42 +1204,40 @@ enum Next<M> {
     End,
 }
 
-impl<M: Send + 'static> Mailbox<M> {
-    pub(crate) fn new(shared: Arc<Shared<M>>) -> Mailbox<M> {
+impl<M: Send + 'static> Reader<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>, reader: u16) -> Reader<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
         let plain = shared.options.is_none();
-        Mailbox(Box::new(Reader { hand: Hand::new(shared.capacity(), taken, plain), shared, own: None }))
+        Reader { hand: Hand::new(shared.capacity(), taken, plain, reader), shared, own: None }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
-        &self.0.shared
+        &self.shared
     }
 
     /// The next message; if there is none, `waker` is told when there is.
     #[inline]
-    fn next(&mut self, waker: Option<&Waker>) -> Next<M> {
-        loop {
-            let Reader { shared, hand, .. } = &mut *self.0;
-            // Of calls the mailbox keeps account.
-            if !hand.in_call
-                && !hand.may_be_call()
-                && shared.first.flags.load(Ordering::Acquire) == 0
-                && let Some(message) = hand.take(&shared.first.taken)
-            {
-                return Next::Message(message);
+    fn next(&mut self, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
+        let Reader { shared, hand, .. } = self;
+        // Of calls the mailbox keeps account.
+        if !hand.in_call
+            && !hand.may_be_call()
+            && shared.first.flags.load(Ordering::Acquire) == 0
+            && let Some(message) = hand.take(&shared.first.taken)
+        {
+            if at_once {
+                received(shared, hand, &message);
             }
-            match next_under_lock(shared, hand, waker) {
-                Next::Over(item) => drop(catch(|| drop(item))),
-                next => return next,
-            }
+            return Poll::Ready(Some(message));
         }
+        next_under_lock(shared, hand, waker, at_once)
     }
 
     /// The next of those in hand, if there is nothing special about it or about what was before.
     #[inline(always)]
     fn next_of_many(&mut self) -> Option<M> {
-        let Reader { shared, hand, own } = &mut *self.0;
-        if hand.turn >= TURN
+        let Reader { shared, hand, own } = self;
+        if hand.turn == TURN
             || !hand.plain
             || hand.in_call
             || own.is_some()
@@ -1154,22 +1251,21 @@ impl<M: Send + 'static> Mailbox<M> {
     }
 
     /// Notes what is handled from here on.
-    fn deliver(&mut self, message: M) -> M {
-        if !self.0.hand.plain
-            && let Some(options) = &self.0.shared.options
-        {
-            self.note(options, &message);
-        }
-        message
+    #[inline]
+    fn deliver(&self, message: &M) {
+        deliver(&self.shared, &self.hand, message);
     }
 
-    /// As [`deliver`](Mailbox::deliver), for what comes from elsewhere than from the queue.
     #[cold]
     fn deliver_own(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
-        let Reader { shared, hand, .. } = &mut *self.0;
+        let Reader { shared, hand, .. } = self;
         if hand.in_call || call.is_some() {
             let mut state = shared.state();
+            if hand.reader != state.reader {
+                drop(state);
+                return message;
+            }
             hand.in_call = call.is_some();
             let calls = &mut state.rare().calls;
             let before = calls.retire();
@@ -1179,38 +1275,30 @@ impl<M: Send + 'static> Mailbox<M> {
             drop(state);
             drop(before);
         }
-        self.deliver(message)
+        self.deliver(&message);
+        message
     }
 
     /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
     pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        if !mem::replace(&mut self.0.hand.in_call, false) {
+        if !mem::replace(&mut self.hand.in_call, false) {
             return None;
         }
-        self.0.shared.state().rare().calls.retire()
-    }
-
-    #[cold]
-    fn note(&self, options: &Options<M>, message: &M) {
-        if let Some((_, copy)) = &options.retry {
-            let copied = if self.0.hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
-            let mut state = self.0.shared.state();
-            let rare = state.rare();
-            let tries = mem::take(&mut rare.tries);
-            let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
-            drop(state);
-            drop(before);
-        }
+        let mut state = self.shared.state();
+        if self.hand.reader == state.reader { state.rare().calls.retire() } else { None }
     }
 
     /// The message that was received has been handled: it cannot be what kills the actor later.
     #[inline]
     pub(crate) fn handled(&self) {
-        if self.0.hand.plain {
+        if self.hand.plain {
             return;
         }
-        if self.0.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let mut state = self.0.shared.state();
+        if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
+            let mut state = self.shared.state();
+            if self.hand.reader != state.reader {
+                return;
+            }
             let rare = state.rare();
             rare.tries = 0;
             let before = rare.current.take();
@@ -1222,10 +1310,10 @@ impl<M: Send + 'static> Mailbox<M> {
     /// What comes before all that waits in the queue.
     #[cold]
     fn next_of_own(&mut self) -> Option<Item<M>> {
-        if self.0.shared.first.flags.load(Ordering::Acquire) & (STOP | PAUSED) != 0 {
+        if self.shared.first.flags.load(Ordering::Acquire) & (STOP | PAUSED) != 0 {
             return None;
         }
-        let own = self.0.own.as_mut()?;
+        let own = self.own.as_mut()?;
         let item = match own.first.pop_front() {
             Some(message) => Some(Item { message, call: None }),
             None => loop {
@@ -1237,9 +1325,118 @@ impl<M: Send + 'static> Mailbox<M> {
             },
         };
         if own.first.is_empty() && own.saved.is_empty() {
-            self.0.own = None;
+            self.own = None;
         }
         item
+    }
+
+    pub(crate) fn try_receive(&mut self) -> Option<M> {
+        self.handled();
+        if self.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
+            return Some(self.deliver_own(item));
+        }
+        let message = match self.next(None, false) {
+            Poll::Ready(message) => message?,
+            Poll::Pending => return None,
+        };
+        self.deliver(&message);
+        Some(message)
+    }
+
+    #[inline]
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        if let Some(message) = self.next_of_many() {
+            return Poll::Ready(Some(message));
+        }
+        self.handled();
+        if self.hand.turn == TURN {
+            self.hand.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.own.is_some()
+            && let Some(item) = self.next_of_own()
+        {
+            self.hand.turn += 1;
+            return Poll::Ready(Some(self.deliver_own(item)));
+        }
+        self.next(Some(cx.waker()), true)
+    }
+
+    pub(crate) fn receive_where(
+        &mut self,
+        mut wanted: impl FnMut(&M) -> bool,
+    ) -> impl Future<Output = Result<Option<M>, TooManySetAside>> {
+        let most = self.most_set_aside();
+        let mut seen = 0;
+        poll_fn(move |cx| {
+            self.handled();
+            while let Some(item) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                if item.is_over() {
+                    let item = self.own.as_mut().and_then(|own| own.saved.remove(seen));
+                    drop(catch(|| drop(item)));
+                    continue;
+                }
+                if wanted(&item.message)
+                    && let Some(item) = self.own.as_mut().and_then(|own| own.saved.remove(seen))
+                {
+                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
+                }
+                seen += 1;
+            }
+            while seen < most {
+                match self.next(Some(cx.waker()), false) {
+                    Poll::Ready(Some(message)) if wanted(&message) => {
+                        self.deliver(&message);
+                        return Poll::Ready(Ok(Some(message)));
+                    }
+                    Poll::Ready(Some(message)) => {
+                        let call = self.take_call();
+                        let saved = &mut self.own.get_or_insert_default().saved;
+                        saved.push_back(Item { message, call });
+                        seen = saved.len();
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Err(TooManySetAside { messages: seen }))
+        })
+    }
+
+    /// So many messages may have left the queue without being handled.
+    pub(crate) fn most_set_aside(&self) -> usize {
+        self.shared.capacity().max(DEFAULT_CAPACITY)
+    }
+
+    /// A message of the actor's to itself: it comes before all that waits.
+    pub(crate) fn push_first(&mut self, message: M) {
+        self.own.get_or_insert_default().first.push_back(message);
+    }
+}
+
+impl<M: Send + 'static> Mailbox<M> {
+    pub(crate) fn new(reader: Reader<M>) -> Mailbox<M> {
+        Mailbox(Box::new(reader))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.0.shared
+    }
+
+    /// For who has a place for it.
+    pub(crate) fn into_reader(self) -> Reader<M> {
+        *self.0
+    }
+
+    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
+        self.0.take_call()
+    }
+
+    pub(crate) fn most_set_aside(&self) -> usize {
+        self.0.most_set_aside()
     }
 
     /// The next message, if there is one.
@@ -1259,16 +1456,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn try_receive(&mut self) -> Option<M> {
-        self.handled();
-        if self.0.own.is_some()
-            && let Some(item) = self.next_of_own()
-        {
-            return Some(self.deliver_own(item));
-        }
-        match self.next(None) {
-            Next::Message(message) => Some(self.deliver(message)),
-            Next::Over(_) | Next::Nothing | Next::End => None,
-        }
+        self.0.try_receive()
     }
 
     /// Waits for the next message. `None` when it is time to end: somebody has asked for it, the queue has been drained, or
@@ -1318,32 +1506,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// ```
     #[inline]
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<M>> {
-        if let Some(message) = self.next_of_many() {
-            return Poll::Ready(Some(message));
-        }
-        self.handled();
-        if self.0.hand.turn >= TURN {
-            self.0.hand.turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if self.0.own.is_some()
-            && let Some(item) = self.next_of_own()
-        {
-            self.0.hand.turn += 1;
-            return Poll::Ready(Some(self.deliver_own(item)));
-        }
-        match self.next(Some(cx.waker())) {
-            Next::Message(message) => {
-                self.0.hand.turn += 1;
-                Poll::Ready(Some(self.deliver(message)))
-            }
-            Next::End => Poll::Ready(None),
-            Next::Over(_) | Next::Nothing => {
-                self.0.hand.turn = 0;
-                Poll::Pending
-            }
-        }
+        self.0.poll_receive(cx)
     }
 
     /// Waits for the next message that `wanted` says yes to; the others stay, in their order. Erlang's selective receive.
@@ -1376,47 +1539,9 @@ impl<M: Send + 'static> Mailbox<M> {
     /// oldest. In Erlang the mailbox would grow until the memory is full.
     pub fn receive_where(
         &mut self,
-        mut wanted: impl FnMut(&M) -> bool,
+        wanted: impl FnMut(&M) -> bool,
     ) -> impl Future<Output = Result<Option<M>, TooManySetAside>> {
-        let most = self.most_set_aside();
-        let mut seen = 0;
-        poll_fn(move |cx| {
-            self.handled();
-            while let Some(item) = self.0.own.as_ref().and_then(|own| own.saved.get(seen)) {
-                if item.is_over() {
-                    let item = self.0.own.as_mut().and_then(|own| own.saved.remove(seen));
-                    drop(catch(|| drop(item)));
-                    continue;
-                }
-                if wanted(&item.message)
-                    && let Some(item) = self.0.own.as_mut().and_then(|own| own.saved.remove(seen))
-                {
-                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
-                }
-                seen += 1;
-            }
-            while seen < most {
-                match self.next(Some(cx.waker())) {
-                    Next::Message(message) if wanted(&message) => {
-                        return Poll::Ready(Ok(Some(self.deliver(message))));
-                    }
-                    Next::Message(message) => {
-                        let call = self.take_call();
-                        let saved = &mut self.0.own.get_or_insert_default().saved;
-                        saved.push_back(Item { message, call });
-                        seen = saved.len();
-                    }
-                    Next::End => return Poll::Ready(Ok(None)),
-                    Next::Over(_) | Next::Nothing => return Poll::Pending,
-                }
-            }
-            Poll::Ready(Err(TooManySetAside { messages: seen }))
-        })
-    }
-
-    /// So many messages may have left the queue without being handled.
-    pub(crate) fn most_set_aside(&self) -> usize {
-        self.0.shared.capacity().max(DEFAULT_CAPACITY)
+        self.0.receive_where(wanted)
     }
 
     /// How many messages wait.
@@ -1480,7 +1605,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn address(&self) -> WeakAddress<M> {
-        WeakAddress::new(Arc::clone(&self.0.shared))
+        self.shared().address()
     }
 
     /// The actor's own address; `None` if nobody else has one any more.
@@ -1562,43 +1687,125 @@ impl<M: Send + 'static> Mailbox<M> {
     pub fn stop(&mut self, exit: Exit) {
         self.0.shared.stop(exit);
     }
-
-    /// A message of the actor's to itself: it comes before all that waits.
-    pub(crate) fn push_first(&mut self, message: M) {
-        self.0.own.get_or_insert_default().first.push_back(message);
-    }
-
-    /// An idle actor's deadline; see [`Overdue`].
-    pub(crate) fn overdue(&self, after: std::time::Duration) -> Overdue {
-        Overdue::new(&self.0.shared.world.clock, after)
-    }
 }
 
 #[inline(never)]
-fn next_under_lock<M>(shared: &Shared<M>, hand: &mut Hand<M>, waker: Option<&Waker>) -> Next<M> {
-    // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
-    let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
-    let mut state = shared.state();
-    let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
-    if !hand.is_empty() || shared.first.flags.load(Ordering::Acquire) != 0 {
-        return next_of_all(shared, state, hand, waker, ours, before);
+fn next_under_lock<M>(
+    shared: &Shared<M>,
+    hand: &mut Hand<M>,
+    waker: Option<&Waker>,
+    at_once: bool,
+) -> Poll<Option<M>> {
+    loop {
+        // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
+        let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
+        let mut state = shared.state();
+        if hand.reader != state.reader {
+            outlived(shared, state, hand);
+            return Poll::Ready(None);
+        }
+        let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
+        let easy = hand.is_empty() && shared.first.flags.load(Ordering::Acquire) == 0;
+        // As a rule there is one message, or none.
+        if easy && let Some(message) = state.take_only(hand) {
+            shared.first.taken.store(hand.taken, Ordering::Release);
+            hand.streak = 0;
+            if let Some(call) = state.take_call(hand.taken - 1) {
+                if call.is_over() {
+                    drop(state);
+                    drop((before, ours));
+                    drop_over(Item { message, call: Some(call) });
+                    continue;
+                }
+                hand.in_call = true;
+                state.rare().calls.receive(call);
+            }
+            drop(state);
+            drop((before, ours));
+            if at_once {
+                received(shared, hand, &message);
+            }
+            return Poll::Ready(Some(message));
+        }
+        if easy && ours.is_some() && state.is_at_rest() && shared.first.senders.load(Ordering::Acquire) > 0 {
+            mem::swap(&mut state.waker, &mut ours);
+            drop(state);
+            drop((before, ours));
+            if at_once {
+                hand.turn = 0;
+            }
+            return Poll::Pending;
+        }
+        return match next_of_all(shared, state, hand, waker, ours, before) {
+            Next::Message(message) => {
+                if at_once {
+                    received(shared, hand, &message);
+                }
+                Poll::Ready(Some(message))
+            }
+            Next::End => Poll::Ready(None),
+            Next::Nothing => {
+                if at_once {
+                    hand.turn = 0;
+                }
+                Poll::Pending
+            }
+            Next::Over(item) => {
+                drop_over(item);
+                continue;
+            }
+        };
     }
-    // As a rule there is one message, or none.
-    if let Some(item) = state.take_only(hand) {
-        shared.first.taken.store(hand.taken, Ordering::Release);
-        hand.streak = 0;
-        let next = receive(&mut state, hand, item);
+}
+
+/// Another incarnation has begun.
+#[cold]
+fn outlived<M>(shared: &Shared<M>, mut state: MutexGuard<'_, State<M>>, hand: &mut Hand<M>) {
+    hand.in_call = false;
+    let waker = shared.take_over(&mut state, hand, VecDeque::new());
+    if !state.is_read {
+        shared.count_anew(&mut state, None);
+    }
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// It is received in this poll.
+#[inline]
+fn received<M>(shared: &Shared<M>, hand: &mut Hand<M>, message: &M) {
+    hand.turn += 1;
+    deliver(shared, hand, message);
+}
+
+/// It is received.
+#[inline]
+fn deliver<M>(shared: &Shared<M>, hand: &Hand<M>, message: &M) {
+    if !hand.plain
+        && let Some(options) = &shared.options
+    {
+        note(shared, hand, options, message);
+    }
+}
+
+#[cold]
+fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M) {
+    if let Some((_, copy)) = &options.retry {
+        let copied = if hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+        let mut state = shared.state();
+        let rare = state.rare();
+        let tries = mem::take(&mut rare.tries);
+        let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
         drop(state);
-        drop((before, ours));
-        return next;
+        drop(before);
     }
-    if ours.is_some() && state.is_at_rest() && shared.first.senders.load(Ordering::Acquire) > 0 {
-        mem::swap(&mut state.waker, &mut ours);
-        drop(state);
-        drop((before, ours));
-        return Next::Nothing;
-    }
-    next_of_all(shared, state, hand, waker, ours, before)
+}
+
+/// Nobody waits for it any more. It may panic when it is dropped.
+#[cold]
+fn drop_over<M>(item: Item<M>) {
+    drop(catch(|| drop(item)));
 }
 
 #[inline(never)]
@@ -1696,6 +1903,9 @@ fn choose_special<M>(
     hand: &mut Hand<M>,
     flags: u32,
 ) -> Option<Next<M>> {
+    if flags & OUTLIVED != 0 {
+        shared.count_anew(state, Some(hand));
+    }
     if flags & STOP != 0 {
         return Some(Next::End);
     }
@@ -1706,7 +1916,7 @@ fn choose_special<M>(
             shared.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         }
         if let Some((_, message)) = item {
-            rare.handled_before += 1;
+            rare.handled_before = rare.handled_before.wrapping_add(1);
             return Some(Next::Message(message));
         }
     }
@@ -1730,38 +1940,97 @@ fn choose_special<M>(
         }
         if let Some(item) = item {
             hand.streak += 1;
-            rare.handled_before += 1;
+            rare.handled_before = rare.handled_before.wrapping_add(1);
             return Some(receive(state, hand, item));
         }
     }
     None
 }
 
-impl<M> Drop for Mailbox<M> {
+impl<M> Drop for Reader<M> {
     fn drop(&mut self) {
-        let Reader { shared, hand, own, .. } = &mut *self.0;
+        let Reader { shared, hand, own, .. } = self;
         let mut own = own.take();
         let mut state = shared.state();
-        let waker = state.waker.take();
-        let saved = own.as_mut().map(|own| mem::take(&mut own.saved));
-        state.take_back(hand, saved.unwrap_or_default());
-        let call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
-        state.pass_skipped();
-        shared.first.taken.store(state.normal.first(), Ordering::Release);
+        let saved = own.as_mut().map(|own| mem::take(&mut own.saved)).unwrap_or_default();
+        let (mut waker, mut reader, mut call) = (None, None, None);
+        if hand.reader == state.reader {
+            waker = state.waker.take();
+            state.take_back(hand, saved);
+            call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
+            state.pass_skipped();
+            shared.first.taken.store(state.normal.first(), Ordering::Release);
+            state.is_read = false;
+        } else {
+            reader = shared.take_over(&mut state, hand, saved);
+        }
+        if shared.first.flags.load(Ordering::Acquire) & OUTLIVED != 0 && !state.is_read {
+            shared.count_anew(&mut state, None);
+        }
+        let mut left = Vec::new();
+        if state.phase == Phase::Closed && state.line.is_none() {
+            // It has outlived the last incarnation: nobody else comes for what it had.
+            shared.empty(&mut state, &mut left);
+        }
         drop(state);
         drop((waker, own, call));
+        if !left.is_empty() {
+            let died = shared.exit().is_some_and(|exit| exit.is_fault());
+            let cause = if died { DeadLetter::Died } else { DeadLetter::Stopped };
+            left.into_iter().for_each(|item| shared.bury(item, cause));
+        }
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
 impl<M> fmt::Debug for Mailbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (normal, urgent, system, handled) = self.0.shared.counts();
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<M> fmt::Debug for Reader<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (normal, urgent, system, handled) = self.shared.counts();
         f.debug_struct("Mailbox")
-            .field("actor", &format_args!("{}", self.0.shared.name))
+            .field("actor", &format_args!("{}", self.shared.name))
             .field("normal", &normal)
             .field("urgent", &urgent)
             .field("system", &system)
             .field("handled", &handled)
             .finish()
+    }
+}
+
+#[cfg(all(test, not(backplane_loom)))]
+mod tests {
+    use super::*;
+    use crate::{System, testing::Seeded};
+
+    #[test]
+    fn when_all_has_come_back_from_who_outlived_its_incarnation_nothing_is_special() {
+        let system = System::new(Seeded::new(1));
+        let shared = Shared::<u32>::new(system.world(), Options::new(), true);
+        let device = backplane::Device::new();
+        let flags = || shared.first.flags.load(Ordering::Acquire);
+        for asks in [false, true] {
+            let begin = || Reader::new(Arc::clone(&shared), shared.begin(device.line()));
+            let (mut old, mut new) = (begin(), begin());
+            assert_eq!(flags(), OUTLIVED);
+            if asks {
+                assert_eq!(old.try_receive(), None);
+            }
+            drop(old);
+            assert_eq!(new.try_receive(), None);
+            assert_eq!(flags(), 0);
+            // And where the next one went before.
+            let (old, new) = (new, begin());
+            drop(new);
+            assert_eq!(flags(), OUTLIVED);
+            drop(old);
+            assert_eq!(flags(), 0);
+        }
     }
 }

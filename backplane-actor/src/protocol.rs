@@ -1,11 +1,11 @@
 //! Which messages an actor has, as a type: nothing is boxed, and nothing is left to chance.
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, mem};
 
-use backplane::Exit;
+use backplane::{Exit, Fault};
 
 use crate::{
-    actor::{Actor, Context, Handle, Turn},
+    actor::{Actor, Handle, Kept, Served},
     call::Reply,
 };
 
@@ -211,6 +211,8 @@ pub(crate) enum Inside<A: Actor> {
     Message(<A::Messages as Protocol<A>>::Any),
     /// Somebody looks inside.
     Look(Box<dyn FnOnce(&mut A) + Send>),
+    /// Nothing has come for too long. It is in no mailbox.
+    Idle,
 }
 
 impl<A: Actor> fmt::Debug for Envelope<A> {
@@ -296,12 +298,14 @@ pub trait Protocol<A: Actor>: 'static {
     /// One of them.
     type Any: Send + 'static;
 
-    /// Starts the actor and has it handle what comes, until it is time to end.
-    fn work(
-        actor: &mut A,
-        cx: &mut Context<A>,
-        started: impl FnOnce() + Send,
-    ) -> impl Future<Output = Result<Exit, A::Error>> + Send
+    /// None of their replies, or one: of the message that is being handled.
+    #[doc(hidden)]
+    type Reply: Default + Send;
+
+    /// An actor's life: it starts, handles what comes until it is time to end, and has its last words. If it has panicked
+    /// before, it begins with these.
+    #[doc(hidden)]
+    fn live<S: FnOnce() + Send>(kept: Kept<A>, started: Option<S>) -> impl Future<Output = Exit> + Send
     where
         A: Actor<Messages = Self>;
 }
@@ -328,14 +332,14 @@ where
     fn unwrap(self) -> Option<X> {
         match self.0 {
             Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::take(any),
-            Inside::Look(_) => None,
+            Inside::Look(_) | Inside::Idle => None,
         }
     }
 
     fn peek(&self) -> Option<&X> {
         match &self.0 {
             Inside::Message(any) => <A::Messages as Has<A, X, PLACE>>::peek(any),
-            Inside::Look(_) => None,
+            Inside::Look(_) | Inside::Idle => None,
         }
     }
 }
@@ -353,31 +357,113 @@ where
     }
 }
 
+// The whole life is here, and not one message of it: what is awaited in a future of its own would hold the message and the
+// references again, in each idle actor. For the same reason it is no `async fn`, a turn is moved as a whole before it is
+// handled, and the exit is no value of the block, which would have its place beside all that is in it.
+macro_rules! live {
+    ($Act:ty, $kept:ident, $started:ident, $message:ident, $reply:ident; $($one:pat => $letter:pat, $held:path),*) => {{
+        let mut kept = $kept;
+        async move {
+            'work: {
+                if kept.has_failed() {
+                    break 'work;
+                }
+                let Served { actor, cx, .. } = kept.served();
+                if let Err(error) = actor.init(cx).await {
+                    kept.fail(error);
+                    break 'work;
+                }
+                if let Some(started) = $started {
+                    started();
+                }
+                loop {
+                    let turn = kept.turn().await;
+                    match turn {
+                        $(Some(Envelope(Inside::Message($one))) => {
+                            let $message = {
+                                let turn = turn;
+                                match turn {
+                                    Some(Envelope(Inside::Message($letter))) => {
+                                        if let Some(reply) = $reply {
+                                            kept.served().reply = $held(reply);
+                                        }
+                                        $message
+                                    }
+                                    other => {
+                                        // There is none. But for this, code to drop one would be here, and look at it in memory.
+                                        mem::forget(other);
+                                        continue;
+                                    }
+                                }
+                            };
+                            let Served { actor, cx, .. } = kept.served();
+                            match <$Act as Handle<_>>::handle(actor, $message, cx).await {
+                                Ok(answer) => {
+                                    let Served { cx, reply, .. } = kept.served();
+                                    if let $held(reply) = mem::take(reply) {
+                                        cx.answer(reply, answer);
+                                    }
+                                }
+                                Err(error) => {
+                                    kept.fail(error);
+                                    break 'work;
+                                }
+                            }
+                        })*
+                        Some(Envelope(Inside::Idle)) => {
+                            drop(turn);
+                            let Served { actor, cx, .. } = kept.served();
+                            if let Err(error) = actor.idle(cx).await {
+                                kept.fail(error);
+                                break 'work;
+                            }
+                        }
+                        None => {
+                            drop(turn);
+                            break 'work;
+                        }
+                        // An actor without messages has none.
+                        Some(_) => kept.look(turn),
+                    }
+                }
+            }
+            let mut exit = kept.exit();
+            let terminated = kept.last_words(&exit).await;
+            if let Err(panic) = terminated.and(kept.answer_late()) {
+                exit = Exit::Fault(Fault::panic(&panic));
+            }
+            exit
+        }
+    }};
+}
+
 impl<A: Actor> Protocol<A> for () {
     type Any = std::convert::Infallible;
+    type Reply = ();
 
-    async fn work(actor: &mut A, cx: &mut Context<A>, started: impl FnOnce() + Send) -> Result<Exit, A::Error>
+    fn live<S: FnOnce() + Send>(kept: Kept<A>, started: Option<S>) -> impl Future<Output = Exit> + Send
     where
         A: Actor<Messages = Self>,
     {
-        actor.init(cx).await?;
-        started();
-        loop {
-            match cx.turn(actor).await {
-                Turn::Message(any) => match any {},
-                Turn::Idle => actor.idle(cx).await?,
-                Turn::End => return Ok(cx.end()),
-            }
-        }
+        live!(A, kept, started, message, reply;)
     }
 }
 
 macro_rules! protocol {
-    ($Any:ident: $($X:ident $R:ident $place:literal),+) => {
+    ($Any:ident $Reply:ident: $($X:ident $R:ident $place:literal),+) => {
         #[doc(hidden)]
         #[allow(missing_debug_implementations, reason = "nobody sees it")]
         pub enum $Any<$($X, $R: Send + 'static),+> {
             $($X(Letter<$X, $R>)),+
+        }
+
+        #[doc(hidden)]
+        #[derive(Default)]
+        #[allow(missing_debug_implementations, reason = "nobody sees it")]
+        pub enum $Reply<$($R: Send + 'static),+> {
+            #[default]
+            None,
+            $($X(Reply<$R>)),+
         }
 
         impl<Act, $($X),+> Protocol<Act> for ($($X,)+)
@@ -386,34 +472,15 @@ macro_rules! protocol {
             $($X: Send + 'static),+
         {
             type Any = $Any<$($X, <Act as Handle<$X>>::Reply),+>;
+            type Reply = $Reply<$(<Act as Handle<$X>>::Reply),+>;
 
-            // The whole loop is here, and not one message of it: what is awaited in a future of its own would hold the message
-            // and both references again, in each idle actor. For the same reason it is no `async fn`.
-            #[allow(clippy::manual_async_fn, reason = "see above")]
-            fn work(
-                actor: &mut Act,
-                cx: &mut Context<Act>,
-                started: impl FnOnce() + Send,
-            ) -> impl Future<Output = Result<Exit, Act::Error>> + Send
+            #[allow(clippy::manual_async_fn, reason = "see `live!`")]
+            fn live<S: FnOnce() + Send>(kept: Kept<Act>, started: Option<S>) -> impl Future<Output = Exit> + Send
             where
                 Act: Actor<Messages = Self>,
             {
-                async move {
-                    actor.init(cx).await?;
-                    started();
-                    loop {
-                        match cx.turn(actor).await {
-                            $(Turn::Message($Any::$X(Letter { message, reply })) => {
-                                let answer = <Act as Handle<$X>>::handle(actor, message, cx).await?;
-                                if let Some(reply) = reply {
-                                    cx.answer(reply, answer);
-                                }
-                            })+
-                            Turn::Idle => actor.idle(cx).await?,
-                            Turn::End => return Ok(cx.end()),
-                        }
-                    }
-                }
+                live!(Act, kept, started, message, reply;
+                    $($Any::$X(_) => $Any::$X(Letter { message, reply }), $Reply::$X),+)
             }
         }
 
@@ -451,19 +518,19 @@ macro_rules! protocol {
     };
 }
 
-protocol!(Any1: A1 R1 0);
-protocol!(Any2: A1 R1 0, A2 R2 1);
-protocol!(Any3: A1 R1 0, A2 R2 1, A3 R3 2);
-protocol!(Any4: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3);
-protocol!(Any5: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4);
-protocol!(Any6: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5);
-protocol!(Any7: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6);
-protocol!(Any8: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7);
-protocol!(Any9: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8);
-protocol!(Any10: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9);
-protocol!(Any11: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10);
-protocol!(Any12: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11);
-protocol!(Any13: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12);
-protocol!(Any14: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13);
-protocol!(Any15: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13, A15 R15 14);
-protocol!(Any16: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13, A15 R15 14, A16 R16 15);
+protocol!(Any1 Reply1: A1 R1 0);
+protocol!(Any2 Reply2: A1 R1 0, A2 R2 1);
+protocol!(Any3 Reply3: A1 R1 0, A2 R2 1, A3 R3 2);
+protocol!(Any4 Reply4: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3);
+protocol!(Any5 Reply5: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4);
+protocol!(Any6 Reply6: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5);
+protocol!(Any7 Reply7: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6);
+protocol!(Any8 Reply8: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7);
+protocol!(Any9 Reply9: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8);
+protocol!(Any10 Reply10: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9);
+protocol!(Any11 Reply11: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10);
+protocol!(Any12 Reply12: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11);
+protocol!(Any13 Reply13: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12);
+protocol!(Any14 Reply14: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13);
+protocol!(Any15 Reply15: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13, A15 R15 14);
+protocol!(Any16 Reply16: A1 R1 0, A2 R2 1, A3 R3 2, A4 R4 3, A5 R5 4, A6 R6 5, A7 R7 6, A8 R8 7, A9 R9 8, A10 R10 9, A11 R11 10, A12 R12 11, A13 R13 12, A14 R14 13, A15 R15 14, A16 R16 15);

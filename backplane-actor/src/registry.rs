@@ -742,7 +742,7 @@ impl<R: Runtime> System<R> {
             // A device that has just been made lives, and has no name.
             Err(error) => unreachable!("{}", error.words()),
         }
-        let run = home.run(device, |mailbox| actor::serve(actor, mailbox, || {}));
+        let run = home.run_reader(device, |reader| actor::serve(actor, reader, || {}));
         drop(home);
         let task = self.runtime().spawn(async move { drop(run.await) });
         self.runtime().detach(task);

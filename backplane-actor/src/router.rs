@@ -1065,7 +1065,7 @@ impl<A: Actor> Router<Envelope<A>> {
     /// # }
     /// ```
     pub fn actors(make: impl Fn() -> A + Send + Sync + 'static) -> Router<Envelope<A>> {
-        Router::new(move |mailbox| actor::serve(make(), mailbox, || {}))
+        Router::new(move |mailbox| actor::serve(make(), mailbox.into_reader(), || {}))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     actor::{self, Actor},
     address::Address,
     clock::Clock,
-    mailbox::{Mailbox, Shared, World},
+    mailbox::{Mailbox, Reader, Shared, World},
     options::Options,
     protocol::Envelope,
     run::Run,
@@ -278,7 +278,9 @@ impl<R: Runtime> System<R> {
     /// # }
     /// ```
     pub fn start_with<A: Actor>(&self, options: Options<Envelope<A>>, actor: A) -> Address<Envelope<A>> {
-        self.spawn_with(options, |mailbox| actor::serve(actor, mailbox, || {}))
+        let (address, home) = self.prepare_one(options, false);
+        self.launch(home.run_reader(Device::new(), |reader| actor::serve(actor, reader, || {})));
+        address
     }
 
     /// Starts an actor, and waits until its [`init`](Actor::init) has returned.
@@ -314,7 +316,9 @@ impl<R: Runtime> System<R> {
     ) -> Result<Address<Envelope<A>>, Exit> {
         let (address, home) = self.prepare_one(options, false);
         let (started, starts) = gate();
-        self.launch(home.run(Device::new(), |mailbox| actor::serve(actor, mailbox, move || started.open())));
+        self.launch(
+            home.run_reader(Device::new(), |reader| actor::serve(actor, reader, move || started.open())),
+        );
         match starts.await {
             true => Ok(address),
             false => Err(address.ended().await.unwrap_or(Exit::Normal)),
@@ -365,7 +369,7 @@ impl<R: Runtime> System<R> {
         let (address, home) = self.prepare(options);
         let spec = ChildSpec::starting(id, move |device, starting: Starting| {
             let actor = make();
-            home.run(device, |mailbox| actor::serve(actor, mailbox, move || drop(starting.done())))
+            home.run_reader(device, |reader| actor::serve(actor, reader, move || drop(starting.done())))
         });
         (address, spec)
     }
@@ -525,7 +529,9 @@ impl<M: Send + 'static> Home<M> {
     /// A new incarnation: `process` over the mailbox, present in the mesh as `device`. The future is to be run by whoever
     /// calls this; it is `Send` if that of `process` is.
     ///
-    /// One at a time: an incarnation that begins while another runs takes its messages away.
+    /// One at a time: an incarnation that begins while another runs takes its messages away. The mailbox of the earlier one, as
+    /// any that somebody has kept for longer than its incarnation, gives back what it has when it is asked for the next message
+    /// or dropped.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -547,11 +553,19 @@ impl<M: Send + 'static> Home<M> {
     where
         F: Future<Output: Outcome>,
     {
+        self.run_reader(device, |reader| process(Mailbox::new(reader)))
+    }
+
+    /// For who has a place for what is in a mailbox.
+    pub(crate) fn run_reader<F>(&self, device: Device, process: impl FnOnce(Reader<M>) -> F) -> Run<M, F>
+    where
+        F: Future<Output: Outcome>,
+    {
         if let Some(label) = self.shared.name.label() {
             device.set_label(label.to_owned());
         }
-        self.shared.begin(device.line());
-        let future = process(Mailbox::new(Arc::clone(&self.shared)));
+        let reader = self.shared.begin(device.line());
+        let future = process(Reader::new(Arc::clone(&self.shared), reader));
         Run::new(self.shared.node(), device, future)
     }
 }
@@ -594,6 +608,6 @@ impl<A: Actor> Home<Envelope<A>> {
         device: Device,
         actor: A,
     ) -> Run<Envelope<A>, impl Future<Output: Outcome> + Send + use<A>> {
-        self.run(device, |mailbox| actor::serve(actor, mailbox, || {}))
+        self.run_reader(device, |reader| actor::serve(actor, reader, || {}))
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use backplane::{DeviceId, Disconnect, Line, LinkMode, OnFault};
 
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Shared};
 
 /// Turns news into a message.
 pub(crate) type Make<M> = Box<dyn FnOnce(Disconnect) -> M + Send>;
@@ -139,19 +139,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn monitor(&mut self, line: &Line, make: impl FnOnce(Disconnect) -> M + Send + 'static) -> Monitor {
-        let make: Make<M> = Box::new(make);
-        let me = self.line();
-        let number = self.shared().watches(|watches| {
-            watches.numbers += 1;
-            if me.is_some_and(|me| me != *line) {
-                watches.peers.entry(line.id()).or_default().monitors.push((watches.numbers, make));
-            }
-            watches.numbers
-        });
-        if let Some(me) = me {
-            me.link(line, LinkMode::Monitor);
-        }
-        Monitor { line: *line, number }
+        self.shared().monitor(line, make)
     }
 
     /// Undoes a monitor. No news of it comes after this but what is in the system lane already, which
@@ -177,21 +165,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn demonitor(&mut self, monitor: Monitor) -> bool {
-        let id = monitor.line.id();
-        let (gone, last) = self.shared().watches(|watches| {
-            let Some(peer) = watches.peers.get_mut(&id) else { return (None, false) };
-            let index = peer.monitors.iter().position(|(number, _)| *number == monitor.number);
-            let gone = index.map(|index| peer.monitors.remove(index));
-            let last = peer.monitors.is_empty() && !peer.linked;
-            if last {
-                watches.peers.remove(&id);
-            }
-            (gone, last)
-        });
-        if last && let Some(me) = self.line() {
-            me.unlink(&monitor.line, LinkMode::Monitor);
-        }
-        gone.is_some()
+        self.shared().demonitor(monitor)
     }
 
     /// Undoes a monitor, and takes its news out of the system lane if it has come. Whether it was still on.
@@ -216,9 +190,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn demonitor_flush(&mut self, monitor: Monitor) -> bool {
-        let on = self.demonitor(monitor);
-        drop(self.shared().flush(monitor.number));
-        on
+        self.shared().demonitor_flush(monitor)
     }
 
     /// Links with an actor, or anything else on the mesh: each hears of the other's end, and a fault takes it along, unless
@@ -243,9 +215,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn link(&mut self, line: &Line) {
-        let Some(me) = self.line().filter(|me| me != line) else { return };
-        self.shared().watches(|watches| watches.peers.entry(line.id()).or_default().linked = true);
-        me.link(line, LinkMode::Peer.on_fault(OnFault::HandOver));
+        self.shared().link(line);
     }
 
     /// Undoes a link.
@@ -269,17 +239,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn unlink(&mut self, line: &Line) {
-        let Some(me) = self.line() else { return };
-        let monitored = self.shared().watches(|watches| {
-            let Some(peer) = watches.peers.get_mut(&line.id()) else { return false };
-            peer.linked = false;
-            let monitored = !peer.monitors.is_empty();
-            if !monitored {
-                watches.peers.remove(&line.id());
-            }
-            monitored
-        });
-        me.unlink(line, if monitored { LinkMode::Notify } else { LinkMode::Peer });
+        self.shared().unlink(line);
     }
 
     /// From here on the end of a linked actor, good or bad, becomes a message of the system lane, and takes nobody along:
@@ -305,9 +265,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn trap_links(&mut self, make: impl FnMut(Disconnect) -> M + Send + 'static) {
-        let make: MakeEach<M> = Box::new(make);
-        let before = self.shared().watches(|watches| watches.trap.replace(make));
-        drop(before);
+        self.shared().trap_links(make);
     }
 
     /// A fault of a linked actor takes this one along again.
@@ -332,7 +290,84 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn untrap_links(&mut self) {
-        let before = self.shared().watches(|watches| watches.trap.take());
+        self.shared().untrap_links();
+    }
+}
+
+/// For whoever reads the mailbox; as those of the same names there.
+impl<M: Send + 'static> Shared<M> {
+    pub(crate) fn monitor(
+        &self,
+        line: &Line,
+        make: impl FnOnce(Disconnect) -> M + Send + 'static,
+    ) -> Monitor {
+        let make: Make<M> = Box::new(make);
+        let me = self.line();
+        let number = self.watches(|watches| {
+            watches.numbers += 1;
+            if me.is_some_and(|me| me != *line) {
+                watches.peers.entry(line.id()).or_default().monitors.push((watches.numbers, make));
+            }
+            watches.numbers
+        });
+        if let Some(me) = me {
+            me.link(line, LinkMode::Monitor);
+        }
+        Monitor { line: *line, number }
+    }
+
+    pub(crate) fn demonitor(&self, monitor: Monitor) -> bool {
+        let id = monitor.line.id();
+        let (gone, last) = self.watches(|watches| {
+            let Some(peer) = watches.peers.get_mut(&id) else { return (None, false) };
+            let index = peer.monitors.iter().position(|(number, _)| *number == monitor.number);
+            let gone = index.map(|index| peer.monitors.remove(index));
+            let last = peer.monitors.is_empty() && !peer.linked;
+            if last {
+                watches.peers.remove(&id);
+            }
+            (gone, last)
+        });
+        if last && let Some(me) = self.line() {
+            me.unlink(&monitor.line, LinkMode::Monitor);
+        }
+        gone.is_some()
+    }
+
+    pub(crate) fn demonitor_flush(&self, monitor: Monitor) -> bool {
+        let on = self.demonitor(monitor);
+        drop(self.flush(monitor.number));
+        on
+    }
+
+    pub(crate) fn link(&self, line: &Line) {
+        let Some(me) = self.line().filter(|me| me != line) else { return };
+        self.watches(|watches| watches.peers.entry(line.id()).or_default().linked = true);
+        me.link(line, LinkMode::Peer.on_fault(OnFault::HandOver));
+    }
+
+    pub(crate) fn unlink(&self, line: &Line) {
+        let Some(me) = self.line() else { return };
+        let monitored = self.watches(|watches| {
+            let Some(peer) = watches.peers.get_mut(&line.id()) else { return false };
+            peer.linked = false;
+            let monitored = !peer.monitors.is_empty();
+            if !monitored {
+                watches.peers.remove(&line.id());
+            }
+            monitored
+        });
+        me.unlink(line, if monitored { LinkMode::Notify } else { LinkMode::Peer });
+    }
+
+    pub(crate) fn trap_links(&self, make: impl FnMut(Disconnect) -> M + Send + 'static) {
+        let make: MakeEach<M> = Box::new(make);
+        let before = self.watches(|watches| watches.trap.replace(make));
+        drop(before);
+    }
+
+    pub(crate) fn untrap_links(&self) {
+        let before = self.watches(|watches| watches.trap.take());
         drop(before);
     }
 }

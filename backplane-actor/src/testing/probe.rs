@@ -6,7 +6,7 @@ use backplane::{Device, Disconnect, Line, Runtime};
 
 use crate::{
     address::Address,
-    mailbox::{Mailbox, Shared},
+    mailbox::{Mailbox, Reader, Shared},
     options::Options,
     system::System,
 };
@@ -80,9 +80,9 @@ impl<M: Send + 'static> Probe<M> {
     pub fn with<R: Runtime>(system: &System<R>, options: Options<M>) -> Probe<M> {
         let shared = Shared::new(system.world(), options, false);
         let device = Device::new();
-        shared.begin(device.line());
+        let reader = shared.begin(device.line());
         let address = Address::counted(shared);
-        Probe { mailbox: Mailbox::new(address.shared().clone()), address, device }
+        Probe { mailbox: Mailbox::new(Reader::new(address.shared().clone(), reader)), address, device }
     }
 
     /// Where it is reached.
@@ -135,7 +135,7 @@ impl<M: Send + 'static> Probe<M> {
     /// assert_eq!(runtime.since(before), 60 * SECOND); // of the virtual clock
     /// ```
     pub async fn receive_within(&mut self, time: Duration) -> Option<M> {
-        let mut overdue = self.mailbox.overdue(time);
+        let mut overdue = self.mailbox.shared().overdue(time);
         let mailbox = &mut self.mailbox;
         poll_fn(|cx| match mailbox.poll_receive(cx) {
             Poll::Ready(message) => Poll::Ready(message),
@@ -274,7 +274,7 @@ impl<M: Send + 'static> Probe<M> {
         self.device.link(of, backplane::LinkMode::Monitor);
         let id = of.id();
         async move {
-            let mut overdue = self.mailbox.overdue(within);
+            let mut overdue = self.mailbox.shared().overdue(within);
             let device = &mut self.device;
             poll_fn(|cx| {
                 while let Poll::Ready(message) = device.poll_receive(cx) {

@@ -1,4 +1,4 @@
-//! What others see of an actor: how long it is busy, its spans, its figures.
+//! What others see of an actor: how long it is busy, its figures. Its spans are in `spans.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +17,6 @@ use backplane_actor::{
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit,
 };
-use tracing::span::{Attributes, Id, Record};
-
-use crate::support::Log;
 
 /// A clock that goes on by a millisecond whenever somebody reads it.
 #[derive(Clone)]
@@ -75,50 +72,6 @@ fn a_timed_actor_says_how_long_it_was_busy_and_no_other_reads_a_clock() {
     assert_eq!(reads.load(Relaxed), before);
     assert_eq!(life(&seeded, &system, Options::new().timed()), Some(Duration::from_millis(1)));
     assert_eq!(reads.load(Relaxed), before + 2);
-}
-
-/// Writes down which spans begin, and who is in them.
-struct Spans(Log);
-
-impl tracing::Subscriber for Spans {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "backplane_actor"
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        self.0.say(attributes.metadata().name());
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.say("said");
-    }
-
-    fn enter(&self, _: &Id) {
-        self.0.say("in");
-    }
-
-    fn exit(&self, _: &Id) {
-        self.0.say("out");
-    }
-}
-
-#[test]
-fn each_poll_is_in_the_span_of_its_actor() {
-    let log = Log::default();
-    tracing::subscriber::with_default(Spans(log.clone()), || {
-        let seeded = Seeded::new(1);
-        let system = System::new(seeded.clone());
-        let address = system.spawn(|_: Mailbox<()>| async {
-            tracing::info!(target: "backplane_actor", "here");
-        });
-        seeded.run(async move { address.ended().await });
-    });
-    assert_eq!(log.all(), ["actor", "in", "said", "out"]);
 }
 
 /// Adds up all that it is told, by name and labels.

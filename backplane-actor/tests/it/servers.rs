@@ -576,6 +576,61 @@ fn terminate_is_called_after_a_panic_and_an_error_59() {
     });
 }
 
+struct Owns(Log, &'static str);
+struct HoldAndPanic;
+
+impl Drop for Owns {
+    fn drop(&mut self) {
+        self.0.say(format!("{} is dropped", self.1));
+    }
+}
+
+impl Actor for Owns {
+    type Messages = (HoldAndPanic,);
+    type Error = Infallible;
+
+    async fn terminate(&mut self, exit: &Exit, _: &mut Context<Self>) {
+        self.0.say(format!("{} terminates: {exit}", self.1));
+    }
+}
+
+impl Handle<HoldAndPanic> for Owns {
+    type Reply = ();
+
+    async fn handle(&mut self, _: HoldAndPanic, _: &mut Context<Self>) -> Result<(), Infallible> {
+        let system = backplane_actor::System::new(Seeded::new(1));
+        let (address, home) = system.prepare(Options::new());
+        // Of the same type, and in the hands of who panics.
+        let other = home.run_actor(Device::new(), Owns(self.0.clone(), "the other"));
+        // What is declared first is dropped last.
+        let _own = Owns(self.0.clone(), "what the handler has");
+        let _all = (address, home, other);
+        panic!("out of beans");
+    }
+}
+
+#[test]
+fn who_is_dropped_by_a_panic_is_not_who_panics() {
+    story(|system, _| async move {
+        let log = Log::default();
+        let server = system.start(Owns(log.clone(), "the one"));
+        let lost = server.call(HoldAndPanic).await;
+        assert!(
+            matches!(lost, Err(CallError::Ended(Exit::Fault(fault))) if fault.to_string().contains("out of beans"))
+        );
+        server.ended().await;
+        assert_eq!(
+            log.all(),
+            [
+                "the other is dropped",
+                "what the handler has is dropped",
+                "the one terminates: panicked: out of beans",
+                "the one is dropped",
+            ]
+        );
+    });
+}
+
 #[test]
 fn terminate_is_not_called_on_a_kill_60() {
     story(|system, _| async move {
