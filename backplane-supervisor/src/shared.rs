@@ -19,7 +19,7 @@ use crate::ring::Ring;
 use crate::snapshot::{ChildSnapshot, ChildState, Snapshot};
 use crate::spec::{ChildId, ChildInfo, Facts, Job, Listing};
 use crate::starting::{Birth, House, Said};
-use crate::tree::{AutoShutdown, Child, Intensity, Members, Named, Phase, RestartStrategy, State, Tree};
+use crate::tree::{AutoShutdown, Child, End, Intensity, Members, Named, Phase, RestartStrategy, State, Tree};
 
 /// What tells a supervisor of listed children from one whose children are of one kind.
 pub(crate) trait Kind: Send + Sync + Sized + 'static {
@@ -141,6 +141,16 @@ struct Past {
     began: Option<Instant>,
 }
 
+fn of_ordinary(end: Option<End>) -> Option<&'static Exit> {
+    static NORMAL: Exit = Exit::Normal;
+    static SHUTDOWN: Exit = Exit::Shutdown;
+    match end? {
+        End::Normal => Some(&NORMAL),
+        End::Shutdown => Some(&SHUTDOWN),
+        End::Killed | End::Fault => None,
+    }
+}
+
 impl<S> Body<S> {
     pub(crate) fn new(seed: S) -> Body<S> {
         Body { seed: Some(seed), line: None, task: None, past: None }
@@ -159,7 +169,11 @@ impl<S> Child<Body<S>> {
         if std::mem::replace(&mut self.phase, Phase::Begun) == Phase::New {
             return;
         }
+        let before = self.take_ordinary_end();
         let past = self.body.past.get_or_insert_default();
+        if before.is_some() {
+            past.end = before;
+        }
         past.more = past.more.saturating_add(1);
         past.restarts = past.restarts.saturating_add(u32::from(restart));
     }
@@ -171,14 +185,33 @@ impl<S> Child<Body<S>> {
     }
 
     /// The incarnation has ended; the exit before is returned, to be dropped outside of the lock.
+    ///
+    /// The first one that ends as it should leaves nothing else to be remembered: of many that are stopped, each would have a box
+    /// made to hold one word until it is gone.
     pub(crate) fn end(&mut self, exit: Exit) -> Option<Exit> {
         self.phase = Phase::Ended;
+        let before = self.take_ordinary_end();
+        let ordinary = match exit {
+            Exit::Normal => Some(End::Normal),
+            Exit::Shutdown => Some(End::Shutdown),
+            Exit::Fault(_) => None,
+        };
+        if self.body.past.is_none() && ordinary.is_some() {
+            self.set_ordinary_end(ordinary);
+            return before;
+        }
         self.body.past.get_or_insert_default().end.replace(exit)
+    }
+
+    fn take_ordinary_end(&mut self) -> Option<Exit> {
+        let exit = of_ordinary(self.ordinary_end())?.clone();
+        self.set_ordinary_end(None);
+        Some(exit)
     }
 
     /// How the last incarnation ended.
     pub(crate) fn last_end(&self) -> Option<&Exit> {
-        self.body.past.as_ref()?.end.as_ref()
+        of_ordinary(self.ordinary_end()).or_else(|| self.body.past.as_ref()?.end.as_ref())
     }
 
     /// The end that is still to be handled, and the task, which has ended.
@@ -523,6 +556,27 @@ mod tests {
             }
         });
         std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[test]
+    fn the_last_end_is_known_until_there_is_another_and_the_first_ordinary_one_needs_no_room() {
+        let device = Device::new();
+        let fault = || Exit::Fault(backplane::Fault::error("ended"));
+        for first in [Exit::Normal, Exit::Shutdown, fault()] {
+            let mut child = Child::new(Restart::Permanent, Body::new(()));
+            child.begin(device.line(), false);
+            assert_eq!(child.last_end(), None);
+            assert_eq!(child.end(first.clone()), None);
+            assert_eq!(child.body.past.is_some(), first.is_fault());
+            assert_eq!(child.take_end().map(|(exit, _)| exit), Some(first.clone()));
+            child.begin(device.line(), true);
+            assert_eq!((child.last_end(), child.incarnation(), child.restarts()), (Some(&first), 2, 1));
+            assert_eq!(child.end(Exit::Normal), Some(first));
+            assert_eq!(child.last_end(), Some(&Exit::Normal));
+            child.begin(device.line(), true);
+            assert_eq!(child.end(fault()), Some(Exit::Normal));
+            assert_eq!(child.last_end(), Some(&fault()));
+        }
     }
 
     #[test]

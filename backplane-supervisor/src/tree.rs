@@ -259,6 +259,9 @@ impl Sort {
     const SIGNIFICANT: u8 = 4;
     const BRUTAL: u8 = 8;
     const SUPERVISOR: u8 = 16;
+    /// How it ended last, which is no sort, but has no other place that is free.
+    const NORMAL: u8 = 32;
+    const SHUTDOWN: u8 = 64;
 
     fn new(restart: Restart) -> Sort {
         Sort(match restart {
@@ -329,6 +332,25 @@ impl<B> Child<B> {
 
     pub(crate) fn is_supervisor(&self) -> bool {
         self.sort.0 & Sort::SUPERVISOR != 0
+    }
+
+    /// The ordinary end that was noted, if one was.
+    pub(crate) fn ordinary_end(&self) -> Option<End> {
+        match self.sort.0 & (Sort::NORMAL | Sort::SHUTDOWN) {
+            Sort::NORMAL => Some(End::Normal),
+            Sort::SHUTDOWN => Some(End::Shutdown),
+            _ => None,
+        }
+    }
+
+    /// Notes an ordinary end, which takes no room, in the place of the one before. Any other is kept elsewhere.
+    pub(crate) fn set_ordinary_end(&mut self, end: Option<End>) {
+        let bit = match end {
+            Some(End::Normal) => Sort::NORMAL,
+            Some(End::Shutdown) => Sort::SHUTDOWN,
+            _ => 0,
+        };
+        self.sort.0 = self.sort.0 & !(Sort::NORMAL | Sort::SHUTDOWN) | bit;
     }
 }
 
