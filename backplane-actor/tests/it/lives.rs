@@ -115,7 +115,11 @@ impl Actor for Life {
             panic!("at once");
         }
         let waits = self.waits_in_terminate;
-        Words { thorn: (last == Last::PanicsWhenDropped).then(|| Thorn), later: last == Last::PanicsLater, waits }
+        Words {
+            thorn: (last == Last::PanicsWhenDropped).then(|| Thorn),
+            later: last == Last::PanicsLater,
+            waits,
+        }
     }
 }
 
@@ -182,7 +186,11 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut TaskContext::from_waker(Waker::noop()))
 }
 
-fn exit_after(system: &System<Seeded>, last: Last, what: Option<Do>) -> impl Future<Output = (Exit, Vec<String>)> {
+fn exit_after(
+    system: &System<Seeded>,
+    last: Last,
+    what: Option<Do>,
+) -> impl Future<Output = (Exit, Vec<String>)> {
     let log = Log::default();
     let life = system.start(Life::new(&log, last));
     async move {
@@ -244,7 +252,10 @@ fn whatever_panics_is_followed_by_terminate() {
         let log = Log::default();
         let life = system.start(Life::new(&log, Last::Well));
         let lost = life.call(ThornIn(Thorn)).await;
-        assert!(matches!(&lost, Err(CallError::Ended(exit)) if exit.to_string() == "panicked: a thorn"), "{lost:?}");
+        assert!(
+            matches!(&lost, Err(CallError::Ended(exit)) if exit.to_string() == "panicked: a thorn"),
+            "{lost:?}"
+        );
         assert_eq!(log.all().len(), 2);
     });
 }
@@ -273,7 +284,8 @@ fn a_run_that_is_dropped_and_panics_drops_the_state_before_the_end_is_told() {
         let system = System::new(Seeded::new(1));
         let log = Log::default();
         let (address, home) = system.prepare(Options::new());
-        let mut run = Box::pin(home.run_actor(Device::new(), Life::new(&log, Last::Well).thorny(drop_panics)));
+        let mut run =
+            Box::pin(home.run_actor(Device::new(), Life::new(&log, Last::Well).thorny(drop_panics)));
         let mut call = pin!(address.call(Do::HangWithThorn));
         assert!(poll(call.as_mut()).is_pending());
         assert!(poll(run.as_mut()).is_pending());
