@@ -13,10 +13,12 @@ use std::{
     thread,
 };
 
-use backplane::{Device, Exit};
+use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
     Actor, CallError, Context, Envelope, Handle, Options, System, WeakAddress, testing::Seeded,
 };
+
+use backplane_supervisor::{RestartStrategy, Supervisor};
 
 use crate::support::{Log, SECOND, story};
 
@@ -269,7 +271,7 @@ fn a_kill_that_panics_drops_the_state_before_the_end_is_told() {
             let life = system.start(Life::new(&log, Last::Well).thorny(drop_panics));
             let mut call = pin!(life.call(Do::HangWithThorn));
             assert!(poll(call.as_mut()).is_pending());
-            backplane::Runtime::sleep_until(&runtime, backplane::Runtime::now(&runtime) + SECOND).await;
+            runtime.sleep_until(runtime.now() + SECOND).await;
             life.kill();
             let lost = call.await;
             assert_eq!(log.all(), ["dropped, before it has ended"]);
@@ -439,4 +441,35 @@ fn a_run_may_be_polled_by_one_thread_after_the_other() {
     assert_eq!(exit.to_string(), "panicked: out of beans");
     assert_eq!(log.all(), ["terminate: panicked: out of beans", "dropped, before it has ended"]);
     assert!(matches!(poll(call), Poll::Ready(Err(CallError::Ended(_)))));
+}
+
+/// Its `init` fails, and its last words take long.
+struct Slow(Seeded, Log);
+
+impl Actor for Slow {
+    type Messages = ();
+    type Error = &'static str;
+
+    async fn init(&mut self, _: &mut Context<Self>) -> Result<(), &'static str> {
+        Err("no beans")
+    }
+
+    async fn terminate(&mut self, exit: &Exit, _: &mut Context<Self>) {
+        self.0.sleep_until(self.0.now() + 10 * SECOND).await;
+        self.1.say(format!("terminate: {exit}"));
+    }
+}
+
+#[test]
+fn a_supervisor_lets_who_fails_to_start_have_its_last_words() {
+    story(|system, runtime| async move {
+        let log = Log::default();
+        let (inside, clock) = (log.clone(), runtime.clone());
+        let make = move || Slow(clock.clone(), inside.clone());
+        let (_address, spec) = system.child("slow", Options::new(), make);
+        let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec.start_within(60 * SECOND));
+        let failed = tree.start(runtime.clone()).await.unwrap_err().to_string();
+        assert_eq!(log.all(), ["terminate: failed: no beans"], "{failed}");
+        assert!(failed.contains("no beans"), "{failed}");
+    });
 }
