@@ -428,7 +428,11 @@ macro_rules! live {
                 }
             }
             let mut exit = kept.exit();
-            let terminated = kept.last_words(&exit).await;
+            let terminated = match kept.begins_last_words(&exit) {
+                true => kept.last_words(&exit).await,
+                // It panicked before there was a future to catch it in, or when that was dropped.
+                false => Ok(()),
+            };
             if let Err(panic) = terminated.and(kept.answer_late()) {
                 exit = Exit::Fault(Fault::panic(&panic));
             }

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use backplane::{Device, Exit, Fault, catch};
+use backplane::{Device, Exit, Fault, Panic, catch};
 use pin_project_lite::pin_project;
 
 use crate::{
@@ -62,7 +62,7 @@ pin_project! {
             let exit = Exit::Fault(Fault::killed());
             frame.node.ending(&exit);
             let mut frame = Some(frame);
-            drop(frame::within(&mut frame, || catch(|| drop_all(this.life.as_mut()))));
+            drop(frame::within(&mut frame, || drop_all(this.life.as_mut())));
             let Some(mut frame) = frame else { return };
             frame.node.ended(&exit);
             observe::ended(frame.node.name(), &exit);
@@ -89,10 +89,11 @@ pin_project! {
     }
 }
 
-/// Drops all that its future held; also what would survive a panic, where this happens while the thread panics.
-fn drop_all<F>(mut life: Pin<&mut Life<F>>) {
-    life.set(Life::Ended);
-    drop(frame::survivor());
+/// Drops all that its future held; also what would survive a panic, where this happens while the thread panics, or where what
+/// is dropped first does.
+fn drop_all<F>(mut life: Pin<&mut Life<F>>) -> Result<(), Panic> {
+    let dropped = catch(|| life.set(Life::Ended));
+    dropped.and(catch(|| drop(frame::survivor())))
 }
 
 impl<M, F: Future<Output: Outcome>> Run<M, F> {
@@ -174,7 +175,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
             }
         };
         ending(&frame, &exit);
-        let dropped = frame::within(&mut frame, || catch(|| drop_all(this.life.as_mut())));
+        let dropped = frame::within(&mut frame, || drop_all(this.life.as_mut()));
         let exit = match dropped {
             Err(panic) if !exit.is_fault() => Exit::Fault(Fault::panic(&panic)),
             _ => exit,

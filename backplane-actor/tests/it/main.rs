@@ -6,6 +6,7 @@ mod calls;
 mod clock;
 mod groups;
 mod kills;
+mod lives;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod observed;
 mod processes;
