@@ -18,6 +18,8 @@ const SUPERVISORS: u32 = 40;
 const RESTARTS: u32 = 50;
 const ROUNDS: usize = 15;
 const MANY: usize = 10_000;
+/// Every third round.
+const VERY_MANY: usize = 100_000;
 
 /// What a child and the clock have in common.
 #[derive(Default)]
@@ -639,7 +641,7 @@ fn main() {
         return;
     }
 
-    let mut took: [[Samples; 3]; 8] = Default::default();
+    let mut took: [[Samples; 5]; 8] = Default::default();
     for round in 0..=ROUNDS {
         let forth: Vec<usize> = (0..SIDES.len()).filter(|side| *side != 4).collect();
         let sides: Vec<usize> = if round % 2 == 0 { forth } else { forth.into_iter().rev().collect() };
@@ -656,6 +658,11 @@ fn main() {
                 took[side][1].push(start, MANY);
                 took[side][2].push(stop, MANY);
             }
+            if round % 3 == 1 {
+                let (start, stop) = many(side, VERY_MANY);
+                took[side][3].push(start, VERY_MANY);
+                took[side][4].push(stop, VERY_MANY);
+            }
         }
         if round % 5 == 1
             && let Some([restart, start, stop]) = otp()
@@ -665,7 +672,13 @@ fn main() {
             took[4][2].push(stop, MANY);
         }
     }
-    let figures = ["from a child's end until its successor is ready", "start, a child", "stop, a child"];
+    let figures = [
+        "from a child's end until its successor is ready",
+        "start, a child of 10,000",
+        "stop, a child of 10,000",
+        "start, a child of 100,000",
+        "stop, a child of 100,000",
+    ];
     for (figure, name) in figures.iter().enumerate() {
         println!("{name}: ns, median (tenth to ninetieth percentile), and how much ours is faster");
         let ours = took[0][figure].median();
