@@ -142,7 +142,10 @@ pub trait Actor: Sized + Send + 'static {
     }
 
     /// Before the end, whatever led to it, but for a kill and the fault of a linked actor: after those nothing of it runs any
-    /// more but its destructors. After a panic, its state is as the panic left it.
+    /// more but its destructors. After a panic, its state is as the panic left it. After an `init` that has failed, it is part of
+    /// the start, and of the time that a supervisor gives to that.
+    ///
+    /// It runs once: if it panics, that is how the actor ends.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {

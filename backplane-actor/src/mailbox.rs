@@ -6,6 +6,8 @@
 //! 3. **Who waits for room has put the message down.** The receiver moves it into the queue as soon as there is room, so
 //!    nobody overtakes, but who has the oldest dropped for it, and the order of one sender is kept.
 //! 4. **The hand comes back.** A receiver that goes puts what it has not taken back, in front.
+//! 5. **There is one receiver.** A mailbox that somebody keeps for longer than its incarnation is none any more when the next
+//!    one begins: what it has in hand comes back as urgent, and after the last incarnation it is buried.
 
 use std::{
     collections::{BTreeMap, VecDeque},
