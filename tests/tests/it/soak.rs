@@ -134,10 +134,11 @@ async fn works(mut mailbox: Mailbox<Letter>) {
             Work::Fail => std::panic::resume_unwind(Box::new("on purpose")),
             Work::Answer(reply) => reply.send(()),
             Work::AnswerElsewhere(reply) => {
-                drop(tokio::spawn(async move {
+                smol::spawn(async move {
                     yield_now().await;
                     reply.send(());
-                }));
+                })
+                .detach();
             }
         }
     }
