@@ -638,10 +638,8 @@ impl<M> Shared<M> {
         state.pass_skipped();
         let (reader, first) = (state.reader, state.normal.first());
         let rare = state.rare();
-        if let Some(call) = rare.calls.retire() {
-            // It has not been answered, or its caller has it still: nothing of the user's is dropped.
-            drop(call);
-        }
+        // Its caller has it still, or has left nothing of the user's in it that would be dropped here.
+        drop(rare.calls.retire());
         let calls = rare.calls.take_before(first);
         rare.outlived.push((reader, calls));
         self.first.taken.store(first, Ordering::Release);
@@ -1321,7 +1319,7 @@ impl<M: Send + 'static> Reader<M> {
             None => loop {
                 match own.saved.pop_front() {
                     // Its caller has gone meanwhile.
-                    Some(item) if item.is_over() => drop(catch(|| drop(item))),
+                    Some(item) if item.is_over() => drop_over(item),
                     item => break item,
                 }
             },
@@ -1378,7 +1376,7 @@ impl<M: Send + 'static> Reader<M> {
             while let Some(item) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
                 if item.is_over() {
                     let item = self.own.as_mut().and_then(|own| own.saved.remove(seen));
-                    drop(catch(|| drop(item)));
+                    item.into_iter().for_each(drop_over);
                     continue;
                 }
                 if wanted(&item.message)
