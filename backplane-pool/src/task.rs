@@ -265,6 +265,23 @@ pub(crate) fn drop_untold<T>(untold: T) {
     SINCE.set(before);
 }
 
+/// While it is there, what is dropped on this thread are tasks again: a destructor that blocks runs others meanwhile.
+pub(crate) struct Told {
+    untold: bool,
+}
+
+impl Told {
+    pub(crate) fn new() -> Told {
+        Told { untold: UNTOLD.replace(false) }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        UNTOLD.set(self.untold);
+    }
+}
+
 /// Lets a panic be nobody's: async-task would end the process rather than drop with one.
 fn quietly(f: impl FnOnce()) {
     if backplane::catch(f).is_err() {

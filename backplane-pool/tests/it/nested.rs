@@ -1,10 +1,14 @@
 //! Tasks that block their thread on other tasks.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, mpsc},
+    time::Duration,
+};
 
-use backplane_pool::Handle;
+use backplane_pool::{Handle, Pool};
+use futures_lite::future::yield_now;
 
-use crate::support::pool;
+use crate::support::{pool, then};
 
 #[test]
 fn a_task_may_block_on_another_even_on_the_only_worker() {
@@ -96,4 +100,33 @@ fn a_panic_in_what_a_task_blocks_on_is_that_tasks() {
     let task = pool.spawn(async move { handle.block_on(async { panic!("inside") }) });
     assert!(pool.block_on::<_>(task).map(|(): ()| ()).is_err());
     assert_eq!(pool.block_on(pool.spawn(async { 1 })).unwrap(), 1);
+}
+
+#[test]
+fn what_runs_while_a_future_that_no_pool_takes_is_dropped_is_counted() {
+    let (pool, gone) = (pool(1), pool(1).handle());
+    let handle = pool.handle();
+    let task = pool.spawn(async move {
+        let blocks = then(move || assert_eq!(handle.block_on(handle.spawn(async { 3 })).unwrap(), 3));
+        assert!(gone.spawn(async move { drop(blocks) }).await.is_err());
+    });
+    pool.block_on(task).unwrap();
+    assert_eq!(pool.tasks(), 0);
+}
+
+#[test]
+fn whoever_blocks_a_worker_when_all_tasks_are_gone_waits_alone() {
+    let (place, (send, ended)) = (Arc::new(OnceLock::<Handle>::new()), mpsc::channel());
+    let handle = Arc::clone(&place);
+    let pool = Pool::builder().workers(1).on_stop(move |_| {
+        let waits = async {
+            yield_now().await;
+            4
+        };
+        send.send(handle.get().map(|handle| handle.block_on(waits))).unwrap();
+    });
+    let pool = pool.build().unwrap();
+    place.set(pool.handle()).unwrap();
+    drop(pool);
+    assert_eq!(ended.recv(), Ok(Some(4)));
 }

@@ -54,3 +54,18 @@ impl Drop for Dropped {
         drop(self.0.send.send((thread.id(), thread.name().map(String::from))));
     }
 }
+
+/// Does something when it is dropped.
+pub(crate) struct Then<F: FnOnce()>(Option<F>);
+
+pub(crate) fn then<F: FnOnce()>(f: F) -> Then<F> {
+    Then(Some(f))
+}
+
+impl<F: FnOnce()> Drop for Then<F> {
+    fn drop(&mut self) {
+        if let Some(f) = self.0.take() {
+            f();
+        }
+    }
+}
