@@ -16,7 +16,7 @@ use crate::{
     domain::{Domain, House, Remote, become_worker},
     event::Event,
     idle,
-    pin::{pin_current, process_cpus},
+    pin::{pin_current, thread_cpus, unpin_once},
     pool::{Pool, Quarter},
     reactor::{self, Reactor},
     topology::Topology,
@@ -507,8 +507,6 @@ impl Builder {
 
     fn cpus_of(&self, node: &CpuSet, worker: usize) -> Option<CpuSet> {
         match self.pinning.unwrap_or_default() {
-            // Where the node is all there is, there is nothing to say.
-            Pinning::Node if process_cpus().is_some_and(|all| all == *node) => None,
             Pinning::Node => Some(node.clone()),
             Pinning::Cpu => node.iter().nth(worker % node.len()).map(|cpu| [cpu].into_iter().collect()),
             Pinning::None => None,
@@ -596,7 +594,16 @@ impl Start {
 
     /// Pinned first: what is allocated from then on lies near.
     fn settle(&self) -> Result<Reactor, BuildError> {
-        if let Some(Err(error)) = self.cpus.as_ref().map(pin_current)
+        // A thread has the mask of whoever started it, which may be another than the process's, and is often the right one.
+        let pinned = match &self.cpus {
+            Some(cpus) if thread_cpus().is_some_and(|here| here == *cpus) => Ok(()),
+            Some(cpus) => pin_current(cpus),
+            None => {
+                unpin_once();
+                Ok(())
+            }
+        };
+        if let Err(error) = pinned
             && self.must_pin
         {
             return Err(BuildError::Pin { node: self.info.node, error });

@@ -1,6 +1,6 @@
 //! Where a thread may run: the one place that asks the system for it.
 
-use std::io;
+use std::{cell::Cell, io};
 
 use crate::cpus::CpuSet;
 
@@ -55,6 +55,25 @@ pub(crate) fn process_cpus() -> Option<CpuSet> {
     system::process_cpus()
 }
 
+/// The mask of this thread, where the system can tell.
+pub(crate) fn thread_cpus() -> Option<CpuSet> {
+    system::thread_cpus()
+}
+
+/// Lets this thread run wherever the process may: the kernel gives each the mask of the one that started it, and that may have
+/// been pinned. A wish, which costs nothing when it is made again.
+pub(crate) fn unpin_once() {
+    thread_local! {
+        static UNPINNED: Cell<bool> = const { Cell::new(false) };
+    }
+    if !UNPINNED.replace(true)
+        && let Some(all) = process_cpus()
+        && thread_cpus().is_some_and(|here| here != all)
+    {
+        let _ = pin_current(&all);
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::{io, process};
@@ -80,9 +99,16 @@ mod system {
     }
 
     pub(super) fn process_cpus() -> Option<CpuSet> {
-        let pid = Pid::from_raw(i32::try_from(process::id()).ok()?)?;
+        cpus_of(Some(Pid::from_raw(i32::try_from(process::id()).ok()?)?))
+    }
+
+    pub(super) fn thread_cpus() -> Option<CpuSet> {
+        cpus_of(None)
+    }
+
+    fn cpus_of(thread: Option<Pid>) -> Option<CpuSet> {
         // Refused where the kernel's masks are longer than ours.
-        let set = thread::sched_getaffinity(Some(pid)).ok()?;
+        let set = thread::sched_getaffinity(thread).ok()?;
         Some((0..thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
     }
 }
@@ -102,6 +128,10 @@ mod system {
     }
 
     pub(super) fn process_cpus() -> Option<CpuSet> {
+        None
+    }
+
+    pub(super) fn thread_cpus() -> Option<CpuSet> {
         None
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     builder::Builder,
     counters::WorkerCounters,
     domain::{Domain, DomainId, House, Phase, schedule, with_worker},
+    pin::unpin_once,
     registry::{Key, Site, Spawner, TaskName},
     resident::Resident,
     sleep::Sleeps,
@@ -706,7 +707,8 @@ impl Handle {
     }
 
     /// Runs a closure that blocks, on a thread that is there for that: the `blocking` crate's. Cancelled before it
-    /// has begun, it never runs; afterwards it runs to its end. The pool's shutdown does not wait for it.
+    /// has begun, it never runs; afterwards it runs to its end. The pool's shutdown does not wait for it. It may run on any CPU
+    /// of the process's, wherever workers are pinned.
     ///
     /// ```
     /// # let pool = backplane_pool::Pool::builder().workers(1).build().unwrap();
@@ -718,7 +720,12 @@ impl Handle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        Task::blocking(blocking::unblock(move || Outcome::new(backplane::catch(f))))
+        let run = move || {
+            // Whoever started the thread may be pinned; what blocks belongs to no node.
+            unpin_once();
+            Outcome::new(backplane::catch(f))
+        };
+        Task::blocking(blocking::unblock(run))
     }
 
     /// Runs a future on this thread until it is ready, and events and timers meanwhile.

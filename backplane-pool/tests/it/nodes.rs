@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use backplane_pool::{BuildError, CpuSet, Pinning, Pool, Topology, current_cpu};
+use backplane_pool::{BuildError, CpuSet, Pinning, Pool, Topology, current_cpu, pin_current};
 use futures_lite::future::yield_now;
 
 use crate::support::{pool, two_nodes};
@@ -178,4 +178,41 @@ fn workers_are_dealt_to_nodes_in_turn_as_long_as_cpus_last() {
     assert_eq!(on(7), [2, 5]);
     assert!(!CpuSet::from_iter([1]).is_empty());
     assert_eq!(pool(3).counters().len(), 3);
+}
+
+/// Where this thread may run.
+#[cfg(target_os = "linux")]
+fn mask() -> CpuSet {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.unwrap().trim().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pool_made_by_a_pinned_thread_is_not_shut_in_with_it() {
+    let all = Topology::system().cpus();
+    let first = CpuSet::from_iter(all.iter().take(1));
+    let make = move || {
+        pin_current(&first).unwrap();
+        let one_node = || Pool::builder().topology(Topology::from_nodes([(0, all.clone())])).workers(1);
+        let (node, none) = (one_node().pinning(Pinning::Node), one_node().pinning(Pinning::None));
+        for builder in [one_node(), node, none] {
+            let pool = builder.build().unwrap();
+            assert_eq!(pool.block_on(pool.spawn(async { mask() })).unwrap(), all);
+        }
+        assert_eq!(mask(), first, "and whoever made it stays where it is");
+    };
+    std::thread::spawn(make).join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_pinned_worker_has_run_elsewhere_is_not_shut_in_with_it() {
+    let all = Topology::system().cpus();
+    let first = Topology::from_nodes([(0, all.iter().take(1))]);
+    let pool = Pool::builder().topology(first).pinning(Pinning::Cpu).build().unwrap();
+    let handle = pool.handle();
+    let there = pool.spawn(async move { handle.spawn_blocking(mask).await.unwrap() });
+    assert_eq!(pool.block_on(there).unwrap(), all);
 }
