@@ -96,7 +96,7 @@ pub struct WorkerInfo {
 pub enum BuildError {
     /// There is no CPU in the topology, or there were to be no workers at all.
     NoWorkers,
-    /// There were to be more workers on one node than can be counted.
+    /// There were to be more workers on one node than any system has threads: 4,194,304.
     TooManyWorkers {
         /// The node's number.
         node: usize,
@@ -169,6 +169,9 @@ enum Workers {
     InAll(usize),
     PerNode(usize),
 }
+
+/// No system has more.
+const THREADS: usize = 1 << 22;
 
 /// A node that will be a domain.
 struct Plan {
@@ -418,6 +421,11 @@ impl Builder {
     /// ```
     pub fn build(self) -> Result<Pool, BuildError> {
         let plans = self.plans()?;
+        if self.thread_name.contains('\0') {
+            // The standard library would panic.
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "a thread's name has no null in it");
+            return Err(BuildError::Thread(error));
+        }
         let house = Arc::new(House::new(Alarm::default()));
         let mut domains = Vec::with_capacity(plans.len());
         let mut watched = Vec::with_capacity(plans.len());
@@ -499,7 +507,7 @@ impl Builder {
             Workers::AsManyAsCanRun => deal(&mut plans, topology.parallelism()),
         }
         plans.retain(|plan| plan.workers > 0);
-        if let Some(plan) = plans.iter().find(|plan| plan.workers >= idle::LIMIT.min(u32::MAX as usize)) {
+        if let Some(plan) = plans.iter().find(|plan| plan.workers > idle::LIMIT.min(THREADS)) {
             return Err(BuildError::TooManyWorkers { node: plan.node });
         }
         if plans.is_empty() { Err(BuildError::NoWorkers) } else { Ok(plans) }
@@ -516,16 +524,18 @@ impl Builder {
 
 /// Deals workers to nodes in turn, first as long as CPUs last.
 fn deal(plans: &mut [Plan], mut workers: usize) {
-    let mut round = 0;
-    while workers > 0 && !plans.is_empty() {
-        let room = plans.iter().any(|plan| plan.cpus.len() > plan.workers);
-        for plan in plans.iter_mut() {
-            if workers > 0 && (!room || plan.cpus.len() > round) {
-                plan.workers += 1;
-                workers -= 1;
-            }
+    while workers > 0 && plans.iter().any(|plan| plan.cpus.len() > plan.workers) {
+        for plan in plans.iter_mut().filter(|plan| plan.cpus.len() > plan.workers) {
+            let more = workers.min(1);
+            plan.workers += more;
+            workers -= more;
         }
-        round += 1;
+    }
+    // Whatever the number, there are no more rounds than CPUs.
+    if let (Some(each), Some(left)) = (workers.checked_div(plans.len()), workers.checked_rem(plans.len())) {
+        for (at, plan) in plans.iter_mut().enumerate() {
+            plan.workers = plan.workers.saturating_add(each + usize::from(at < left));
+        }
     }
 }
 
@@ -583,7 +593,8 @@ impl Start {
         become_worker(Rc::clone(&local));
         let hook = |hook: Option<Hook>| {
             if let Some(hook) = hook {
-                drop(backplane::catch(|| hook(&self.info)));
+                // Who is the last to have it drops it, too.
+                drop(backplane::catch(|| { hook }(&self.info)));
             }
         };
         hook(self.on_start);

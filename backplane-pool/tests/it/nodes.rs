@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeSet,
     future::pending,
+    io::ErrorKind,
     sync::{Arc, Mutex, mpsc},
 };
 
 use backplane_pool::{BuildError, CpuSet, Pinning, Pool, Topology, current_cpu, pin_current};
 use futures_lite::future::yield_now;
 
-use crate::support::{pool, two_nodes};
+use crate::support::{pool, then, two_nodes};
 
 #[test]
 fn a_task_on_a_node_stays_there_whoever_wakes_it_and_so_do_its_children() {
@@ -161,6 +162,30 @@ fn a_pool_that_cannot_be_is_an_error_and_leaves_no_thread() {
         let pool = Pool::builder().topology(topology).build().unwrap();
         assert_eq!(pool.counters().len(), 2);
     }
+}
+
+#[test]
+fn what_no_system_can_give_is_an_error_at_once() {
+    let topology = || Pool::builder().topology(Topology::from_nodes([(0, 0..1), (1, 1..5)]));
+    for builder in [topology().workers(usize::MAX), topology().workers_per_node(1 << 23)] {
+        assert!(matches!(builder.build(), Err(BuildError::TooManyWorkers { .. })));
+    }
+    let named = topology().thread_name("a\0b").build();
+    assert!(matches!(named, Err(BuildError::Thread(error)) if error.kind() == ErrorKind::InvalidInput));
+}
+
+#[test]
+fn a_hook_that_panics_when_it_is_dropped_takes_no_worker_along() {
+    let (built, wait) = mpsc::channel::<()>();
+    let (wait, bomb) = (Mutex::new(wait), then(|| panic!("a destructor")));
+    let pool = Pool::builder().workers(1).on_start(move |_| {
+        let _bomb = &bomb;
+        // Until the worker is the last who has the hook.
+        let _ = wait.lock().unwrap().recv();
+    });
+    let pool = pool.build().unwrap();
+    drop(built);
+    assert_eq!(pool.block_on(pool.spawn(async { 1 })).unwrap(), 1);
 }
 
 #[test]
