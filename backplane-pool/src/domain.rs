@@ -26,7 +26,7 @@ use crate::{
     slot::Slot,
     task::{Runnable, drop_untold},
     watch::Alarm,
-    worker::Local,
+    worker::{Local, taken},
 };
 
 /// How far a pool is with its end.
@@ -40,6 +40,14 @@ pub(crate) enum Phase {
     Dropping,
 }
 
+/// A task that was not on the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unlisted {
+    pub(crate) name: TaskName,
+    /// It has had a turn, and came back from it too late to be written down.
+    pub(crate) polled: bool,
+}
+
 /// What all domains of a pool share.
 #[derive(Debug)]
 pub(crate) struct House {
@@ -50,8 +58,8 @@ pub(crate) struct House {
     pub(crate) alarm: Alarm,
     /// Every site that a worker has run a task of, by its words.
     sites: Mutex<HashMap<[usize; 2], Site>>,
-    /// The names of tasks that were dropped unpolled, once somebody wants to know.
-    dropped: Mutex<Option<Vec<TaskName>>>,
+    /// Tasks that were dropped and not on the list, once somebody wants to know.
+    dropped: Mutex<Option<Vec<Unlisted>>>,
 }
 
 impl House {
@@ -70,18 +78,18 @@ impl House {
         self.sites.lock().unwrap_or_else(PoisonError::into_inner).get(&words).copied()
     }
 
-    /// From now on the names of tasks that are dropped unpolled are kept, for [`names_of_dropped`](House::names_of_dropped).
+    /// From now on the names of tasks that are dropped and were not on the list are kept, for [`dropped`](House::dropped).
     pub(crate) fn keep_names_of_dropped(&self) {
         *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
     }
 
-    pub(crate) fn dropped(&self, site: Site) {
-        if let Some(names) = &mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) {
-            names.push(site.into());
+    pub(crate) fn drops(&self, unlisted: impl FnOnce() -> Unlisted) {
+        if let Some(dropped) = &mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) {
+            dropped.push(unlisted());
         }
     }
 
-    pub(crate) fn names_of_dropped(&self) -> Vec<TaskName> {
+    pub(crate) fn dropped(&self) -> Vec<Unlisted> {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
@@ -179,10 +187,12 @@ pub(crate) struct Remote {
     /// Tasks that only this worker may run, woken elsewhere.
     pub(crate) inbox: ConcurrentQueue<Runnable>,
     pub(crate) counters: CachePadded<Counters>,
-    /// The key of the task that is being polled, as a word.
+    /// The task that is being polled: what [`Polled`] says of its key, which is zero between polls.
     current: AtomicU64,
-    /// Its site, as words; zero between polls.
+    /// And its site, as words. They change while the key is zero, so that nobody sees those of one with the key of another.
     site: [AtomicUsize; 2],
+    /// Tasks that block on this thread, the innermost last; their worker goes on meanwhile.
+    blocked: Mutex<Vec<Polled>>,
     pub(crate) awake: AtomicBool,
     /// Has been with one task for so long that what waits behind it is everybody's.
     pub(crate) stuck: AtomicBool,
@@ -203,6 +213,7 @@ impl Remote {
             counters: CachePadded::default(),
             current: AtomicU64::new(0),
             site: Default::default(),
+            blocked: Mutex::default(),
             awake: AtomicBool::new(true),
             stuck: AtomicBool::new(false),
             #[cfg(feature = "uring")]
@@ -213,35 +224,92 @@ impl Remote {
     /// What is being polled from now on.
     #[inline]
     pub(crate) fn polls(&self, polled: Polled) {
-        self.current.store(polled.key, Ordering::Relaxed);
-        self.site[0].store(polled.site[0], Ordering::Relaxed);
-        self.site[1].store(polled.site[1], Ordering::Relaxed);
+        self.site[0].store(polled.site[0], Ordering::Release);
+        self.site[1].store(polled.site[1], Ordering::Release);
+        self.current.store(polled.key, Ordering::Release);
+    }
+
+    /// The poll is over.
+    #[inline]
+    pub(crate) fn polls_nothing(&self) {
+        self.current.store(0, Ordering::Release);
+    }
+
+    /// What is being polled for the first time is on the list from now on.
+    pub(crate) fn is_listed(&self) {
+        self.current.store(Polled::LATER, Ordering::Release);
     }
 
     pub(crate) fn polled(&self) -> Polled {
-        Polled {
-            key: self.current.load(Ordering::Relaxed),
-            site: [0, 1].map(|at| self.site[at].load(Ordering::Relaxed)),
+        loop {
+            let key = self.current.load(Ordering::Acquire);
+            let site = [0, 1].map(|at| self.site[at].load(Ordering::Acquire));
+            if key == 0 {
+                return Polled::default();
+            }
+            if self.current.load(Ordering::Acquire) == key {
+                return Polled { key, site };
+            }
         }
+    }
+
+    /// The task that is being polled blocks from now on, until [`unblocks`](Remote::unblocks).
+    pub(crate) fn blocks(&self) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.push(self.polled());
+        self.polls_nothing();
+    }
+
+    /// It is that one's poll again.
+    pub(crate) fn unblocks(&self) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.polls(blocked.pop().unwrap_or_default());
+    }
+
+    /// The tasks that are in a poll on this thread, the innermost last.
+    pub(crate) fn all_polled(&self) -> Vec<Polled> {
+        let mut all = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.push(self.polled());
+        all.retain(|polled| !polled.is_none());
+        all
     }
 }
 
 /// A task that is being polled, in words that are written by one thread and read by another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Polled {
+    /// Its key, or [`FIRST`](Polled::FIRST), or [`LATER`](Polled::LATER); zero if there is no task.
     key: u64,
     site: [usize; 2],
 }
 
 impl Polled {
-    /// Whether it is on the list, and so cannot be taken for another.
-    pub(crate) fn is_written_down(self) -> bool {
-        self.key > 0
+    /// Without a key of its own, in its first poll.
+    const FIRST: u64 = u64::MAX;
+    /// Without a key of its own, in a later poll.
+    pub(crate) const LATER: u64 = 1;
+
+    /// Whether its key is known, by which it cannot be taken for another.
+    pub(crate) fn key(self) -> Option<Key> {
+        Key::from_word(self.key).filter(|_| !self.is_first())
     }
 
+    /// Whether this is its first poll, before which it was not on the list.
     #[inline]
-    pub(crate) fn new(key: Option<Key>, site: Site) -> Polled {
-        Polled { key: key.map_or(0, Key::to_word), site: site.words() }
+    pub(crate) fn is_first(self) -> bool {
+        self.key == Polled::FIRST
+    }
+
+    /// Whether there is no task.
+    pub(crate) fn is_none(self) -> bool {
+        self.key == 0
+    }
+
+    /// With a key, or [`LATER`](Polled::LATER), or zero before the first poll.
+    #[inline]
+    pub(crate) fn new(known: u64, site: Site) -> Polled {
+        let key = if known == 0 { Polled::FIRST } else { known };
+        Polled { key, site: site.words() }
     }
 }
 
@@ -297,7 +365,7 @@ impl Domain {
 
     /// The name of the task that this worker polls.
     pub(crate) fn name_of(&self, polled: Polled) -> Option<TaskName> {
-        let written = Key::from_word(polled.key).and_then(|key| self.shards.get(key.shard())?.name(key));
+        let written = polled.key().and_then(|key| self.shards.get(key.shard())?.name(key));
         written.or_else(|| self.house.site(polled.site).map(TaskName::from))
     }
 
@@ -307,6 +375,30 @@ impl Domain {
 
     pub(crate) fn remotes(&self) -> &[Arc<Remote>] {
         self.remotes.get().map_or(&[], |remotes| remotes)
+    }
+
+    /// The names of tasks that lie in queues and are not on the list, for when the worker that would drop them is stuck. What lies
+    /// in no queue that others can reach, is not found.
+    pub(crate) fn names_of_queued(&self) -> Vec<TaskName> {
+        let mut names = Vec::new();
+        let mut queued = Vec::new();
+        let mut see = |runnable: Runnable| {
+            let meta = runnable.metadata();
+            if meta.polled().is_first() {
+                names.push(meta.site.into());
+            }
+            queued.push(runnable);
+        };
+        std::iter::from_fn(|| taken(|| self.injector.steal())).for_each(&mut see);
+        for remote in self.remotes() {
+            std::iter::from_fn(|| taken(|| remote.stealer.steal())).for_each(&mut see);
+            remote.next.take().into_iter().for_each(&mut see);
+            // Only as many as there are: whoever is woken meanwhile is on the list.
+            (0..remote.inbox.len()).map_while(|_| remote.inbox.pop().ok()).for_each(&mut see);
+        }
+        // And back: those that are pinned to their worker, the others to any.
+        queued.into_iter().for_each(|runnable| self.inject(runnable));
+        names
     }
 
     pub(crate) fn injector(&self) -> &Injector<Runnable> {

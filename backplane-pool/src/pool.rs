@@ -21,7 +21,7 @@ use backplane::{DeviceId, Line};
 use crate::{
     builder::Builder,
     counters::WorkerCounters,
-    domain::{Domain, DomainId, House, Phase, schedule, with_worker},
+    domain::{Domain, DomainId, House, Phase, Unlisted, schedule, with_worker},
     pin::unpin_once,
     registry::{Key, Site, Spawner, TaskName},
     resident::Resident,
@@ -94,11 +94,14 @@ pub struct Pool {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// Tasks that had not ended, and waited for something or for their turn. They have been dropped.
+    /// Tasks that had not ended, and waited for something or for their turn. They have been dropped, but for those that only
+    /// the thread of a stuck one can drop, when it comes back.
     pub waiting: Vec<TaskName>,
-    /// Tasks that were in a poll. They have been dropped after it, unless they are among the stuck.
+    /// Tasks that were in a poll, or blocked in one. They have been dropped after it, unless they are among the stuck.
     pub running: Vec<TaskName>,
-    /// Tasks that did not come back from their poll. They have kept their threads, which go on, and end when they do.
+    /// Tasks that did not come back from their poll, or from their destructor. They have kept their threads, which go on, and
+    /// end when they do. What such a thread alone knows of is not named: [local](Handle::spawn_local) tasks of its own that have not
+    /// had their first turn.
     pub stuck: Vec<TaskName>,
 }
 
@@ -122,6 +125,18 @@ impl fmt::Display for Unfinished {
 }
 
 impl Error for Unfinished {}
+
+/// A task in a poll.
+#[derive(Clone, Debug)]
+struct Running {
+    name: TaskName,
+    /// It was not on the list.
+    is_first: bool,
+}
+
+fn names(running: Vec<Running>) -> Vec<TaskName> {
+    running.into_iter().map(|running| running.name).collect()
+}
 
 /// After a shutdown's deadline, so long for polls to come back and tasks to be dropped.
 const GRACE: Duration = Duration::from_millis(100);
@@ -220,17 +235,25 @@ impl Pool {
         let (running, mut waiting) = self.names();
         self.drop_tasks();
         let all_ended = house.wait(Instant::now().checked_add(GRACE), |workers| workers == 0);
-        waiting.extend(house.names_of_dropped());
-        if all_ended {
-            return if running.is_empty() && waiting.is_empty() {
-                Ok(())
-            } else {
-                Err(Unfinished { waiting, running, stuck: Vec::new() })
-            };
+        let mut first: Vec<_> = running.iter().filter(|running| running.is_first).cloned().collect();
+        for Unlisted { name, polled } in house.dropped() {
+            // Some of those that ran for the first time came back too late to be written down.
+            match first.iter().position(|first| polled && first.name == name) {
+                Some(at) => drop(first.swap_remove(at)),
+                None => waiting.push(name),
+            }
         }
-        let stuck = self.names().0;
-        // Their threads are left to themselves.
-        self.threads.clear();
+        let mut stuck = Vec::new();
+        if !all_ended {
+            stuck = names(self.names().0);
+            waiting.extend(self.quarters().iter().flat_map(|quarter| quarter.domain.names_of_queued()));
+            // Their threads are left to themselves.
+            self.threads.clear();
+        }
+        let running = names(running);
+        if all_ended && running.is_empty() && waiting.is_empty() {
+            return Ok(());
+        }
         Err(Unfinished { waiting, running, stuck })
     }
 
@@ -239,21 +262,22 @@ impl Pool {
     }
 
     /// Who runs, and who waits.
-    fn names(&self) -> (Vec<TaskName>, Vec<TaskName>) {
+    fn names(&self) -> (Vec<Running>, Vec<TaskName>) {
         let (mut running, mut waiting) = (Vec::new(), self.handle.task_names());
         let mut seen = Vec::new();
         for quarter in self.handle.quarters() {
-            for remote in quarter.domain.remotes() {
-                let polled = remote.polled();
+            for polled in quarter.domain.remotes().iter().flat_map(|remote| remote.all_polled()) {
                 // It may have moved from one worker to the next while we looked.
-                let again = polled.is_written_down() && seen.contains(&(quarter.domain.id(), polled));
+                let place = polled.key().map(|key| (quarter.domain.id(), key));
+                let again = place.is_some() && seen.contains(&place);
                 let Some(name) = quarter.domain.name_of(polled).filter(|_| !again) else { continue };
-                seen.push((quarter.domain.id(), polled));
+                seen.push(place);
                 // It is on the list as well, unless this is its first poll.
-                if let Some(at) = waiting.iter().position(|waits| *waits == name) {
+                let is_first = polled.is_first();
+                if let Some(at) = waiting.iter().position(|waits| !is_first && *waits == name) {
                     waiting.swap_remove(at);
                 }
-                running.push(name);
+                running.push(Running { name, is_first });
             }
         }
         (running, waiting)
@@ -901,7 +925,7 @@ where
 {
     move |key| {
         let job = Job::new(future, key);
-        let meta = Meta { key, site, pinned, home };
+        let meta = Meta::new(key, site, pinned, home);
         // A closure that holds something would cost a reference to the task each time it is scheduled.
         async_task::Builder::new().metadata(meta).spawn(move |_| job, WithInfo(schedule))
     }

@@ -7,6 +7,7 @@ use std::{
     future::Future,
     num::NonZeroU32,
     pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -15,7 +16,7 @@ use backplane::Panic;
 use pin_project_lite::pin_project;
 
 use crate::{
-    domain::{DomainId, with_worker},
+    domain::{DomainId, Polled, with_worker},
     registry::{Key, Site},
 };
 
@@ -23,13 +24,36 @@ use crate::{
 /// glibc's hands up to 120 bytes from one thread to another without a lock.
 #[derive(Debug)]
 pub(crate) struct Meta {
-    /// Where it is written down, if it was from the start.
-    pub(crate) key: Option<Key>,
+    /// Where it is written down, if it was from the start, as a word; else zero, and [`Polled::LATER`] once it has had a turn.
+    known: AtomicU64,
     pub(crate) site: Site,
     /// The one worker of the domain that may run it.
     pub(crate) pinned: Option<Pinned>,
     /// The domain where it is scheduled.
     pub(crate) home: DomainId,
+}
+
+impl Meta {
+    pub(crate) fn new(key: Option<Key>, site: Site, pinned: Option<Pinned>, home: DomainId) -> Meta {
+        Meta { known: key.map_or(0, Key::to_word).into(), site, pinned, home }
+    }
+
+    /// What is going to be polled, or dropped.
+    #[inline]
+    pub(crate) fn polled(&self) -> Polled {
+        Polled::new(self.known.load(Ordering::Relaxed), self.site)
+    }
+
+    /// As [`polled`](Meta::polled), at the beginning of a poll.
+    #[inline]
+    pub(crate) fn begin_poll(&self) -> Polled {
+        let polled = self.polled();
+        if polled.is_first() {
+            // Nobody else has the task now.
+            self.known.store(Polled::LATER, Ordering::Relaxed);
+        }
+        polled
+    }
 }
 
 const _: () =

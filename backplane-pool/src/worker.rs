@@ -12,7 +12,7 @@ use std::{
 use crossbeam_deque::{Steal, Worker};
 
 use crate::{
-    domain::{Domain, Phase, Polled, Remote},
+    domain::{Domain, Phase, Remote, Unlisted},
     idle::Woken,
     pin::current_cpu,
     reactor::Reactor,
@@ -78,6 +78,8 @@ struct State {
     woke: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     dropping: Cell<bool>,
+    /// Has woken what others have written down.
+    helped: Cell<bool>,
     random: Cell<u32>,
     /// How long a poll takes, of late; the greatest number as long as there was none.
     poll_nanos: Cell<u32>,
@@ -124,9 +126,10 @@ impl Local {
     /// A task that waits for the first time is on the list from now on.
     pub(crate) fn write_down(&self, waker: &Waker) -> Option<Key> {
         let key = self.shard().insert(waker, self.state.site.get()?.into());
-        if key.is_none() {
+        match key {
+            Some(_) => self.remote.is_listed(),
             // Too late to wait: it is dropped in its next turn.
-            waker.wake_by_ref();
+            None => waker.wake_by_ref(),
         }
         key
     }
@@ -222,18 +225,19 @@ impl Local {
     /// Runs tasks until `future` is ready: for a task that blocks on it, on this thread.
     pub(crate) async fn run_until<F: Future>(&self, future: F) -> F::Output {
         /// Whoever was to wake this worker, meant the one that goes on.
-        struct Leave<'a>(&'a Local, Polled, Option<Site>);
+        struct Leave<'a>(&'a Local, Option<Site>);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 self.0.wake_up();
                 self.0.state.woke.set(None);
                 self.0.stop_searching();
                 self.0.state.polling.set(true);
-                self.0.remote.polls(self.1);
-                self.0.state.site.set(self.2);
+                self.0.remote.unblocks();
+                self.0.state.site.set(self.1);
             }
         }
-        let _leave = Leave(self, self.remote.polled(), self.state.site.get());
+        self.remote.blocks();
+        let _leave = Leave(self, self.state.site.get());
         let _told = Told::new();
         let mut future = std::pin::pin!(future);
         poll_fn(|cx| {
@@ -311,7 +315,7 @@ impl Local {
     #[inline]
     fn run_one(&self, runnable: Runnable) {
         let meta = runnable.metadata();
-        let polled = Polled::new(meta.key, meta.site);
+        let polled = meta.begin_poll();
         self.know(meta.site);
         self.state.site.set(Some(meta.site));
         self.remote.polls(polled);
@@ -319,7 +323,7 @@ impl Local {
         if backplane::catch(|| runnable.run()).is_err() {
             self.lose();
         }
-        self.remote.polls(Polled::default());
+        self.remote.polls_nothing();
         let since = since();
         if since != Since::default() {
             self.heard(since);
@@ -362,13 +366,17 @@ impl Local {
 
     /// A task is dropped where it may be: on a worker of its domain, and a pinned one on its own.
     fn discard(&self, runnable: Runnable) {
-        let site = runnable.metadata().site;
+        let meta = runnable.metadata();
+        let (site, polled) = (meta.site, meta.polled());
+        self.know(site);
+        self.remote.polls(polled);
         if backplane::catch(|| drop(runnable)).is_err() {
             self.lose();
         }
+        self.remote.polls_nothing();
         let since = since();
         if since.key().is_none() {
-            self.domain.house.dropped(site);
+            self.domain.house.drops(|| Unlisted { name: site.into(), polled: !polled.is_first() });
         }
         self.heard(since);
     }
@@ -391,6 +399,8 @@ impl Local {
         {
             shard.remove(key);
         }
+        // Whoever is told of its end does not find it running.
+        self.remote.polls_nothing();
         self.remote.counters.ended.add_after(1);
     }
 
@@ -643,6 +653,11 @@ impl Local {
                 self.domain.idle.rouse_all();
                 return Poll::Ready(());
             }
+            if !self.state.helped.replace(true) {
+                // A worker that is stuck does not come to those that it has written down.
+                self.domain.shards.iter().for_each(|shard| shard.wake_all());
+                continue;
+            }
             if self.sleep(cx, Instant::now()) {
                 // The last task may have gone before this one slept.
                 if !self.domain.is_empty() {
@@ -665,7 +680,7 @@ impl Local {
 
 /// What there is to take, however many others take at the same time.
 #[inline]
-fn taken(mut steal: impl FnMut() -> Steal<Runnable>) -> Option<Runnable> {
+pub(crate) fn taken(mut steal: impl FnMut() -> Steal<Runnable>) -> Option<Runnable> {
     loop {
         match steal() {
             Steal::Success(runnable) => return Some(runnable),

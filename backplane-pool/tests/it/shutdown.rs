@@ -3,15 +3,19 @@
 use std::{
     convert::Infallible,
     future::pending,
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
 use backplane::{Device, LinkMode};
-use backplane_pool::{JoinError, Pool};
+use backplane_pool::{Handle, JoinError, Pool, TaskName, Unfinished};
 use futures_lite::future::yield_now;
 
-use crate::support::{Drops, pool, two_nodes};
+use crate::support::{Drops, pool, then, two_nodes};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -105,10 +109,7 @@ fn a_shutdown_names_tasks_that_nobody_named_even_those_that_never_had_a_turn() {
     }
     async fn keeps(says: mpsc::Sender<()>, handle: backplane_pool::Handle) {
         says.send(()).unwrap();
-        // Until not even those within may spawn any more, which is when tasks are dropped.
-        while !handle.spawn(async {}).is_finished() {
-            std::thread::yield_now();
-        }
+        until_tasks_are_dropped(&handle);
     }
     let pool = pool(1);
     let (drops, dropped) = Drops::new();
@@ -237,10 +238,7 @@ fn who_starts_again_what_ended_with_the_pool_ends_with_it() {
         let home = pool.on_node(home).unwrap();
         let keep = async move {
             says.send(()).unwrap();
-            // Until tasks are dropped.
-            while !home.spawn(async {}).is_finished() {
-                std::thread::yield_now();
-            }
+            until_tasks_are_dropped(&home);
             let mut keeper = Device::new();
             loop {
                 let device = Device::new();
@@ -262,4 +260,168 @@ fn who_blocks_on_a_task_that_no_pool_takes_hears_that_it_was_cancelled() {
     let (pool, gone) = (pool(1), pool(1).handle());
     let asks = pool.spawn(async move { futures_lite::future::block_on(gone.spawn(async {})) });
     assert!(matches!(pool.block_on(asks).unwrap(), Err(JoinError::Cancelled)));
+}
+
+/// Says that it runs, keeps its worker as long as it is told to, and waits from then on.
+async fn keeps_then_waits(says: mpsc::Sender<()>, keep: impl FnOnce()) {
+    says.send(()).unwrap();
+    keep();
+    pending::<()>().await
+}
+
+/// Until tasks are dropped: not even from within is a task taken any more.
+fn until_tasks_are_dropped(pool: &Handle) {
+    while !pool.spawn(async {}).is_finished() {
+        std::thread::yield_now();
+    }
+}
+
+fn names(tasks: &[TaskName]) -> Vec<&str> {
+    tasks.iter().map(TaskName::name).collect()
+}
+
+fn count(unfinished: &Unfinished) -> (usize, usize, usize) {
+    (unfinished.waiting.len(), unfinished.running.len(), unfinished.stuck.len())
+}
+
+#[test]
+fn who_waits_is_named_though_another_of_its_kind_is_in_its_first_poll() {
+    let (pool, (says, runs)) = (pool(1), mpsc::channel());
+    let (let_go, wait) = mpsc::channel::<()>();
+    let mut keep = Some(wait);
+    for _ in 0..2 {
+        // The second one keeps its worker, from the same place in the source.
+        let wait = if pool.tasks() == 0 { None } else { keep.take() };
+        let keep = move || {
+            let _ = wait.map(|wait| wait.recv());
+        };
+        pool.spawn(keeps_then_waits(says.clone(), keep)).detach();
+        runs.recv().unwrap();
+    }
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(count(&unfinished), (1, 1, 1), "{unfinished}");
+    drop(let_go);
+}
+
+#[test]
+fn who_comes_back_from_its_first_poll_too_late_is_named_once() {
+    let (pool, (says, runs)) = (pool(1), mpsc::channel());
+    let handle = pool.handle();
+    // While it blocks, its worker begins to drop tasks, and writes down no more of them.
+    let blocks = move || {
+        handle.block_on(async {
+            while !handle.spawn(pending::<()>()).is_finished() {
+                yield_now().await;
+            }
+            yield_now().await;
+        });
+    };
+    pool.spawn(keeps_then_waits(says, blocks)).detach();
+    runs.recv().unwrap();
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    let all: Vec<_> = [&unfinished.waiting, &unfinished.running].map(|tasks| names(tasks)).concat();
+    let its = all.iter().filter(|name| name.contains("::keeps_then_waits")).count();
+    assert_eq!(its, 1, "{unfinished}");
+}
+
+#[test]
+fn who_blocks_its_worker_is_named() {
+    for named in [false, true] {
+        let (pool, (says, runs)) = (pool(1), mpsc::channel());
+        let (let_go, wait) = async_channel::bounded::<()>(1);
+        let handle = pool.handle();
+        let task = keeps_then_waits(says, move || {
+            let _ = handle.block_on(wait.recv());
+        });
+        if named {
+            pool.spawn_named("blocks", task).detach()
+        } else {
+            pool.spawn(task).detach()
+        }
+        runs.recv().unwrap();
+        // Something runs meanwhile.
+        pool.block_on(pool.spawn(async {})).unwrap();
+        let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+        assert_eq!(count(&unfinished), (0, 1, 1), "{unfinished}");
+        assert_eq!(names(&unfinished.running), names(&unfinished.stuck));
+        assert!(unfinished.stuck[0].name().contains(if named { "blocks" } else { "::keeps_then_waits" }));
+        drop(let_go);
+    }
+}
+
+#[test]
+fn who_has_not_had_a_turn_behind_one_that_is_stuck_is_named() {
+    async fn never_polled() {}
+    let (pool, (says, runs)) = (pool(1), mpsc::channel());
+    let (let_go, wait) = mpsc::channel::<()>();
+    let handle = pool.handle();
+    let stuck = async move {
+        (0..2).for_each(|_| handle.spawn(never_polled()).detach());
+        says.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    pool.spawn_named("stuck", stuck).detach();
+    runs.recv().unwrap();
+    pool.spawn(never_polled()).detach();
+    pool.spawn_local(never_polled).detach();
+    let handle = pool.handle();
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    let unpolled =
+        names(&unfinished.waiting).into_iter().filter(|name| name.contains("::never_polled")).count();
+    assert_eq!((unpolled, count(&unfinished)), (4, (4, 1, 1)), "{unfinished}");
+    assert_eq!(handle.tasks(), 5);
+    drop(let_go);
+    // And they are still there for their worker to drop.
+    while handle.tasks() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_does_not_come_back_from_its_destructor_is_stuck() {
+    let (pool, (says, runs)) = (pool(1), mpsc::channel());
+    let (let_go, wait) = mpsc::channel::<()>();
+    let stuck = then(move || {
+        let _ = wait.recv();
+    });
+    let task = keeps_then_waits(says, || ());
+    pool.spawn_named("stuck", async move {
+        let _stuck = stuck;
+        task.await
+    })
+    .detach();
+    runs.recv().unwrap();
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(names(&unfinished.stuck), ["stuck"], "{unfinished}");
+    drop(let_go);
+}
+
+#[test]
+fn what_one_that_is_stuck_has_spawned_is_dropped_by_others() {
+    let (pool, (says, runs)) = (pool(2), mpsc::channel());
+    let (drops, _dropped) = Drops::new();
+    let (let_go, wait) = mpsc::channel::<()>();
+    let (handle, guard, waits) = (pool.handle(), drops.guard(), Arc::new(AtomicBool::new(false)));
+    let stuck = async move {
+        let says_so = Arc::clone(&waits);
+        let waiting = async move {
+            let _guard = guard;
+            says_so.store(true, Ordering::Relaxed);
+            pending::<()>().await
+        };
+        handle.spawn(waiting).detach();
+        while !waits.load(Ordering::Relaxed) || handle.task_names().len() < 2 {
+            yield_now().await;
+        }
+        says.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    pool.spawn_named("stuck", stuck).detach();
+    runs.recv().unwrap();
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    // Its worker may not be done with it at the deadline.
+    assert_eq!(unfinished.waiting.len() + unfinished.running.len(), 2, "{unfinished}");
+    assert_eq!(names(&unfinished.stuck), ["stuck"]);
+    assert_eq!(drops.count(), 1);
+    drop(let_go);
 }
