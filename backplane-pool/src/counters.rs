@@ -36,7 +36,7 @@ pub struct WorkerCounters {
     pub from_outside: u64,
     /// Times that somebody woke it from its sleep.
     pub wakes: u64,
-    /// Times it fell asleep.
+    /// Times it fell asleep, the sleep it is in among them.
     pub parks: u64,
     /// How long it slept, without the sleep it is in.
     pub parked: Duration,

@@ -242,6 +242,9 @@ impl Local {
         let mut future = std::pin::pin!(future);
         poll_fn(|cx| {
             self.state.polling.set(true);
+            // It is awake, as its watch is to know; and whoever woke it for some work meant one that looks for it now.
+            self.wake_up();
+            self.stop_searching();
             match future.as_mut().poll(cx) {
                 Poll::Ready(value) => Poll::Ready(value),
                 Poll::Pending => {
@@ -586,6 +589,8 @@ impl Local {
             if !self.state.searching.replace(true) {
                 self.domain.idle.search();
             }
+        } else {
+            self.remote.counters.parks.add(1);
         }
         !woken
     }
@@ -616,7 +621,6 @@ impl Local {
             counters.wakes.add(1);
         }
         let now = Instant::now();
-        counters.parks.add(1);
         counters.parked_nanos.add(u64::try_from((now - since).as_nanos()).unwrap_or(u64::MAX));
         self.domain.house.alarm.somebody_is_awake();
         now

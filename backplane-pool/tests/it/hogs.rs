@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use backplane_pool::{Event, Pool};
+use backplane_pool::{Builder, Event, Pinning, Pool, Topology};
 use futures_lite::future::yield_now;
+
+use crate::support::then;
 
 #[test]
 fn a_hog_is_named_while_it_hogs_and_when_it_lets_go() {
@@ -106,4 +108,75 @@ fn a_listener_that_panics_hears_of_the_next_event_as_well() {
     pool.block_on(task).unwrap();
     // The lock is poisoned by then: what counts is that the watch still runs, and ends.
     drop(pool);
+}
+
+/// A pool that tells of hogs soon, and what it tells.
+fn strict(builder: Builder) -> (Pool, mpsc::Receiver<Event>) {
+    let (tell, told) = mpsc::channel();
+    let tells = move |event: &Event| drop(tell.send(event.clone()));
+    let pool = builder.hog_threshold(Duration::from_millis(1)).on_event(tells).build();
+    (pool.unwrap(), told)
+}
+
+#[test]
+fn a_hook_that_takes_long_is_no_hog() {
+    let (let_go, wait) = mpsc::channel::<()>();
+    let (says, starts) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let nodes = Pool::builder().topology(Topology::from_nodes([(0, [0]), (7, [1])])).pinning(Pinning::None);
+    let (pool, told) = strict(nodes.on_start(move |info| {
+        if info.worker == 0 {
+            says.send(()).unwrap();
+            let _ = wait.lock().unwrap().recv();
+        }
+    }));
+    starts.recv().unwrap();
+    // Whoever is told of first: the hook has been there for longer.
+    let hog = pool.spawn_on(7, async move { told.recv() }).unwrap();
+    let event = pool.block_on(hog).unwrap().unwrap();
+    drop(let_go);
+    assert!(matches!(&event, Event::Hog(hog) if hog.worker == 1), "{event}");
+}
+
+#[test]
+fn a_hog_is_told_of_while_its_pool_is_dropped() {
+    let (pool, told) = strict(Pool::builder().workers(1));
+    let (handle, (says, runs)) = (pool.handle(), mpsc::channel());
+    let hog = async move {
+        says.send(()).unwrap();
+        // Until tasks are dropped, which is when this one begins once more: from here on it blocks in its destructor.
+        while !handle.spawn(async {}).is_finished() {
+            yield_now().await;
+        }
+    };
+    let (tell, hears) = mpsc::channel();
+    let lasts = then(move || {
+        while told.try_recv().is_ok() {}
+        tell.send(told.recv()).unwrap();
+    });
+    pool.spawn_named("lasts", async move {
+        let _lasts = lasts;
+        hog.await;
+    })
+    .detach();
+    runs.recv().unwrap();
+    drop(pool);
+    let Ok(Ok(Event::Hog(hog))) = hears.recv() else { panic!("it was not told of") };
+    assert_eq!(hog.task.as_ref().map(|task| task.name()), Some("lasts"));
+}
+
+#[test]
+fn what_a_task_that_hogs_blocks_on_has_its_name_whatever_has_run_meanwhile() {
+    let (pool, told) = strict(Pool::builder().workers(1));
+    let handle = pool.handle();
+    let blocks = async move {
+        handle.block_on(async {
+            handle.spawn(async {}).await.unwrap();
+            while told.try_recv().is_ok() {}
+            told.recv()
+        })
+    };
+    let event = pool.block_on(pool.spawn_named("blocks", blocks)).unwrap();
+    let Ok(Event::Hog(hog)) = event else { panic!() };
+    assert_eq!(hog.task.as_ref().map(|task| task.name()), Some("blocks"));
 }

@@ -1,7 +1,10 @@
 //! Tasks that block their thread on other tasks.
 
 use std::{
+    future::poll_fn,
     sync::{Arc, OnceLock, mpsc},
+    task::Poll,
+    thread,
     time::Duration,
 };
 
@@ -129,4 +132,39 @@ fn whoever_blocks_a_worker_when_all_tasks_are_gone_waits_alone() {
     place.set(pool.handle()).unwrap();
     drop(pool);
     assert_eq!(ended.recv(), Ok(Some(4)));
+}
+
+#[test]
+fn what_a_worker_was_woken_for_does_not_wait_for_the_one_that_it_blocks_on() {
+    let pool = pool(2);
+    let (says, blocks) = mpsc::channel();
+    let (send, receive) = mpsc::channel();
+    let handle = pool.handle();
+    let task = pool.spawn(async move {
+        let here = usize::from(thread::current().name() == Some("pool-1"));
+        let mut polls = 0;
+        handle.block_on(poll_fn(|cx| {
+            polls += 1;
+            if polls > 1 {
+                // Woken for another task: that one has to run elsewhere.
+                return Poll::Ready(receive.recv().unwrap());
+            }
+            // So that this worker is the last to fall asleep, and the first to be woken.
+            while handle.counters()[1 - here].parks == 0 {
+                thread::yield_now();
+            }
+            says.send((cx.waker().clone(), here, handle.counters()[here].parks)).unwrap();
+            Poll::Pending
+        }))
+    });
+    let (waker, there, parks) = blocks.recv().unwrap();
+    while pool.counters()[there].parks == parks {
+        thread::yield_now();
+    }
+    pool.spawn(async move {
+        send.send(5).unwrap();
+        waker.wake();
+    })
+    .detach();
+    assert_eq!(pool.block_on(task).unwrap(), 5);
 }

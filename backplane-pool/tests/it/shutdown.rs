@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -423,5 +423,14 @@ fn what_one_that_is_stuck_has_spawned_is_dropped_by_others() {
     assert_eq!(unfinished.waiting.len() + unfinished.running.len(), 2, "{unfinished}");
     assert_eq!(names(&unfinished.stuck), ["stuck"]);
     assert_eq!(drops.count(), 1);
+    drop(let_go);
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_hook_that_does_not_come_back() {
+    let (let_go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let pool = Pool::builder().workers(1).on_stop(move |_| drop(wait.lock().map(|wait| wait.recv()))).build();
+    pool.unwrap().shutdown(Duration::ZERO).unwrap();
     drop(let_go);
 }

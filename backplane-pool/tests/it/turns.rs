@@ -127,6 +127,23 @@ fn counters_add_up() {
 }
 
 #[test]
+fn who_sleeps_has_fallen_asleep_and_how_long_it_slept_is_known_when_it_wakes() {
+    let pool = pool(1);
+    let parks = |times| {
+        while pool.counters()[0].parks < times {
+            std::thread::yield_now();
+        }
+        pool.counters()[0].clone()
+    };
+    let first = parks(1);
+    assert_eq!((first.parks, first.wakes, first.parked), (1, 0, Duration::ZERO));
+    pool.block_on(pool.spawn(async {})).unwrap();
+    let second = parks(2);
+    assert_eq!((second.parks, second.wakes), (2, 1));
+    assert!(second.parked > Duration::ZERO);
+}
+
+#[test]
 fn idle_workers_take_work_from_busy_ones() {
     let pool = pool(2);
     let handle = pool.handle();
