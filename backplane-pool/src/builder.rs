@@ -4,7 +4,7 @@ use std::{
     error::Error,
     fmt, io,
     rc::Rc,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -593,8 +593,10 @@ impl Start {
         become_worker(Rc::clone(&local));
         let hook = |hook: Option<Hook>| {
             if let Some(hook) = hook {
+                local.remote.in_hook.store(true, Ordering::Relaxed);
                 // Who is the last to have it drops it, too.
                 drop(backplane::catch(|| { hook }(&self.info)));
+                local.remote.in_hook.store(false, Ordering::Relaxed);
             }
         };
         hook(self.on_start);

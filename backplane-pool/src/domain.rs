@@ -111,8 +111,15 @@ impl House {
     }
 
     pub(crate) fn ended(&self) {
-        *self.workers.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        *workers -= 1;
+        let is_last = *workers == 0;
+        drop(workers);
         self.changed.notify_all();
+        if is_last {
+            // There is nothing to watch any more.
+            self.alarm.end();
+        }
     }
 
     /// Tells whoever waits that there may be something to see.
@@ -193,6 +200,8 @@ pub(crate) struct Remote {
     site: [AtomicUsize; 2],
     /// Tasks that block on this thread, the innermost last; their worker goes on meanwhile.
     blocked: Mutex<Vec<Polled>>,
+    /// In a hook of the pool's owner, and so in no task.
+    pub(crate) in_hook: AtomicBool,
     pub(crate) awake: AtomicBool,
     /// Has been with one task for so long that what waits behind it is everybody's.
     pub(crate) stuck: AtomicBool,
@@ -214,6 +223,7 @@ impl Remote {
             current: AtomicU64::new(0),
             site: Default::default(),
             blocked: Mutex::default(),
+            in_hook: AtomicBool::new(false),
             awake: AtomicBool::new(true),
             stuck: AtomicBool::new(false),
             #[cfg(feature = "uring")]
@@ -264,6 +274,11 @@ impl Remote {
     pub(crate) fn unblocks(&self) {
         let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
         self.polls(blocked.pop().unwrap_or_default());
+    }
+
+    /// The innermost task that is in a poll on this thread: the one that it polls, or else the last that blocks.
+    pub(crate) fn innermost(&self) -> Polled {
+        self.all_polled().pop().unwrap_or_default()
     }
 
     /// The tasks that are in a poll on this thread, the innermost last.

@@ -210,7 +210,8 @@ impl Pool {
     /// Takes nothing more from outside, lets tasks end until `within` is over, and drops what is left.
     ///
     /// What tasks spawn from inside meanwhile is run as well. After the deadline polls have 100 ms to come back.
-    /// Must be called from a thread that is not the pool's own, or there is a task that cannot end.
+    /// Must be called from a thread that is not the pool's own, or there is a task that cannot end. A hook that runs for longer
+    /// is waited for no more than a task.
     ///
     /// # Errors
     ///
@@ -229,6 +230,12 @@ impl Pool {
         let deadline = Instant::now().checked_add(within);
         house.enter(Phase::Draining);
         if house.wait(deadline, |_| self.is_empty()) {
+            self.drop_tasks();
+            // Hooks have the time that is left, and the same grace.
+            let deadline = deadline.and_then(|deadline| deadline.max(Instant::now()).checked_add(GRACE));
+            if !house.wait(deadline, |workers| workers == 0) {
+                self.leave();
+            }
             return Ok(());
         }
         house.keep_names_of_dropped();
@@ -247,14 +254,19 @@ impl Pool {
         if !all_ended {
             stuck = names(self.names().0);
             waiting.extend(self.quarters().iter().flat_map(|quarter| quarter.domain.names_of_queued()));
-            // Their threads are left to themselves.
-            self.threads.clear();
+            self.leave();
         }
         let running = names(running);
         if all_ended && running.is_empty() && waiting.is_empty() {
             return Ok(());
         }
         Err(Unfinished { waiting, running, stuck })
+    }
+
+    /// Threads are left to themselves. Whoever watches them ends with the last.
+    fn leave(&mut self) {
+        self.threads.clear();
+        self.watch = None;
     }
 
     fn is_empty(&self) -> bool {
@@ -292,9 +304,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.drop_tasks();
-        let own = self.handle.worker(|_| ()).is_some();
-        self.handle.shared.house.alarm.end();
-        if own {
+        if self.handle.worker(|_| ()).is_some() {
             return;
         }
         // A worker catches what tasks throw; there is no news in how its thread ended.

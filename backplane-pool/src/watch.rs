@@ -47,7 +47,7 @@ impl Alarm {
         }
     }
 
-    /// There is nothing to watch any more.
+    /// The last worker has ended.
     pub(crate) fn end(&self) {
         self.call(|call| call.over = true);
     }
@@ -149,7 +149,8 @@ impl Watch {
             remote.stuck.store(true, Ordering::Relaxed);
             somebody_is_stuck = true;
             let lasted = now - seen.since;
-            if lasted >= self.threshold && seen.told.is_none() {
+            let is_task = !remote.in_hook.load(Ordering::Relaxed);
+            if lasted >= self.threshold && seen.told.is_none() && is_task {
                 let task = name(watched, remote, polls);
                 let hog = Hog { task, worker: watched.first + at, node: watched.domain.node, lasted };
                 self.tell(Event::Hog(hog.clone()));
@@ -171,7 +172,7 @@ impl Watch {
 
 /// The name of the task that a worker polls, if it still polls it afterwards.
 fn name(watched: &Watched, remote: &Remote, polls: u64) -> Option<TaskName> {
-    let name = watched.domain.name_of(remote.polled())?;
+    let name = watched.domain.name_of(remote.innermost())?;
     (remote.counters.polls.get() == polls).then_some(name)
 }
 
