@@ -109,10 +109,14 @@ fn places(root: &Path, controller: &str) -> Vec<Place> {
             _ => false,
         };
         let group = tame(&path(group));
+        // A container may see no more than its own part of the hierarchy, under the name that it has outside. Other parts, which
+        // are mounted once more, are others'; unless all are, for then this process sees them under names of their own.
+        let within = |mount: &Mount| group.strip_prefix(&mount.root).ok().map(Path::to_owned);
+        let is_within = mounts.iter().filter(same).any(|mount| within(mount).is_some());
         for mount in mounts.iter().filter(same) {
-            // A container may see no more than its own part of the hierarchy, under the name that it has outside.
-            let group = group.strip_prefix(&mount.root).unwrap_or(&group).to_owned();
-            places.push(Place { mount: below(root, &mount.point), group });
+            if let Some(group) = within(mount).or_else(|| (!is_within).then(|| group.clone())) {
+                places.push(Place { mount: below(root, &mount.point), group });
+            }
         }
     }
     places

@@ -26,7 +26,7 @@ use crate::{
     registry::{Key, Site, Spawner, TaskName},
     resident::Resident,
     sleep::Sleeps,
-    task::{Job, Meta, Outcome, Pinned, Runnable, Task, drop_untold},
+    task::{Errand, Job, Meta, Outcome, Pinned, Runnable, Task, drop_untold},
     worker::Local,
 };
 
@@ -596,7 +596,9 @@ impl Handle {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let known = self.homes(|homes| homes.known.get(&line.id()).map(|(_, node)| *node));
+        let known = self.homes(|homes| {
+            homes.known.get(&line.id()).and_then(|(line, node)| line.is_alive().then_some(*node))
+        });
         self.start(known.or(self.node), Site::of::<F>(Location::caller()), None, future)
     }
 
@@ -754,10 +756,11 @@ impl Handle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        let errand = Errand::new(f);
         let run = move || {
             // Whoever started the thread may be pinned; what blocks belongs to no node.
             unpin_once();
-            Outcome::new(backplane::catch(f))
+            errand.run()
         };
         Task::blocking(blocking::unblock(run))
     }

@@ -246,6 +246,30 @@ impl<T> Drop for Outcome<T> {
     }
 }
 
+/// A closure that is called once, or never. A panic in its destructor takes nobody along.
+pub(crate) struct Errand<F>(Option<F>);
+
+impl<F> Errand<F> {
+    pub(crate) fn new(f: F) -> Errand<F> {
+        Errand(Some(f))
+    }
+
+    pub(crate) fn run<T>(mut self) -> Outcome<T>
+    where
+        F: FnOnce() -> T,
+    {
+        Outcome(self.0.take().map(|f| backplane::catch(f).map_err(Box::new)))
+    }
+}
+
+impl<F> Drop for Errand<F> {
+    fn drop(&mut self) {
+        if let Some(never_called) = self.0.take() {
+            quietly(|| drop(never_called));
+        }
+    }
+}
+
 /// What has happened on this thread since its worker last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Since {

@@ -136,7 +136,7 @@ impl Watch {
     fn look(&self, now: Instant, watched: &Watched, seen: &mut [Seen]) {
         let mut somebody_is_stuck = false;
         for (at, (remote, seen)) in watched.domain.remotes().iter().zip(seen).enumerate() {
-            let polls = remote.counters.polls.get();
+            let polls = progress(remote);
             let awake = remote.awake.load(Ordering::SeqCst);
             if !awake || polls != seen.polls {
                 remote.stuck.store(false, Ordering::Relaxed);
@@ -149,7 +149,7 @@ impl Watch {
             remote.stuck.store(true, Ordering::Relaxed);
             somebody_is_stuck = true;
             let lasted = now - seen.since;
-            let is_task = !remote.in_hook.load(Ordering::Relaxed);
+            let is_task = !remote.in_hook.load(Ordering::Relaxed) || !remote.innermost().is_none();
             if lasted >= self.threshold && seen.told.is_none() && is_task {
                 let task = name(watched, remote, polls);
                 let hog = Hog { task, worker: watched.first + at, node: watched.domain.node, lasted };
@@ -173,7 +173,12 @@ impl Watch {
 /// The name of the task that a worker polls, if it still polls it afterwards.
 fn name(watched: &Watched, remote: &Remote, polls: u64) -> Option<TaskName> {
     let name = watched.domain.name_of(remote.innermost())?;
-    (remote.counters.polls.get() == polls).then_some(name)
+    (progress(remote) == polls).then_some(name)
+}
+
+/// Changes with every poll, and with every task that is dropped.
+fn progress(remote: &Remote) -> u64 {
+    remote.counters.polls.get().wrapping_add(remote.counters.ended.get())
 }
 
 impl fmt::Debug for Watch {

@@ -2,7 +2,10 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
+    env,
     future::{pending, poll_fn},
+    process,
     rc::Rc,
     sync::mpsc,
     task::{Poll, Waker},
@@ -389,6 +392,44 @@ fn a_device_that_has_settled_has_its_neighbours_near() {
         }
     }
     assert_eq!(pool.settle(&device.line()), None, "this thread is on no node");
+}
+
+#[test]
+fn a_device_that_has_ended_has_no_neighbours_any_more() {
+    let (pool, device) = (two_nodes(), Device::new());
+    let line = device.line();
+    assert_eq!(pool.on_node(7).unwrap().settle(&line), Some(7));
+    drop(device);
+    let nodes: BTreeSet<_> = (0..8)
+        .map(|_| {
+            let handle = pool.handle();
+            pool.block_on(pool.spawn_near(&line, async move { handle.current_node() })).unwrap()
+        })
+        .collect();
+    assert_eq!(nodes, BTreeSet::from([Some(0), Some(7)]));
+}
+
+/// The only test of a process of its own, where one thread is all there is for closures that block.
+const ALONE: &str = "BACKPLANE_ALONE";
+
+#[test]
+fn a_closure_that_never_ran_may_panic_when_it_is_dropped() {
+    if env::var_os(ALONE).is_none() {
+        let mut this = process::Command::new(env::current_exe().unwrap());
+        this.args(["--exact", "spawns::a_closure_that_never_ran_may_panic_when_it_is_dropped"]);
+        let ended = this.env(ALONE, "").env("BLOCKING_MAX_THREADS", "1").output().unwrap();
+        return assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    let (pool, (let_go, wait)) = (pool(1), mpsc::channel::<()>());
+    let keeps = pool.spawn_blocking(move || wait.recv());
+    let bomb = Bomb;
+    let never = pool.spawn_blocking(move || drop(bomb));
+    let mut cancelled = Box::pin(never.cancel());
+    assert!(pool.block_on(futures_lite::future::poll_once(&mut cancelled)).is_none());
+    drop(let_go);
+    assert!(pool.block_on(cancelled).is_none());
+    assert!(pool.block_on(keeps).unwrap().is_err());
+    assert_eq!(pool.block_on(pool.spawn_blocking(|| 3)).unwrap(), 3);
 }
 
 #[test]

@@ -282,6 +282,18 @@ fn a_container_that_sees_only_its_part_of_the_groups_finds_itself_there() {
 }
 
 #[test]
+fn a_part_of_the_groups_that_is_mounted_once_more_is_for_those_who_are_in_it() {
+    let tree = two_nodes();
+    tree.mounts(&[UNIFIED, "31 25 0:26 /jobs /mnt/jobs rw - cgroup2 cgroup2 rw"]);
+    tree.file("sys/fs/cgroup/jobs/cpuset.cpus.effective", "2-5\n");
+    tree.file("mnt/jobs/cpuset.cpus.effective", "2-5\n").file("mnt/jobs/cpu.max", "100000 100000\n");
+    assert_eq!(tree.group("0::/user\n").nodes(), "0: 0-3; 1: 4-7");
+    assert_eq!(tree.read().unwrap().parallelism(), 8);
+    assert_eq!(tree.group("0::/jobs/one\n").nodes(), "0: 2-3; 1: 4-5");
+    assert_eq!(tree.read().unwrap().parallelism(), 1);
+}
+
+#[test]
 fn a_path_of_a_made_up_tree_does_not_lead_out_of_it() {
     let tree = two_nodes();
     let outside = Tree::new();
