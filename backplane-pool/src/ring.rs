@@ -169,7 +169,8 @@ impl Lanes {
     fn runtime(&self, deferred: bool) -> io::Result<Runtime> {
         let mut driver = ProactorBuilder::new();
         let (count, bytes) = self.buffers;
-        driver.capacity(self.entries);
+        // Beyond what any kernel gives, only that it is too many matters: polling would make room for them.
+        driver.capacity(self.entries.min(1 << 16));
         driver
             .buffer_pool_size(NonZero::new(count).unwrap_or(NonZero::<u16>::MIN))
             .buffer_pool_buffer_len(bytes);

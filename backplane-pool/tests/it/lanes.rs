@@ -126,6 +126,27 @@ fn a_ring_that_the_kernel_refuses_is_replaced_by_polling() {
 }
 
 #[test]
+fn lanes_of_any_size_are_built_and_do_more_than_they_hold() {
+    let sizes = [0, 2, u32::MAX].map(|entries| Lanes::new().entries(entries));
+    for lanes in sizes.clone().into_iter().chain(sizes.map(Lanes::polling)) {
+        let pool = Pool::builder().workers(1).pinning(Pinning::None).lanes(lanes).build().unwrap();
+        let (mut peers, mut reads) = (Vec::new(), Vec::new());
+        for at in 0..100_u8 {
+            let (here, there) = pair();
+            peers.push((there, at));
+            reads.push(pool.lanes()[0].spawn(move || async move {
+                let BufResult(read, bytes) = UnixStream::from_std(here)?.read_exact(vec![0; 3]).await;
+                read.map(|()| bytes == [at; 3])
+            }));
+        }
+        for (peer, at) in &mut peers {
+            io::Write::write_all(peer, &[*at; 3]).unwrap();
+        }
+        assert!(reads.into_iter().all(|read| pool.block_on(read).unwrap().unwrap()));
+    }
+}
+
+#[test]
 fn many_buffers_are_written_at_once_and_read_at_once() {
     tell(|pool, one, two| {
         let (here, there) = pair();
