@@ -77,6 +77,32 @@ fn two_tasks_that_wake_each_other_for_ever_let_the_others_run() {
 }
 
 #[test]
+fn local_tasks_and_others_do_not_starve_each_other() {
+    for local in [false, true] {
+        let pool = pool(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let ready = || always_ready(Arc::clone(&stop));
+        let restless: Vec<_> = (0..3)
+            .map(|_| {
+                let ready = ready();
+                if local { pool.spawn_local(|| ready) } else { pool.spawn(ready) }
+            })
+            .collect();
+        let handle = pool.handle();
+        let both = async move {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            handle.spawn_local(|| async { 1 }).await.unwrap() + handle.spawn(async { 2 }).await.unwrap()
+        };
+        let both = if local { pool.spawn(both) } else { pool.spawn_local(|| both) };
+        assert_eq!(pool.block_on(both).unwrap(), 3);
+        stop.store(true, Ordering::Relaxed);
+        restless.into_iter().for_each(|task| pool.block_on(task).unwrap());
+    }
+}
+
+#[test]
 fn what_was_woken_runs_next_but_not_for_ever() {
     // One worker, all spawned by one task: the order is the scheduler's alone.
     let pool = pool(1);
