@@ -318,7 +318,9 @@ fn who_comes_back_from_its_first_poll_too_late_is_named_once() {
     };
     pool.spawn(keeps_then_waits(says, blocks)).detach();
     runs.recv().unwrap();
+    let handle = pool.handle();
     let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(handle.tasks(), 0, "and is dropped all the same");
     let all: Vec<_> = [&unfinished.waiting, &unfinished.running].map(|tasks| names(tasks)).concat();
     let its = all.iter().filter(|name| name.contains("::keeps_then_waits")).count();
     assert_eq!(its, 1, "{unfinished}");
