@@ -47,6 +47,27 @@ fn a_shutdown_lets_tasks_end_and_what_they_spawn_as_well() {
 }
 
 #[test]
+fn while_a_pool_drains_its_tasks_may_spawn_on_another_node_and_others_may_not() {
+    let (pool, (tell, told)) = (two_nodes(), mpsc::channel());
+    let handle = pool.handle();
+    let task = async move {
+        let outsider = || {
+            let handle = handle.clone();
+            std::thread::spawn(move || futures_lite::future::block_on(handle.spawn(async {})).is_ok())
+        };
+        while outsider().join().unwrap() {
+            yield_now().await;
+        }
+        let there = handle.clone();
+        let near = handle.spawn_on(7, async move { there.current_node() }).unwrap();
+        tell.send(near.await.ok()).unwrap();
+    };
+    pool.spawn_on(0, task).unwrap().detach();
+    pool.shutdown(LONG).unwrap();
+    assert_eq!(told.recv(), Ok(Some(Some(7))));
+}
+
+#[test]
 fn a_shutdown_names_what_waited_and_what_ran_and_drops_both() {
     let pool = pool(2);
     let (drops, _dropped) = Drops::new();
