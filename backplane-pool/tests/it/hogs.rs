@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use backplane_pool::{Builder, Event, Pinning, Pool, Topology};
+use backplane_pool::{Builder, Event, Hog, Pinning, Pool, Topology};
 use futures_lite::future::yield_now;
 
 use crate::support::then;
@@ -118,6 +118,11 @@ fn strict(builder: Builder) -> (Pool, mpsc::Receiver<Event>) {
     (pool.unwrap(), told)
 }
 
+/// Where others have the machine, a short poll may have been one, and have ended.
+fn next_hog(told: &mpsc::Receiver<Event>) -> Option<Hog> {
+    told.iter().find_map(|event| if let Event::Hog(hog) = event { Some(hog) } else { None })
+}
+
 #[test]
 fn a_hook_that_takes_long_is_no_hog() {
     let (let_go, wait) = mpsc::channel::<()>();
@@ -151,8 +156,7 @@ fn a_hog_is_told_of_while_its_pool_is_dropped() {
     };
     let (tell, hears) = mpsc::channel();
     let lasts = then(move || {
-        while told.try_recv().is_ok() {}
-        tell.send(told.recv()).unwrap();
+        tell.send(next_hog(&told)).unwrap();
     });
     pool.spawn_named("lasts", async move {
         let _lasts = lasts;
@@ -161,7 +165,7 @@ fn a_hog_is_told_of_while_its_pool_is_dropped() {
     .detach();
     runs.recv().unwrap();
     drop(pool);
-    let Ok(Ok(Event::Hog(hog))) = hears.recv() else { panic!("it was not told of") };
+    let hog = hears.recv().unwrap().expect("it is told of");
     assert_eq!(hog.task.as_ref().map(|task| task.name()), Some("lasts"));
 }
 
@@ -172,11 +176,9 @@ fn what_a_task_that_hogs_blocks_on_has_its_name_whatever_has_run_meanwhile() {
     let blocks = async move {
         handle.block_on(async {
             handle.spawn(async {}).await.unwrap();
-            while told.try_recv().is_ok() {}
-            told.recv()
+            next_hog(&told)
         })
     };
-    let event = pool.block_on(pool.spawn_named("blocks", blocks)).unwrap();
-    let Ok(Event::Hog(hog)) = event else { panic!() };
+    let hog = pool.block_on(pool.spawn_named("blocks", blocks)).unwrap().unwrap();
     assert_eq!(hog.task.as_ref().map(|task| task.name()), Some("blocks"));
 }
