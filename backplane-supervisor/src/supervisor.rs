@@ -873,7 +873,12 @@ pub(crate) struct Running<K: Kind> {
     ring: Arc<Ring>,
     /// Nobody else knows of it: what is asked in its name is what a child's first poll says where the ring is none.
     first_poll: Device,
+    /// How much has come since it last waited.
+    dealt_with: u32,
 }
+
+/// So much is dealt with before others get their turn: where each start attempt fails at once, there is always more.
+const TURN: u32 = 256;
 
 /// What a child's body is to have of the attempt that was begun last: put there where the list is opened anyway.
 struct Fresh<K: Kind> {
@@ -1010,6 +1015,7 @@ impl<K: Kind> Running<K> {
             fresh: None,
             ring,
             first_poll,
+            dealt_with: 0,
         })
     }
 
@@ -1138,6 +1144,12 @@ impl<K: Kind> Running<K> {
     fn next_mail(&mut self) -> impl Future<Output = Turn<K>> {
         poll_fn(|cx| {
             loop {
+                if self.dealt_with == TURN {
+                    self.dealt_with = 0;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.dealt_with += 1;
                 if let Some(Reverse(timer)) = self.timers.peek()
                     && timer.at <= self.now()
                     && let Some(Reverse(timer)) = self.timers.pop()
@@ -1167,7 +1179,10 @@ impl<K: Kind> Running<K> {
                     }
                 }
                 let until = self.timers.peek().map(|Reverse(timer)| timer.at);
-                ready!(self.poll_time(cx, until));
+                if self.poll_time(cx, until).is_pending() {
+                    self.dealt_with = 0;
+                    return Poll::Pending;
+                }
             }
         })
     }

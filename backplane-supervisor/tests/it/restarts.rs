@@ -2,11 +2,12 @@
 
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, quiet, start, stop};
-use backplane::Exit;
+use backplane::{Device, Exit};
 use backplane_supervisor::{
     Backoff, Budget, ChildSpec, ChildState, Event, Exceeded, Intensity, Restart, RestartChildError,
     RestartStrategy, RowState, StartChildError, Starting, Supervisor, TerminateChildError,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const MANY: Intensity = Intensity { restarts: 100, period: SECOND };
@@ -321,4 +322,35 @@ fn a_panic_keeps_its_words_on_the_way_to_the_report() {
     world.settle();
     assert_eq!(log.take(), "+a -a [root/a terminated: panicked: a panicked] +a");
     stop(&world, &handle);
+}
+
+/// Where each attempt fails at once there is always news; on one thread nobody else would ever have a turn.
+#[test]
+fn a_child_that_cannot_be_started_again_leaves_others_their_turn() {
+    quiet();
+    for heard in [false, true] {
+        let (world, attempts) = (World::new(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&attempts);
+        let broken = ChildSpec::new("broken", move |device| {
+            // Either its device ends there and then, or it panics.
+            let device = match counted.fetch_add(1, Ordering::SeqCst) {
+                0 | 10_001.. => device,
+                attempt if attempt % 2 == 0 => panic!("it panicked"),
+                _ => Device::new(),
+            };
+            device.manage(crate::forever())
+        });
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: u32::MAX, period: SECOND })
+            .child(broken);
+        let tree = if heard { tree.listen(|_| {}) } else { tree };
+        let handle = start(&world, tree);
+        world.kill(world.last_spawned());
+        let seen = world.ask(async move { attempts.load(Ordering::SeqCst) });
+        world.run();
+        let seen = seen.lock().unwrap().take();
+        assert!(seen.is_some_and(|seen| seen < 1_000), "{seen:?} attempts before another had a turn");
+        assert_eq!(handle.snapshot().unwrap().children[0].state, ChildState::Running);
+        stop(&world, &handle);
+    }
 }
