@@ -27,7 +27,7 @@ use crate::spec::{
 use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
     Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal, Restart,
-    RestartStrategy, State, Taken, Tree,
+    RestartStrategy, State, Taken, Tree, after,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -844,6 +844,8 @@ pub(crate) struct Running<K: Kind> {
     mail: VecDeque<Mail<K>>,
     timers: BinaryHeap<Reverse<Timer>>,
     timers_set: u64,
+    /// When there are so many, those that mean nothing any more go.
+    timers_most: usize,
     sleep: Option<(Instant, Sleep)>,
     /// When what it deals with happened, or a little later.
     clock: Instant,
@@ -999,6 +1001,7 @@ impl<K: Kind> Running<K> {
             mail: VecDeque::new(),
             timers: BinaryHeap::new(),
             timers_set: 0,
+            timers_most: 64,
             sleep: None,
             clock,
             exit: Exit::Shutdown,
@@ -1065,7 +1068,8 @@ impl<K: Kind> Running<K> {
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
                 Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
-                    let now = self.now();
+                    // Not before the moment that it was to be, whatever the clock shows by now.
+                    let now = self.now().max(self.clock);
                     self.clock = now;
                     let action = self.think(|tree| tree.retry(now, key));
                     self.drive(action.into()).await
@@ -1154,6 +1158,7 @@ impl<K: Kind> Running<K> {
                     && timer.at <= self.now()
                     && let Some(Reverse(timer)) = self.timers.pop()
                 {
+                    self.clock = timer.at;
                     return Poll::Ready(Turn::Alarm(timer.what));
                 }
                 if let Some(mail) = self.mail.pop_front() {
@@ -1476,10 +1481,24 @@ impl<K: Kind> Running<K> {
     }
 
     fn set_timer(&mut self, wait: Duration, what: Alarm) {
-        let now = self.now();
-        let at = now.checked_add(wait).unwrap_or(now + Duration::from_secs(1 << 32));
+        let at = after(self.now(), wait);
+        if self.timers.len() >= self.timers_most {
+            self.drop_idle_timers();
+        }
         self.timers_set += 1;
         self.timers.push(Reverse(Timer { at, number: self.timers_set, what }));
+    }
+
+    /// Of children that have ended each has left a timer, which may be set for a day on which a million others have ended, too.
+    #[cold]
+    fn drop_idle_timers(&mut self) {
+        let tree = self.shared.tree();
+        self.timers.retain(|Reverse(timer)| match timer.what {
+            Alarm::Retry(key) => tree.retries_at(key, timer.at),
+            Alarm::Health { key, device, .. } => is_healthy(&tree, key, device),
+        });
+        drop(tree);
+        self.timers_most = 64.max(2 * self.timers.len());
     }
 
     // ---- starting ------------------------------------------------------------------------------------------------
@@ -2020,11 +2039,7 @@ impl<K: Kind> Running<K> {
     // ---- health --------------------------------------------------------------------------------------------------
 
     fn look_at(&mut self, key: Key, device: DeviceId, pulse: Pulse, every: Duration) {
-        let current = self.shared.tree().get(key).is_some_and(|child| {
-            child.state == State::Running
-                && !child.has_ended()
-                && child.body.line.is_some_and(|line| line.id() == device)
-        });
+        let current = is_healthy(&self.shared.tree(), key, device);
         let (Some(last), true) = (pulse.last(), current) else { return };
         let quiet = self.now().saturating_duration_since(last);
         if quiet < every {
@@ -2275,6 +2290,15 @@ fn place<K: Kind>(tree: &mut TreeOf<K>, fresh: Option<Fresh<K>>) -> Option<(Opti
         }
         None => Some((task, Some(loan))),
     }
+}
+
+/// Whether it is this incarnation that runs.
+fn is_healthy<S: Named>(tree: &Tree<Body<S>>, key: Key, device: DeviceId) -> bool {
+    tree.get(key).is_some_and(|child| {
+        child.state == State::Running
+            && !child.has_ended()
+            && child.body.line.is_some_and(|line| line.id() == device)
+    })
 }
 
 enum Outcome {

@@ -2,6 +2,7 @@
 
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, quiet, start, stop};
+use allocation_counter::measure;
 use backplane::{Device, Exit};
 use backplane_supervisor::{
     Backoff, Budget, ChildSpec, ChildState, Event, Exceeded, Intensity, Restart, RestartChildError,
@@ -211,6 +212,51 @@ fn a_child_that_breaks_its_promise_of_progress_is_killed_and_started_again() {
     assert_eq!(log.take(), "+hung", "it keeps its promise for ten seconds");
     world.advance(SECOND);
     assert_eq!(log.take(), "(no progress for 3s, killed) -hung (terminated: killed) +hung");
+    stop(&world, &handle);
+}
+
+#[test]
+fn a_wait_that_was_broken_off_does_not_shorten_the_next() {
+    let (world, log) = (World::new(), Log::default());
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .intensity(MANY)
+        .child(log.child("a").backoff(Backoff::exponential(10 * SECOND)));
+    let handle = start(&world, tree);
+    log.end("a", How::Err);
+    world.run();
+    world.block_on(handle.terminate_child("a")).unwrap();
+    world.block_on(handle.restart_child("a")).unwrap();
+    world.advance(SECOND);
+    log.take();
+    log.end("a", How::Err);
+    world.advance(19 * SECOND);
+    assert_eq!(log.take(), "-a", "it waits for twenty now");
+    world.advance(SECOND);
+    assert_eq!(log.take(), "+a");
+    stop(&world, &handle);
+}
+
+#[test]
+fn what_was_promised_by_those_who_have_ended_is_not_kept_in_mind() {
+    let world = World::new();
+    let child = ChildSpec::starting("a", |device, starting: Starting| {
+        device.manage(async move {
+            let _pulse = starting.done();
+            crate::forever().await
+        })
+    });
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .intensity(Intensity { restarts: 1_000, period: SECOND })
+        .child(child.progress_within(1_000_000 * SECOND));
+    let handle = start(&world, tree);
+    let restart = |_| {
+        world.kill(world.last_spawned());
+        world.advance(SECOND);
+    };
+    (0..1_000).for_each(restart);
+    let kept = measure(|| (0..10_000).for_each(restart)).bytes_current;
+    assert_eq!(handle.snapshot().unwrap().children[0].restarts, 11_000);
+    assert!(kept < 20_000, "{kept} bytes are kept of 10,000 restarts");
     stop(&world, &handle);
 }
 
