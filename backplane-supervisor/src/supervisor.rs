@@ -1324,6 +1324,7 @@ impl<K: Kind> Running<K> {
             quietly(|| drop(rest));
             return Ok(Next::Nothing);
         };
+        let was_supervisor = child.is_supervisor();
         let before = news.and_then(|exit| child.end(exit));
         if waits {
             drop(tree);
@@ -1339,6 +1340,9 @@ impl<K: Kind> Running<K> {
         self.clock = now;
         if told {
             drop(tree);
+            if was_supervisor {
+                drop(self.shared.take_killed());
+            }
             quietly(|| drop((task, rest)));
             self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
             self.end = exit;
@@ -1350,6 +1354,10 @@ impl<K: Kind> Running<K> {
         let mut device = None;
         let beginning = self.begin_if(&mut tree, action.as_ref(), false, &mut device);
         drop(tree);
+        if was_supervisor {
+            // By itself, which is nobody's stop.
+            drop(self.shared.take_killed());
+        }
         drop(before);
         quietly(|| drop((task, rest)));
         self.end = exit;
@@ -1546,6 +1554,9 @@ impl<K: Kind> Running<K> {
             Outcome::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
                 self.start_error = Some(error);
+                if !self.broken {
+                    drop(self.shared.take_killed());
+                }
                 let now = self.now();
                 let child = self.shared.tree().failed(now, key);
                 quietly(|| drop(child));
