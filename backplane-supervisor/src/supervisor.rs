@@ -914,7 +914,8 @@ impl From<Option<Action>> for Next {
 }
 
 enum Mail<K: Kind> {
-    Ended(Key, DeviceId),
+    /// With whether it was one that runs: who could not be killed, and has been given up, may end at last.
+    Ended(Key, DeviceId, bool),
     /// The child whose start attempt is being made is polled for the first time.
     Polled,
     Stop(Exit),
@@ -1060,7 +1061,7 @@ impl<K: Kind> Running<K> {
                 }
             }
             exit = match turn {
-                Turn::Mail(Mail::Ended(key, device)) => {
+                Turn::Mail(Mail::Ended(key, device, _)) => {
                     let next = self.ended(key, device, None).unwrap_or(Next::Nothing);
                     self.drive(next).await
                 }
@@ -1245,10 +1246,11 @@ impl<K: Kind> Running<K> {
                 if child.body.line?.id() != news.device {
                     return None;
                 }
+                let runs = child.state == State::Running;
                 let before = child.end(news.exit);
                 drop(tree);
                 drop(before);
-                Some(Mail::Ended(key, news.device))
+                Some(Mail::Ended(key, news.device, runs))
             }
             Message::Shutdown(from) if from == self.first_poll.id() => Some(Mail::Polled),
             Message::Shutdown(from) if from == self.shared.line.id() => self.shared.pop().map(Mail::Command),
@@ -1329,7 +1331,7 @@ impl<K: Kind> Running<K> {
         if waits {
             drop(tree);
             quietly(|| drop((before, rest)));
-            return Err(Mail::Ended(key, device));
+            return Err(Mail::Ended(key, device, true));
         }
         let Some((exit, task)) = child.take_end() else {
             drop(tree);
@@ -1770,11 +1772,11 @@ impl<K: Kind> Running<K> {
                     self.shared.overtaken(id);
                     return Outcome::Failed(StartError::TimedOut(within.unwrap_or_default()));
                 }
-                Some(Mail::Ended(of, device)) if of == key && device == id => {
+                Some(Mail::Ended(of, device, _)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
                     if matches!(said, Some(Said::Started)) || self.ring.was_polled() {
-                        self.mail.push_back(Mail::Ended(key, id));
+                        self.mail.push_back(Mail::Ended(key, id, true));
                         return Outcome::Started(line, progress);
                     }
                     let exit = self.take_end(key).unwrap_or(Exit::Normal);
@@ -1932,7 +1934,7 @@ impl<K: Kind> Running<K> {
     async fn await_end(&mut self, key: Key, until: Option<Instant>) -> Option<Exit> {
         loop {
             match self.receive(until).await? {
-                Mail::Ended(of, _) if of == key => return self.take_end(key),
+                Mail::Ended(of, ..) if of == key => return self.take_end(key),
                 mail => self.mail.push_back(mail),
             }
         }
@@ -2040,7 +2042,7 @@ impl<K: Kind> Running<K> {
         while left > 0 {
             let Some(mail) = self.receive(until).await else { break };
             match mail {
-                Mail::Ended(..) => left -= 1,
+                Mail::Ended(_, _, runs) => left -= usize::from(runs),
                 mail => self.mail.push_back(mail),
             }
         }
