@@ -745,7 +745,7 @@ impl<B: Named> Tree<B> {
     pub(crate) fn retries_at(&self, key: Key, then: Instant) -> bool {
         let pace = if self.paces.is_empty() { None } else { self.paces.get(&key) };
         matches!(self.state(key), Some(State::Restarting { .. }))
-            && !pace.and_then(|pace| pace.waits_until).is_some_and(|until| then < until)
+            && pace.and_then(|pace| pace.waits_until).is_none_or(|until| then >= until)
     }
 
     /// End all and then yourself, whatever is being done at the moment.
