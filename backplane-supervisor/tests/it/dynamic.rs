@@ -1,7 +1,8 @@
 //! Children of one kind.
 
 use crate::support::virtual_time::World;
-use crate::{How, Log, SECOND};
+use crate::{How, Log, SECOND, quiet};
+use allocation_counter::measure;
 use backplane::{Device, Exit, Runtime};
 use backplane_supervisor::{
     ChildRef, DynamicHandle, DynamicSupervisor, Intensity, Restart, Shutdown, StartDynamicError, Starting,
@@ -177,4 +178,42 @@ fn the_late_end_of_one_is_not_taken_for_another_s() {
     assert_eq!(log.take(), "put away");
     assert!(stopped.lock().unwrap().take().unwrap().is_ok());
     assert_eq!(world.tasks(), 0);
+}
+
+/// Those who come and go, end by themselves, are started again, or cannot be started leave nothing behind, heard or unheard.
+#[test]
+fn nothing_grows_with_children_that_have_been() {
+    quiet();
+    for heard in [false, true] {
+        let world = World::new();
+        let plan = DynamicSupervisor::new(|device, how: u8| {
+            assert!(how != 1, "it panicked");
+            device.manage(std::future::pending::<Result<(), ()>>())
+        });
+        let plan = plan.restart(Restart::Permanent).intensity(Intensity { restarts: 3, period: SECOND });
+        let plan = if heard { plan.listen(|_| {}) } else { plan };
+        let handle = world.block_on(plan.start(world.clone())).unwrap();
+        let round = |n: u32| {
+            world.advance(SECOND);
+            let child = world.block_on(handle.start_child(0)).unwrap().unwrap();
+            let task = world.last_spawned();
+            if n.is_multiple_of(2) {
+                world.kill(task);
+                world.settle();
+                let row = world.block_on(handle.which_children()).unwrap().pop().unwrap();
+                assert_ne!(row.child(), Some(child), "it was started again");
+                world.block_on(handle.terminate_child(row.child().unwrap())).unwrap();
+            } else {
+                world.block_on(handle.terminate_child(child)).unwrap();
+            }
+            assert!(world.block_on(handle.start_child(1)).is_err());
+            drop(handle.reports(1));
+            assert!(handle.snapshot().unwrap().children.is_empty());
+        };
+        (0..1_000).for_each(round);
+        let kept = measure(|| (0..5_000).for_each(round)).bytes_current;
+        assert!(kept < 5_000, "{kept} bytes are kept, heard: {heard}");
+        world.block_on(handle.stop(Exit::Shutdown)).unwrap();
+        assert_eq!(world.tasks(), 0);
+    }
 }
