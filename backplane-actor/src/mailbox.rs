@@ -1204,6 +1204,17 @@ enum Next<M> {
     End,
 }
 
+impl<M> Reader<M> {
+    /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
+    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
+        if !mem::replace(&mut self.hand.in_call, false) {
+            return None;
+        }
+        let mut state = self.shared.state();
+        if self.hand.reader == state.reader { state.rare().calls.retire() } else { None }
+    }
+}
+
 impl<M: Send + 'static> Reader<M> {
     pub(crate) fn new(shared: Arc<Shared<M>>, reader: u16) -> Reader<M> {
         let taken = shared.first.taken.load(Ordering::Acquire);
@@ -1277,15 +1288,6 @@ impl<M: Send + 'static> Reader<M> {
         }
         self.deliver(&message);
         message
-    }
-
-    /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
-    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        if !mem::replace(&mut self.hand.in_call, false) {
-            return None;
-        }
-        let mut state = self.shared.state();
-        if self.hand.reader == state.reader { state.rare().calls.retire() } else { None }
     }
 
     /// The message that was received has been handled: it cannot be what kills the actor later.
@@ -1388,15 +1390,12 @@ impl<M: Send + 'static> Reader<M> {
             }
             while seen < most {
                 match self.next(Some(cx.waker()), false) {
-                    Poll::Ready(Some(message)) if wanted(&message) => {
-                        self.deliver(&message);
-                        return Poll::Ready(Ok(Some(message)));
-                    }
                     Poll::Ready(Some(message)) => {
-                        let call = self.take_call();
-                        let saved = &mut self.own.get_or_insert_default().saved;
-                        saved.push_back(Item { message, call });
-                        seen = saved.len();
+                        if let Some(message) = self.show(message, &mut wanted) {
+                            self.deliver(&message);
+                            return Poll::Ready(Ok(Some(message)));
+                        }
+                        seen = self.own.as_ref().map_or(0, |own| own.saved.len());
                     }
                     Poll::Ready(None) => return Poll::Ready(Ok(None)),
                     Poll::Pending => return Poll::Pending,
@@ -1404,6 +1403,12 @@ impl<M: Send + 'static> Reader<M> {
             }
             Poll::Ready(Err(TooManySetAside { messages: seen }))
         })
+    }
+
+    /// Gives it back if it is wanted.
+    fn show(&mut self, message: M, wanted: impl FnOnce(&M) -> bool) -> Option<M> {
+        let mut shown = Shown { message: Some(message), reader: self };
+        shown.message.take_if(|message| wanted(message))
     }
 
     /// So many messages may have left the queue without being handled.
@@ -1515,7 +1520,8 @@ impl<M: Send + 'static> Mailbox<M> {
     /// messages as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); without a bound only
     /// where the mailbox has none.
     ///
-    /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
+    /// `wanted` sees each message that waits once in this receive. One at which it panics is not received: it stays, as the
+    /// others do, and if that is the end of the process, it waits for the successor with them. Cancellation-safe.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -1945,6 +1951,21 @@ fn choose_special<M>(
         }
     }
     None
+}
+
+/// A message that somebody looks at. Unless it is taken out, it is set aside; also if who looks at it panics.
+struct Shown<'a, M> {
+    message: Option<M>,
+    reader: &'a mut Reader<M>,
+}
+
+impl<M> Drop for Shown<'_, M> {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take() {
+            let call = self.reader.take_call();
+            self.reader.own.get_or_insert_default().saved.push_back(Item { message, call });
+        }
+    }
 }
 
 impl<M> Drop for Reader<M> {

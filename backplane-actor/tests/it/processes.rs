@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll, Wake, Waker},
@@ -10,7 +11,8 @@ use std::{
 
 use backplane::{Device, Exit, FaultKind, LinkMode, Message};
 use backplane_actor::{
-    CallError, CastError, Closed, DeadLetter, Mailbox, Options, Pending, Reply, System, TryCastError,
+    CallError, CastError, Closed, DeadLetter, Mailbox, Options, Pending, QueueOnRestart, Reply, System,
+    TryCastError,
     testing::{Probe, Seeded},
 };
 
@@ -475,6 +477,74 @@ fn a_selective_receive_sets_aside_as_many_as_there_is_room_for_and_then_says_so(
         let words = "2000 messages are set aside, and none of them was waited for";
         assert_eq!(heard.all(), [words, words]);
     });
+}
+
+/// The second of these is what it panics at, once fresh out of the queue and once out of what was set aside before.
+#[test]
+fn a_message_that_a_selective_receive_panics_at_is_not_received_and_shares_the_lot_of_the_others() {
+    for (aside, queue, fate) in [
+        (false, QueueOnRestart::Keep, None),
+        (true, QueueOnRestart::Keep, None),
+        (false, QueueOnRestart::Drop, Some(DeadLetter::Died)),
+        (true, QueueOnRestart::Drop, Some(DeadLetter::Died)),
+    ] {
+        let system = System::new(Seeded::new(1));
+        let lost = Log::default();
+        let hook = lost.clone();
+        let options = Options::new().queue_on_restart(queue).dead_letters(move |say: Say, cause| {
+            let what = match say {
+                Say::Word(n) => n.to_string(),
+                Say::Sum(_) => "sum".to_owned(),
+            };
+            hook.say(format!("{what} {cause:?}"));
+        });
+        let (address, home) = system.prepare(options);
+        address.try_cast(Say::Word(1)).unwrap();
+        let mut call = pin!(address.ask(Say::Sum).forever());
+        assert!(poll(call.as_mut()).is_pending());
+        address.try_cast(Say::Word(2)).unwrap();
+        let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Say>| async move {
+            if aside {
+                assert_eq!(mailbox.receive_where(|say| *say == 2).await.unwrap().unwrap(), 2);
+            }
+            let _ = mailbox.receive_where(|say| *say != 1 && panic!("at the sum")).await;
+        }));
+        let Poll::Ready(exit) = poll(run.as_mut()) else { panic!("it ends") };
+        assert_eq!(exit.to_string(), "panicked: at the sum");
+        let waits: &[_] = if aside { &["1", "sum"] } else { &["1", "sum", "2"] };
+        if let Some(cause) = fate {
+            assert_eq!(lost.all(), waits.iter().map(|what| format!("{what} {cause:?}")).collect::<Vec<_>>());
+            assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::Ended(exit))));
+            continue;
+        }
+        assert!(lost.all().is_empty());
+        assert!(poll(call.as_mut()).is_pending());
+        assert_eq!(address.load().normal, waits.len());
+        let mut next = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Say>| async move {
+            assert_eq!(mailbox.receive().await.unwrap(), 1);
+            let Some(Say::Sum(reply)) = mailbox.receive().await else { panic!("not the sum") };
+            reply.send(3);
+        }));
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Ok(3)));
+    }
+}
+
+#[test]
+fn a_process_that_catches_the_panic_of_a_selective_receive_has_the_message_still() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<u32>(Options::new());
+    (1..=3).for_each(|n| address.try_cast(n).unwrap());
+    let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        {
+            let mut wanted = pin!(mailbox.receive_where(|n| *n == 2 && panic!("at two")));
+            assert!(catch_unwind(AssertUnwindSafe(|| poll(wanted.as_mut()))).is_err());
+        }
+        for n in 1..=3 {
+            assert_eq!(mailbox.receive().await, Some(n));
+        }
+    }));
+    assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
 }
 
 #[test]
