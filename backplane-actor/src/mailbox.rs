@@ -1213,6 +1213,16 @@ impl<M> Reader<M> {
         let mut state = self.shared.state();
         if self.hand.reader == state.reader { state.rare().calls.retire() } else { None }
     }
+
+    /// The call that was received last, if it has no answer yet.
+    pub(crate) fn call(&self) -> Option<Arc<dyn CallState>> {
+        if !self.hand.in_call {
+            return None;
+        }
+        let state = self.shared.state();
+        let rare = state.rare.as_ref().filter(|_| self.hand.reader == state.reader)?;
+        rare.calls.received().cloned()
+    }
 }
 
 impl<M: Send + 'static> Reader<M> {
@@ -1267,8 +1277,9 @@ impl<M: Send + 'static> Reader<M> {
         deliver(&self.shared, &self.hand, message);
     }
 
+    /// Notes what is handled from here on, which has been set aside before.
     #[cold]
-    fn deliver_own(&mut self, item: Item<M>) -> M {
+    pub(crate) fn deliver_own(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
         let Reader { shared, hand, .. } = self;
         if hand.in_call || call.is_some() {
@@ -1436,8 +1447,8 @@ impl<M: Send + 'static> Mailbox<M> {
         *self.0
     }
 
-    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        self.0.take_call()
+    pub(crate) fn reader(&mut self) -> &mut Reader<M> {
+        &mut self.0
     }
 
     pub(crate) fn most_set_aside(&self) -> usize {
@@ -1810,7 +1821,7 @@ fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M
 
 /// Nobody waits for it any more. It may panic when it is dropped.
 #[cold]
-fn drop_over<M>(item: Item<M>) {
+pub(crate) fn drop_over<T>(item: T) {
     drop(catch(|| drop(item)));
 }
 
