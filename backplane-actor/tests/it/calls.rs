@@ -832,3 +832,27 @@ fn a_receivers_waker_that_panics_takes_no_callers_time_limit_away() {
     });
     assert_eq!(answer, Some(Err(CallError::TimedOut)));
 }
+
+/// Whether one runs or is yet to come, the mailbox lives, and nobody has ended of this call.
+#[test]
+fn the_caller_of_a_request_that_was_dropped_for_a_newer_message_is_told_of_no_end() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Mixed>(Options::new().capacity(1));
+    let overflows = || {
+        let mut call = Box::pin(address.ask(Mixed::Get));
+        assert!(poll(call.as_mut()).is_pending());
+        address.cast(Mixed::Word(1)).drop_oldest().map_err(drop).unwrap();
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::NoReply)));
+    };
+    overflows();
+    let run = home.run(Device::new(), |mut mailbox: Mailbox<Mixed>| async move {
+        while mailbox.receive().await.is_some() {}
+    });
+    let mut run = Box::pin(run);
+    assert!(poll(run.as_mut()).is_pending());
+    overflows();
+    assert!(poll(run.as_mut()).is_pending());
+    drop(run);
+    overflows();
+    assert_eq!((system.dead_letters(), address.load().handled), (3, 2));
+}
