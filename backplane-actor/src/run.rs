@@ -213,7 +213,8 @@ mod tests {
     use backplane::Device;
 
     use crate::{
-        Actor, Context, Envelope, Handle, Mailbox, Options, Reply, System, observe::Observer, testing::Seeded,
+        Actor, Context, Envelope, Handle, Mailbox, Options, Reply, System, actor::Served, observe::Observer,
+        testing::Seeded,
     };
 
     struct Counter(u64);
@@ -259,5 +260,12 @@ mod tests {
         let (_address, home) = system.prepare(Options::new());
         let process = size_of_val(&home.run(Device::new(), count));
         assert!(handlers.max(process) - size_of::<Observer>() <= 256 - 104, "{handlers} and {process}");
+    }
+
+    /// And what is in its box: a pointer and a word that says which of its replies that is, or whether its last words have begun.
+    #[test]
+    fn an_actor_with_handlers_has_its_right_to_answer_in_two_words() {
+        let (actor, cx) = (size_of::<Counter>(), size_of::<Context<Counter>>());
+        assert_eq!(size_of::<Served<Counter>>() - actor - cx, 2 * size_of::<usize>());
     }
 }
