@@ -627,7 +627,7 @@ impl<M> Shared<M> {
         }
         self.first.flags.fetch_and(!STOP, Ordering::Release);
         drop(state);
-        drop(dropped);
+        drop_over(dropped);
         reader
     }
 
@@ -718,31 +718,30 @@ impl<M> Shared<M> {
         if !accept {
             state.phase = Phase::Closed;
         }
-        let current = state.rare().current.take();
         // An end of its own choice is no message's fault.
         let poisoned = exit.is_fault() && !state.rare().killed;
-        let mut killer = None;
-        if let Some((message, tries)) = current
-            && poisoned
+        let more = policy.and_then(|policy| policy.retry.as_ref()).map_or(0, |(times, _)| *times);
+        let mut current = state.rare().current.take();
+        if poisoned
+            && keep_queue
+            && let Some((message, tries)) = current.take_if(|(_, tries)| *tries < more)
         {
-            let more =
-                policy.and_then(|policy| policy.retry.as_ref()).is_some_and(|(times, _)| tries < *times);
-            if more && keep_queue {
-                self.first.flags.fetch_or(RETRY, Ordering::Release);
-                state.rare().retry = Some((message, tries + 1));
-            } else {
-                killer = Some(message);
-            }
+            self.first.flags.fetch_or(RETRY, Ordering::Release);
+            state.rare().retry = Some((message, tries + 1));
         }
         let (left, wakers, watches) = self.close_up(&mut state, keep_queue, accept);
         drop(state);
-        drop(watches);
+        drop_over(watches);
         for waker in wakers {
             drop(catch(|| waker.wake()));
         }
         // All are buried before anybody hears of the end.
-        if let Some(message) = killer {
-            self.bury(Item { message, call: None }, DeadLetter::KilledIt);
+        if let Some((message, _)) = current {
+            if poisoned {
+                self.bury(Item { message, call: None }, DeadLetter::KilledIt);
+            } else {
+                drop_over(message);
+            }
         }
         let cause = if exit.is_fault() { DeadLetter::Died } else { DeadLetter::Stopped };
         for item in left {
@@ -805,7 +804,7 @@ impl<M> Shared<M> {
         state.phase = Phase::Closed;
         let (left, wakers, watches) = self.close_up(&mut state, false, false);
         drop(state);
-        drop(watches);
+        drop_over(watches);
         for waker in wakers {
             drop(catch(|| waker.wake()));
         }
@@ -1819,7 +1818,7 @@ fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M
     }
 }
 
-/// Nobody waits for it any more. It may panic when it is dropped.
+/// Nobody waits for it any more. It is the user's, and may panic when it is dropped.
 #[cold]
 pub(crate) fn drop_over<T>(item: T) {
     drop(catch(|| drop(item)));

@@ -137,17 +137,19 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
             None => {
                 // Not what the poll returns, which would be moved at each.
                 let mut ended = None;
-                let pending = this.observer.poll(place, || match catch(|| future.poll(cx)) {
-                    Ok(Poll::Pending) => true,
-                    Ok(Poll::Ready(outcome)) => {
-                        ended = Some(Ok(outcome));
-                        false
-                    }
-                    Err(panic) => {
-                        ended = Some(Err(panic));
-                        false
-                    }
-                });
+                // What it returns may panic as well, when it is asked for its words or dropped.
+                let pending =
+                    this.observer.poll(place, || match catch(|| future.poll(cx).map(Outcome::exit)) {
+                        Ok(Poll::Pending) => true,
+                        Ok(Poll::Ready(exit)) => {
+                            ended = Some(exit);
+                            false
+                        }
+                        Err(panic) => {
+                            ended = Some(Exit::Fault(Fault::panic(&panic)));
+                            false
+                        }
+                    });
                 if pending {
                     if let Some(frame) = place {
                         frame.settle(None);
@@ -155,15 +157,12 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
                     return Poll::Pending;
                 }
                 match ended {
-                    Some(Ok(outcome)) => match outcome.exit() {
-                        // Asked to stop, it ends as asked, unless it fails.
-                        Exit::Normal => {
-                            let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
-                            asked.unwrap_or(Exit::Normal)
-                        }
-                        exit => exit,
-                    },
-                    Some(Err(panic)) => Exit::Fault(Fault::panic(&panic)),
+                    // Asked to stop, it ends as asked, unless it fails.
+                    Some(Exit::Normal) => {
+                        let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
+                        asked.unwrap_or(Exit::Normal)
+                    }
+                    Some(exit) => exit,
                     None => unreachable!("it has ended"),
                 }
             }

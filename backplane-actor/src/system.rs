@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use backplane::{Device, Exit, Fault, Runtime};
+use backplane::{Device, Exit, Fault, Runtime, catch};
 use backplane_supervisor::{ChildId, ChildSpec, Starting};
 use pin_project_lite::pin_project;
 
@@ -565,8 +565,17 @@ impl<M: Send + 'static> Home<M> {
             device.set_label(label.to_owned());
         }
         let reader = self.shared.begin(device.line());
-        let future = process(Reader::new(Arc::clone(&self.shared), reader));
-        Run::new(self.shared.node(), device, future)
+        match catch(|| process(Reader::new(Arc::clone(&self.shared), reader))) {
+            Ok(future) => Run::new(self.shared.node(), device, future),
+            Err(panic) => {
+                // It has ended before it was one; the device says so to those who watch.
+                let exit = Exit::Fault(Fault::panic(&panic));
+                self.shared.ending(&exit);
+                self.shared.ended(&exit);
+                device.disconnect(exit);
+                panic.resume()
+            }
+        }
     }
 }
 
