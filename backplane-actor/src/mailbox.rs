@@ -370,44 +370,56 @@ impl<M> Shared<M> {
             drop(state);
             return Err((Refusal::Closed, item));
         }
-        let mut gone = None;
         if !self.has_room(&state, priority) || state.waits_for_room(priority) {
-            match when_full {
-                WhenFull::Refuse => {
-                    drop(state);
-                    return Err((Refusal::Full, item));
-                }
-                WhenFull::DropNewest => {
-                    drop(state);
-                    self.bury(item, DeadLetter::Overflow);
-                    return Ok(());
-                }
-                WhenFull::DropOldest => {
-                    state.exact = true;
-                    gone = state.take_oldest(priority);
-                    if gone.is_none() {
-                        // All there is, is in hand: only without any capacity.
-                        drop(state);
-                        self.bury(item, DeadLetter::Overflow);
-                        return Ok(());
-                    }
-                }
+            if when_full == WhenFull::Refuse {
+                drop(state);
+                return Err((Refusal::Full, item));
             }
+            self.overflow(state, priority, item, when_full);
+            return Ok(());
         }
-        if priority == Priority::Urgent {
-            self.first.flags.fetch_or(URGENT, Ordering::Release);
-        }
-        state.put(priority, item);
+        self.accept(&mut state, priority, item);
         and(&mut state);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        if let Some(gone) = gone {
-            self.bury(gone, DeadLetter::Overflow);
-        }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn accept(&self, state: &mut State<M>, priority: Priority, item: Item<M>) {
+        if priority == Priority::Urgent {
+            self.first.flags.fetch_or(URGENT, Ordering::Release);
+        }
+        state.put(priority, item);
+    }
+
+    /// One too many: the oldest goes, or this one.
+    #[cold]
+    fn overflow(
+        &self,
+        mut state: MutexGuard<'_, State<M>>,
+        priority: Priority,
+        item: Item<M>,
+        when_full: WhenFull,
+    ) {
+        let (mut gone, mut waker) = (item, None);
+        if when_full == WhenFull::DropOldest {
+            state.exact = true;
+            // If there is none, all there is is in hand: only without any capacity.
+            if let Some(oldest) = state.take_oldest(priority) {
+                self.accept(&mut state, priority, mem::replace(&mut gone, oldest));
+                waker = state.waker.take();
+            }
+        }
+        drop(state);
+        self.bury(gone, DeadLetter::Overflow);
+        // It may panic.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Puts it down to wait for room; a ticket, unless it was accepted or refused at once.
@@ -486,10 +498,7 @@ impl<M> Shared<M> {
         for priority in [Priority::Urgent, Priority::Normal] {
             while state.waits_for_room(priority) && self.has_room(state, priority) {
                 let Some(waiter) = state.rare().waiting[priority as usize].pop_front() else { break };
-                if priority == Priority::Urgent {
-                    self.first.flags.fetch_or(URGENT, Ordering::Release);
-                }
-                state.put(priority, waiter.item);
+                self.accept(state, priority, waiter.item);
                 wakers.push(waiter.waker);
             }
             left |= state.waits_for_room(priority);
@@ -565,7 +574,7 @@ impl<M> Shared<M> {
         let mut wakers: Vec<Waker> = state.waker.take().into_iter().collect();
         wakers.extend(refused(&state));
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
     }
 
     pub(crate) fn kill(&self) {
@@ -732,9 +741,7 @@ impl<M> Shared<M> {
         let (left, wakers, watches) = self.close_up(&mut state, keep_queue, accept);
         drop(state);
         drop_over(watches);
-        for waker in wakers {
-            drop(catch(|| waker.wake()));
-        }
+        wake_all(wakers);
         // All are buried before anybody hears of the end.
         if let Some((message, _)) = current {
             if poisoned {
@@ -751,9 +758,7 @@ impl<M> Shared<M> {
         state.line = None;
         let ends = mem::take(&mut state.rare().ends);
         drop(state);
-        for waker in ends.into_values() {
-            drop(catch(|| waker.wake()));
-        }
+        wake_all(ends.into_values());
     }
 
     /// What is to be buried and who is to be woken, at the end of an incarnation.
@@ -805,9 +810,7 @@ impl<M> Shared<M> {
         let (left, wakers, watches) = self.close_up(&mut state, false, false);
         drop(state);
         drop_over(watches);
-        for waker in wakers {
-            drop(catch(|| waker.wake()));
-        }
+        wake_all(wakers);
         for item in left {
             self.bury(item, DeadLetter::Died);
         }
@@ -940,6 +943,12 @@ impl<M> Drop for Untold<'_, M> {
             self.shared.state().rare().calls.forget_clock();
         }
     }
+}
+
+/// One that panics is no reason for the others to wait.
+fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    let mut wakers = wakers.into_iter();
+    while catch(|| wakers.by_ref().for_each(Waker::wake)).is_err() {}
 }
 
 /// The wakers of all who wait for room: there will be none.
@@ -1783,9 +1792,7 @@ fn outlived<M>(shared: &Shared<M>, mut state: MutexGuard<'_, State<M>>, hand: &m
         shared.count_anew(&mut state, None);
     }
     drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+    wake_all(waker);
 }
 
 /// It is received in this poll.
@@ -1858,7 +1865,7 @@ fn next_of_all<'a, M>(
         drop(state);
         drop(before.take());
         if let Some(wakers) = admitted {
-            wakers.into_iter().for_each(Waker::wake);
+            wake_all(wakers);
         }
         if done {
             return next;
@@ -2010,9 +2017,7 @@ impl<M> Drop for Reader<M> {
             let cause = if died { DeadLetter::Died } else { DeadLetter::Stopped };
             left.into_iter().for_each(|item| shared.bury(item, cause));
         }
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        wake_all(reader);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::{Future, IntoFuture, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -26,7 +26,7 @@ use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 use crate::{
     random::Random,
     support::{Log, SECOND, story},
-    world::poll,
+    world::{Count, poll},
 };
 
 async fn sleep(runtime: &Seeded, time: Duration) {
@@ -855,4 +855,49 @@ fn the_caller_of_a_request_that_was_dropped_for_a_newer_message_is_told_of_no_en
     drop(run);
     overflows();
     assert_eq!((system.dead_letters(), address.load().handled), (3, 2));
+}
+
+fn with_waker<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn the_waker_of_one_who_waits_for_room_harms_neither_the_receiver_nor_who_waits_behind() {
+    for drains in [false, true] {
+        let system = System::new(Seeded::new(1));
+        let (address, home) = system.prepare::<u32>(Options::new().capacity(2));
+        (0..2).for_each(|n| address.try_cast(n).unwrap());
+        let heard = Arc::new(Count::default());
+        let (angry, heard_by) = (Waker::from(Arc::new(Angry)), Waker::from(Arc::clone(&heard)));
+        let mut first = Box::pin(address.cast(2).into_future());
+        let mut second = Box::pin(address.cast(3).into_future());
+        assert!(with_waker(first.as_mut(), &angry).is_pending());
+        assert!(with_waker(second.as_mut(), &heard_by).is_pending());
+        if drains {
+            address.drain();
+        } else {
+            let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+                for n in 0..4 {
+                    assert_eq!(mailbox.receive().await, Some(n));
+                }
+            }));
+            assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
+            assert!(poll(first.as_mut()).is_ready());
+        }
+        assert_eq!(heard.get(), 1);
+    }
+}
+
+#[test]
+fn what_is_dropped_for_a_newer_message_is_buried_though_the_receivers_waker_panics() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<u32>(Options::new().capacity(1));
+    let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        while mailbox.receive().await.is_some() {}
+    }));
+    address.suspend();
+    address.try_cast(1).unwrap();
+    assert!(with_waker(run.as_mut(), &Waker::from(Arc::new(Angry))).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| address.cast(2).drop_oldest())).is_err());
+    assert_eq!((system.dead_letters(), address.load().normal), (1, 1));
 }
