@@ -1222,6 +1222,25 @@ impl<M> Reader<M> {
         if self.hand.reader == state.reader { state.rare().calls.retire() } else { None }
     }
 
+    /// The message that was received has been handled: it cannot be what kills the actor later.
+    #[inline]
+    pub(crate) fn handled(&self) {
+        if self.hand.plain {
+            return;
+        }
+        if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
+            let mut state = self.shared.state();
+            if self.hand.reader != state.reader {
+                return;
+            }
+            let rare = state.rare();
+            rare.tries = 0;
+            let before = rare.current.take();
+            drop(state);
+            drop(before);
+        }
+    }
+
     /// The call that was received last, if it has no answer yet.
     pub(crate) fn call(&self) -> Option<Arc<dyn CallState>> {
         if !self.hand.in_call {
@@ -1307,25 +1326,6 @@ impl<M: Send + 'static> Reader<M> {
         }
         self.deliver(&message);
         message
-    }
-
-    /// The message that was received has been handled: it cannot be what kills the actor later.
-    #[inline]
-    pub(crate) fn handled(&self) {
-        if self.hand.plain {
-            return;
-        }
-        if self.shared.options.as_ref().is_some_and(|options| options.retry.is_some()) {
-            let mut state = self.shared.state();
-            if self.hand.reader != state.reader {
-                return;
-            }
-            let rare = state.rare();
-            rare.tries = 0;
-            let before = rare.current.take();
-            drop(state);
-            drop(before);
-        }
     }
 
     /// What comes before all that waits in the queue.
@@ -1980,6 +1980,8 @@ impl<M> Drop for Shown<'_, M> {
     fn drop(&mut self) {
         if let Some(message) = self.message.take() {
             let call = self.reader.take_call();
+            // How often it was tried before is not to be said of the next.
+            self.reader.handled();
             self.reader.own.get_or_insert_default().saved.push_back(Item { message, call });
         }
     }

@@ -565,3 +565,32 @@ fn callers_of_a_child_whose_process_panics_before_it_has_a_future_are_told_when_
         );
     });
 }
+
+#[test]
+fn what_is_tried_again_and_set_aside_makes_no_other_message_older() {
+    let system = System::new(Seeded::new(1));
+    let log = Log::default();
+    let hook = log.clone();
+    let options =
+        Options::new().retry(1).dead_letters(move |n: u32, cause| hook.say(format!("{n} {cause:?}")));
+    let (address, home) = system.prepare::<u32>(options);
+    address.try_cast(1).unwrap();
+    let dies = |mut mailbox: Mailbox<u32>| async move {
+        mailbox.receive().await;
+        Err::<(), _>("broken")
+    };
+    assert!(poll(Box::pin(home.run(Device::new(), dies)).as_mut()).is_ready());
+    address.try_cast(2).unwrap();
+    // It is given the first again, wants the second first, and dies of that.
+    let wants = |mut mailbox: Mailbox<u32>| async move {
+        assert_eq!(mailbox.receive_where(|n| *n == 2).await, Ok(Some(2)));
+        Err::<(), _>("broken")
+    };
+    assert!(poll(Box::pin(home.run(Device::new(), wants)).as_mut()).is_ready());
+    assert_eq!(log.all(), Vec::<String>::new());
+    let mut last = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        let all = [mailbox.try_receive(), mailbox.try_receive(), mailbox.try_receive()];
+        assert_eq!(all, [Some(2), Some(1), None]);
+    }));
+    assert_eq!(poll(last.as_mut()), Poll::Ready(Exit::Normal));
+}
