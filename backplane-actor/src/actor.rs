@@ -1124,7 +1124,7 @@ impl<A: Actor> Kept<A> {
     pub(crate) fn begins_last_words(&mut self, exit: &Exit) -> bool {
         let Served { cx, reply, .. } = self.served();
         // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
-        cx.reader.shared().ending(exit);
+        cx.reader.ending(exit);
         // If it has panicked, there is one.
         reply.take().is_some()
     }

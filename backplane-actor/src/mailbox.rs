@@ -207,6 +207,11 @@ pub(crate) enum WhenFull {
 }
 
 impl<M> State<M> {
+    /// Whether the incarnation that began last, and has not ended, is that of this device.
+    fn is_of(&self, device: DeviceId) -> bool {
+        self.line.is_some_and(|line| line.id() == device)
+    }
+
     fn rare(&mut self) -> &mut Rare<M> {
         self.rare.get_or_insert_default()
     }
@@ -709,19 +714,28 @@ impl<M> Shared<M> {
         self.first.flags.fetch_and(!OUTLIVED, Ordering::Release);
     }
 
-    /// It is known how this incarnation ends; what it held is not yet dropped.
-    pub(crate) fn ending(&self, exit: &Exit) {
-        let mut state = self.state();
-        let before = state.rare().exit.replace(exit.clone());
+    /// It is known how this incarnation ends, if it is still the one that began last; what it held is not yet dropped.
+    pub(crate) fn ending(&self, me: DeviceId, exit: &Exit) {
+        let state = self.state();
+        let is_last = state.is_of(me);
+        self.note_exit(state, is_last, exit);
+    }
+
+    fn note_exit(&self, mut state: MutexGuard<'_, State<M>>, is_last: bool, exit: &Exit) {
+        let before = if is_last { state.rare().exit.replace(exit.clone()) } else { None };
         drop(state);
         drop(before);
     }
 
     /// All that this incarnation held has been dropped.
-    pub(crate) fn ended(&self, exit: &Exit) {
+    pub(crate) fn ended(&self, me: DeviceId, exit: &Exit) {
         let policy = self.options.as_deref();
         let keeps = exit.is_fault() && policy.is_none_or(|policy| policy.queue == QueueOnRestart::Keep);
         let mut state = self.state();
+        if !state.is_of(me) {
+            // Another one has begun meanwhile, and has the mailbox.
+            return;
+        }
         let reopens = state.reopens && state.phase == Phase::Open;
         let (keep_queue, accept) = (reopens && keeps, reopens && exit.is_fault());
         if !accept {
@@ -755,6 +769,9 @@ impl<M> Shared<M> {
             self.bury(item, cause);
         }
         let mut state = self.state();
+        if !state.is_of(me) {
+            return;
+        }
         state.line = None;
         let ends = mem::take(&mut state.rare().ends);
         drop(state);
@@ -1076,12 +1093,12 @@ impl<M: Send + 'static> Node for Shared<M> {
         Shared::asked_to_stop(self)
     }
 
-    fn ending(&self, exit: &Exit) {
-        Shared::ending(self, exit);
+    fn ending(&self, me: DeviceId, exit: &Exit) {
+        Shared::ending(self, me, exit);
     }
 
-    fn ended(&self, exit: &Exit) {
-        Shared::ended(self, exit);
+    fn ended(&self, me: DeviceId, exit: &Exit) {
+        Shared::ended(self, me, exit);
     }
 
     fn watch(&self) -> Option<Arc<Clock>> {
@@ -1239,6 +1256,13 @@ impl<M> Reader<M> {
             drop(state);
             drop(before);
         }
+    }
+
+    /// It is known how the incarnation ends whose mailbox this is.
+    pub(crate) fn ending(&self, exit: &Exit) {
+        let state = self.shared.state();
+        let is_last = self.hand.reader == state.reader;
+        self.shared.note_exit(state, is_last, exit);
     }
 
     /// The call that was received last, if it has no answer yet.

@@ -59,12 +59,12 @@ pin_project! {
             let mut this = this.project();
             let LifeProj::Running { device, frame, .. } = this.life.as_mut().project() else { return };
             let (Some(device), Some(frame)) = (device.take(), frame.take()) else { return };
-            let exit = Exit::Fault(Fault::killed());
-            frame.node.ending(&exit);
+            let (id, exit) = (device.id(), Exit::Fault(Fault::killed()));
+            frame.node.ending(id, &exit);
             let mut frame = Some(frame);
             drop(frame::within(&mut frame, || drop_all(this.life.as_mut())));
             let Some(mut frame) = frame else { return };
-            frame.node.ended(&exit);
+            frame.node.ended(id, &exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
             // The device itself says whether it was condemned.
@@ -170,7 +170,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
         let (device, mut frame) = (home.take(), place.take());
         let ending = |frame: &Option<Box<Frame>>, exit: &Exit| {
             if let Some(frame) = frame {
-                frame.node.ending(exit);
+                frame.node.ending(id, exit);
             }
         };
         ending(&frame, &exit);
@@ -181,7 +181,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
         };
         ending(&frame, &exit);
         if let Some(frame) = &mut frame {
-            frame.node.ended(&exit);
+            frame.node.ended(id, &exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
         }

@@ -1603,7 +1603,7 @@ pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: 
         machine.waiting.cause = DeadLetter::Stopped;
     }
     // Whoever asks from here on, or drops a reply of this machine's, is told how it ends.
-    shared.ending(&exit);
+    machine.mailbox.reader().ending(&exit);
     match Caught::new(machine.data.terminate(&exit, &machine.state)).await {
         Ok(()) => exit,
         Err(panic) => Exit::Fault(Fault::panic(&panic)),

@@ -531,7 +531,7 @@ impl<M: Send + 'static> Home<M> {
     ///
     /// One at a time: an incarnation that begins while another runs takes its messages away. The mailbox of the earlier one, as
     /// any that somebody has kept for longer than its incarnation, gives back what it has when it is asked for the next message
-    /// or dropped.
+    /// or dropped. How the earlier one ends is told by its device, and to those whose calls it has received.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -570,8 +570,8 @@ impl<M: Send + 'static> Home<M> {
             Err(panic) => {
                 // It has ended before it was one; the device says so to those who watch.
                 let exit = Exit::Fault(Fault::panic(&panic));
-                self.shared.ending(&exit);
-                self.shared.ended(&exit);
+                self.shared.ending(device.id(), &exit);
+                self.shared.ended(device.id(), &exit);
                 device.disconnect(exit);
                 panic.resume()
             }

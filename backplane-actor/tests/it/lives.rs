@@ -97,6 +97,8 @@ enum Do {
     Fail,
     Thorn,
     HangWithThorn,
+    /// Until it is polled again.
+    HangUntil(&'static str),
     Nothing,
 }
 
@@ -168,6 +170,13 @@ impl Handle<Do> for Life {
             Do::HangWithThorn => {
                 let _thorn = Thorn;
                 pending::<()>().await;
+            }
+            Do::HangUntil(how) => {
+                once().await;
+                assert!(how != "panics");
+                if how == "fails" {
+                    return Err(Ugly);
+                }
             }
             Do::Nothing => {}
         }
@@ -593,4 +602,46 @@ fn what_is_tried_again_and_set_aside_makes_no_other_message_older() {
         assert_eq!(all, [Some(2), Some(1), None]);
     }));
     assert_eq!(poll(last.as_mut()), Poll::Ready(Exit::Normal));
+}
+
+/// The earlier of two ends in each way that there is.
+#[test]
+fn an_incarnation_that_ends_after_the_next_has_begun_is_not_the_end_of_that() {
+    for way in ["well", "panics", "dropped", "fails"] {
+        let system = System::new(Seeded::new(1));
+        let log = Log::default();
+        let (address, home) = system.prepare(Options::new());
+        let mut first = Box::pin(home.run_actor(Device::new(), Life::new(&log, Last::Well)));
+        let mut held = Box::pin(address.call(Do::HangUntil(way)));
+        assert!(poll(held.as_mut()).is_pending());
+        assert!(poll(first.as_mut()).is_pending());
+        let mut next = Box::pin(home.run_actor(Device::new(), Life::new(&log, Last::Well)));
+        assert!(poll(next.as_mut()).is_pending());
+        let line = address.line();
+        let mut waits = Box::pin(address.call(Do::Nothing));
+        assert!(poll(waits.as_mut()).is_pending());
+        let mut end = pin!(address.ended());
+        assert!(poll(end.as_mut()).is_pending());
+        if way == "dropped" {
+            drop(first);
+        } else {
+            assert!(poll(first.as_mut()).is_ready());
+        }
+        let told = poll(held.as_mut());
+        match way {
+            "well" => assert_eq!(told, Poll::Ready(Ok(()))),
+            _ => assert!(matches!(told, Poll::Ready(Err(CallError::Ended(_)))), "{told:?}"),
+        }
+        assert!(address.is_open() && address.line() == line && line.is_some());
+        assert!(poll(end.as_mut()).is_pending());
+        assert!(poll(next.as_mut()).is_pending());
+        assert_eq!(poll(waits.as_mut()), Poll::Ready(Ok(())));
+        address.stop(Exit::Shutdown);
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Shutdown));
+        assert_eq!(poll(end.as_mut()), Poll::Ready(Some(Exit::Shutdown)));
+        let (last, number) = (log.all().pop().unwrap(), log.all().len());
+        assert_eq!(last, "dropped, before it has ended");
+        assert_eq!(number, if way == "dropped" { 3 } else { 4 }, "{way}");
+        assert_eq!(system.dead_letters(), 0);
+    }
 }
