@@ -25,7 +25,7 @@ use crate::{
     calls::Calls,
     clock::Clock,
     frame::{CallState, Node},
-    lane::{FIRST, Hand, Lane},
+    lane::{FIRST, Hand, Lane, Last},
     name::ActorName,
     observe,
     options::{DEFAULT_CAPACITY, DeadLetter, Options, Overdue, QueueOnRestart},
@@ -133,6 +133,8 @@ struct Rare<M> {
     urgent: VecDeque<Item<M>>,
     /// With the number of the monitor that it comes from, if it does.
     system: VecDeque<(Option<u64>, M)>,
+    /// That of the news that was received last.
+    monitor: Option<u64>,
     waiting: [VecDeque<Waiter<M>>; 2],
     tickets: u64,
     /// So many normal messages were dropped for newer ones since the receiver last came.
@@ -165,6 +167,7 @@ impl<M> Default for Rare<M> {
         Rare {
             urgent: VecDeque::new(),
             system: VecDeque::new(),
+            monitor: None,
             waiting: [VecDeque::new(), VecDeque::new()],
             tickets: 0,
             skipped: 0,
@@ -287,6 +290,15 @@ impl<M> State<M> {
         let call = self.take_call(number);
         hand.know_calls(self.rare.as_ref().map_or(u64::MAX, |rare| rare.calls.none_before(hand.taken)));
         Some(Item { message, call })
+    }
+
+    /// It was set aside, and nobody asks for it any more: it ends with its incarnation.
+    #[cold]
+    fn put_news_back(&mut self, mut news: VecDeque<(Option<u64>, M)>) {
+        let rare = self.rare();
+        rare.handled_before = rare.handled_before.wrapping_sub(news.len() as u64);
+        news.append(&mut rare.system);
+        rare.system = news;
     }
 
     /// Takes back what the hand has left, and in front of that what was set aside.
@@ -1209,9 +1221,35 @@ pub(crate) struct Reader<M> {
 /// What comes before all that waits in the queue.
 struct Own<M> {
     /// Passed over by a selective receive; older than all that is in the hand.
-    saved: VecDeque<Item<M>>,
+    saved: VecDeque<Aside<M>>,
     /// The actor's own messages to itself; they come first, and die with it.
     first: VecDeque<M>,
+}
+
+/// What was set aside.
+enum Aside<M> {
+    Item(Item<M>),
+    /// With the number of the monitor that it comes from, if it does. It is for this incarnation only.
+    News(Option<u64>, M),
+}
+
+impl<M> Aside<M> {
+    fn message(&self) -> &M {
+        match self {
+            Aside::Item(Item { message, .. }) | Aside::News(_, message) => message,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Aside::Item(item) if item.is_over())
+    }
+
+    fn into_item(self) -> Item<M> {
+        match self {
+            Aside::Item(item) => item,
+            Aside::News(_, message) => Item { message, call: None },
+        }
+    }
 }
 
 impl<M> Default for Own<M> {
@@ -1232,7 +1270,7 @@ enum Next<M> {
 impl<M> Reader<M> {
     /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
     pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        if !mem::replace(&mut self.hand.in_call, false) {
+        if mem::replace(&mut self.hand.last, Last::Message) != Last::Call {
             return None;
         }
         let mut state = self.shared.state();
@@ -1258,6 +1296,26 @@ impl<M> Reader<M> {
         }
     }
 
+    /// What was received last, for who will have it handled later.
+    fn set_aside(&mut self, message: M) -> Aside<M> {
+        // How often it was tried before is not to be said of the next.
+        self.handled();
+        if self.hand.last == Last::News {
+            self.hand.last = Last::Message;
+            let monitor = self.shared.state().rare().monitor;
+            return Aside::News(monitor, message);
+        }
+        Aside::Item(Item { message, call: self.take_call() })
+    }
+
+    /// Takes news of a monitor out of what was set aside.
+    pub(crate) fn flush(&mut self, monitor: u64) -> Option<M> {
+        let saved = &mut self.own.as_mut()?.saved;
+        let is_it = |aside: &Aside<M>| matches!(aside, Aside::News(from, _) if *from == Some(monitor));
+        let index = saved.iter().position(is_it)?;
+        saved.remove(index).map(|aside| aside.into_item().message)
+    }
+
     /// It is known how the incarnation ends whose mailbox this is.
     pub(crate) fn ending(&self, exit: &Exit) {
         let state = self.shared.state();
@@ -1267,7 +1325,7 @@ impl<M> Reader<M> {
 
     /// The call that was received last, if it has no answer yet.
     pub(crate) fn call(&self) -> Option<Arc<dyn CallState>> {
-        if !self.hand.in_call {
+        if self.hand.last != Last::Call {
             return None;
         }
         let state = self.shared.state();
@@ -1292,7 +1350,7 @@ impl<M: Send + 'static> Reader<M> {
     fn next(&mut self, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
         let Reader { shared, hand, .. } = self;
         // Of calls the mailbox keeps account.
-        if !hand.in_call
+        if hand.last == Last::Message
             && !hand.may_be_call()
             && shared.first.flags.load(Ordering::Acquire) == 0
             && let Some(message) = hand.take(&shared.first.taken)
@@ -1311,7 +1369,7 @@ impl<M: Send + 'static> Reader<M> {
         let Reader { shared, hand, own } = self;
         if hand.turn == TURN
             || !hand.plain
-            || hand.in_call
+            || hand.last != Last::Message
             || own.is_some()
             || shared.first.flags.load(Ordering::Acquire) != 0
         {
@@ -1333,13 +1391,13 @@ impl<M: Send + 'static> Reader<M> {
     pub(crate) fn deliver_own(&mut self, item: Item<M>) -> M {
         let Item { message, call } = item;
         let Reader { shared, hand, .. } = self;
-        if hand.in_call || call.is_some() {
+        let is_call = call.is_some();
+        if hand.last == Last::Call || is_call {
             let mut state = shared.state();
             if hand.reader != state.reader {
                 drop(state);
                 return message;
             }
-            hand.in_call = call.is_some();
             let calls = &mut state.rare().calls;
             let before = calls.retire();
             if let Some(call) = call {
@@ -1348,6 +1406,7 @@ impl<M: Send + 'static> Reader<M> {
             drop(state);
             drop(before);
         }
+        hand.last = if is_call { Last::Call } else { Last::Message };
         self.deliver(&message);
         message
     }
@@ -1364,8 +1423,8 @@ impl<M: Send + 'static> Reader<M> {
             None => loop {
                 match own.saved.pop_front() {
                     // Its caller has gone meanwhile.
-                    Some(item) if item.is_over() => drop_over(item),
-                    item => break item,
+                    Some(aside) if aside.is_over() => drop_over(aside),
+                    aside => break aside.map(Aside::into_item),
                 }
             },
         };
@@ -1418,18 +1477,17 @@ impl<M: Send + 'static> Reader<M> {
         let mut seen = 0;
         poll_fn(move |cx| {
             self.handled();
-            while let Some(item) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
-                if item.is_over() {
-                    let item = self.own.as_mut().and_then(|own| own.saved.remove(seen));
-                    item.into_iter().for_each(drop_over);
+            while let Some(aside) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                let over = aside.is_over();
+                if !over && !wanted(aside.message()) {
+                    seen += 1;
                     continue;
                 }
-                if wanted(&item.message)
-                    && let Some(item) = self.own.as_mut().and_then(|own| own.saved.remove(seen))
-                {
-                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
+                match self.own.as_mut().and_then(|own| own.saved.remove(seen)) {
+                    Some(aside) if over => drop_over(aside),
+                    Some(aside) => return Poll::Ready(Ok(Some(self.deliver_own(aside.into_item())))),
+                    None => {}
                 }
-                seen += 1;
             }
             while seen < most {
                 match self.next(Some(cx.waker()), false) {
@@ -1753,7 +1811,10 @@ fn next_under_lock<M>(
             outlived(shared, state, hand);
             return Poll::Ready(None);
         }
-        let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
+        let before = match mem::replace(&mut hand.last, Last::Message) {
+            Last::Call => state.rare().calls.retire(),
+            Last::Message | Last::News => None,
+        };
         let easy = hand.is_empty() && shared.first.flags.load(Ordering::Acquire) == 0;
         // As a rule there is one message, or none.
         if easy && let Some(message) = state.take_only(hand) {
@@ -1766,7 +1827,7 @@ fn next_under_lock<M>(
                     drop_over(Item { message, call: Some(call) });
                     continue;
                 }
-                hand.in_call = true;
+                hand.last = Last::Call;
                 state.rare().calls.receive(call);
             }
             drop(state);
@@ -1810,7 +1871,7 @@ fn next_under_lock<M>(
 /// Another incarnation has begun.
 #[cold]
 fn outlived<M>(shared: &Shared<M>, mut state: MutexGuard<'_, State<M>>, hand: &mut Hand<M>) {
-    hand.in_call = false;
+    hand.last = Last::Message;
     let waker = shared.take_over(&mut state, hand, VecDeque::new());
     if !state.is_read {
         shared.count_anew(&mut state, None);
@@ -1839,7 +1900,7 @@ fn deliver<M>(shared: &Shared<M>, hand: &Hand<M>, message: &M) {
 #[cold]
 fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M) {
     if let Some((_, copy)) = &options.retry {
-        let copied = if hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+        let copied = if hand.last == Last::Call { None } else { catch(|| copy(message)).ok().flatten() };
         let mut state = shared.state();
         let rare = state.rare();
         let tries = mem::take(&mut rare.tries);
@@ -1926,7 +1987,7 @@ fn receive<M>(state: &mut State<M>, hand: &mut Hand<M>, item: Item<M>) -> Next<M
         if call.is_over() {
             return Next::Over(Item { message, call: Some(call) });
         }
-        hand.in_call = true;
+        hand.last = Last::Call;
         state.rare().calls.receive(call);
     }
     Next::Message(message)
@@ -1962,8 +2023,10 @@ fn choose_special<M>(
         if rare.system.is_empty() {
             shared.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         }
-        if let Some((_, message)) = item {
+        if let Some((monitor, message)) = item {
             rare.handled_before = rare.handled_before.wrapping_add(1);
+            rare.monitor = monitor;
+            hand.last = Last::News;
             return Some(Next::Message(message));
         }
     }
@@ -2003,10 +2066,8 @@ struct Shown<'a, M> {
 impl<M> Drop for Shown<'_, M> {
     fn drop(&mut self) {
         if let Some(message) = self.message.take() {
-            let call = self.reader.take_call();
-            // How often it was tried before is not to be said of the next.
-            self.reader.handled();
-            self.reader.own.get_or_insert_default().saved.push_back(Item { message, call });
+            let aside = self.reader.set_aside(message);
+            self.reader.own.get_or_insert_default().saved.push_back(aside);
         }
     }
 }
@@ -2016,7 +2077,13 @@ impl<M> Drop for Reader<M> {
         let Reader { shared, hand, own, .. } = self;
         let mut own = own.take();
         let mut state = shared.state();
-        let saved = own.as_mut().map(|own| mem::take(&mut own.saved)).unwrap_or_default();
+        let (mut saved, mut news) = (VecDeque::new(), VecDeque::new());
+        for aside in own.iter_mut().flat_map(|own| own.saved.drain(..)) {
+            match aside {
+                Aside::Item(item) => saved.push_back(item),
+                Aside::News(monitor, message) => news.push_back((monitor, message)),
+            }
+        }
         let (mut waker, mut reader, mut call) = (None, None, None);
         if hand.reader == state.reader {
             waker = state.waker.take();
@@ -2032,6 +2099,12 @@ impl<M> Drop for Reader<M> {
             shared.count_anew(&mut state, None);
         }
         let mut left = Vec::new();
+        if !news.is_empty() && hand.reader == state.reader && state.line.is_some() {
+            state.put_news_back(news);
+            shared.first.flags.fetch_or(SYSTEM, Ordering::Release);
+        } else {
+            left.extend(news.into_iter().map(|(_, message)| Item { message, call: None }));
+        }
         if state.phase == Phase::Closed && state.line.is_none() {
             // It has outlived the last incarnation: nobody else comes for what it had.
             shared.empty(&mut state, &mut left);

@@ -650,3 +650,75 @@ fn the_cause_of_a_dead_letter_has_words() {
     assert_eq!(DeadLetter::KilledIt.to_string(), "the actor died of it");
     assert_eq!(Duration::from_secs(5), backplane_actor::DEFAULT_CALL_TIME);
 }
+
+#[derive(Debug, PartialEq)]
+enum Heard {
+    Word(u32),
+    Down,
+}
+
+#[test]
+fn news_that_is_set_aside_is_for_no_successor() {
+    for queue in [QueueOnRestart::Keep, QueueOnRestart::Drop] {
+        let system = System::new(Seeded::new(1));
+        let lost = Log::default();
+        let hook = lost.clone();
+        let options = Options::new()
+            .queue_on_restart(queue)
+            .dead_letters(move |heard: Heard, cause| hook.say(format!("{heard:?} {cause:?}")));
+        let (address, home) = system.prepare(options);
+        (1..=2).for_each(|n| address.try_cast(Heard::Word(n)).unwrap());
+        let target = Device::new();
+        let line = target.line();
+        let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Heard>| async move {
+            mailbox.monitor(&line, |_| Heard::Down);
+            drop(target);
+            std::future::poll_fn(|_| if mailbox.len() == 3 { Poll::Ready(()) } else { Poll::Pending }).await;
+            assert_eq!(
+                mailbox.receive_where(|heard| *heard == Heard::Word(2)).await,
+                Ok(Some(Heard::Word(2)))
+            );
+            Err::<(), _>("by request")
+        }));
+        assert!(poll(run.as_mut()).is_pending());
+        assert!(poll(run.as_mut()).is_ready());
+        let kept = queue == QueueOnRestart::Keep;
+        let buried: &[_] = if kept { &["Down Died"] } else { &["Down Died", "Word(1) Died"] };
+        assert_eq!(lost.all(), buried);
+        let mut next = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Heard>| async move {
+            assert_eq!(mailbox.try_receive(), kept.then_some(Heard::Word(1)));
+            assert_eq!(mailbox.try_receive(), None);
+        }));
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+    }
+}
+
+#[test]
+fn news_that_is_set_aside_keeps_its_place_and_a_flush_takes_it_out() {
+    for flush in [false, true] {
+        let system = System::new(Seeded::new(1));
+        let (address, home) = system.prepare(Options::new());
+        (1..=3).for_each(|n| address.try_cast(Heard::Word(n)).unwrap());
+        let target = Device::new();
+        let line = target.line();
+        let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Heard>| async move {
+            let monitor = mailbox.monitor(&line, |_| Heard::Down);
+            drop(target);
+            std::future::poll_fn(|_| if mailbox.len() == 4 { Poll::Ready(()) } else { Poll::Pending }).await;
+            assert_eq!(
+                mailbox.receive_where(|heard| *heard == Heard::Word(2)).await,
+                Ok(Some(Heard::Word(2)))
+            );
+            if flush {
+                assert!(!mailbox.demonitor_flush(monitor));
+            } else {
+                assert_eq!(mailbox.try_receive(), Some(Heard::Down));
+            }
+            assert_eq!(mailbox.try_receive(), Some(Heard::Word(1)));
+            assert_eq!(mailbox.try_receive(), Some(Heard::Word(3)));
+            assert_eq!(mailbox.try_receive(), None);
+        }));
+        assert!(poll(run.as_mut()).is_pending());
+        assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
+    }
+}
