@@ -4,7 +4,7 @@
 //! where many are, not more often than every [`TOGETHER`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     future::Future,
     pin::Pin,
@@ -14,6 +14,7 @@ use std::{
 };
 
 use async_io::Timer;
+use slab::Slab;
 
 /// By so much who is due may be late for the sake of company.
 const TOGETHER: Duration = Duration::from_millis(1);
@@ -26,14 +27,92 @@ pub(crate) struct Sleeps {
 }
 
 struct State {
-    /// By when they are due, and a number of their own. All are due after `rung`.
-    waiting: BTreeMap<(Instant, u64), Waker>,
-    number: u64,
+    /// All are due after `rung`.
+    sleepers: Sleepers,
     /// Who was due by then has been woken.
     rung: Option<Instant>,
     timer: Timer,
     /// What the timer is set to.
     armed: Option<Instant>,
+}
+
+/// Who waits for which moment, by the millisecond: hardly anybody is woken alone, so nobody need be in order within one.
+struct Sleepers {
+    start: Instant,
+    /// None is empty.
+    milliseconds: BTreeMap<u64, Slab<Sleeper>>,
+}
+
+struct Sleeper {
+    deadline: Instant,
+    waker: Waker,
+}
+
+impl Sleepers {
+    fn new(start: Instant) -> Sleepers {
+        Sleepers { start, milliseconds: BTreeMap::new() }
+    }
+
+    fn millisecond(&self, of: Instant) -> u64 {
+        let since = of.saturating_duration_since(self.start);
+        since.as_secs().saturating_mul(1000).saturating_add(since.subsec_millis().into())
+    }
+
+    /// Gives the sleeper's place in its millisecond.
+    fn insert(&mut self, deadline: Instant, waker: Waker) -> usize {
+        let millisecond = self.millisecond(deadline);
+        self.milliseconds.entry(millisecond).or_default().insert(Sleeper { deadline, waker })
+    }
+
+    /// The waker of one who waits.
+    fn waker(&mut self, deadline: Instant, at: usize) -> Option<&mut Waker> {
+        let millisecond = self.millisecond(deadline);
+        self.milliseconds.get_mut(&millisecond)?.get_mut(at).map(|sleeper| &mut sleeper.waker)
+    }
+
+    /// Takes one who waits.
+    fn remove(&mut self, deadline: Instant, at: usize) -> Option<Sleeper> {
+        let Entry::Occupied(mut sleepers) = self.milliseconds.entry(self.millisecond(deadline)) else {
+            return None;
+        };
+        let sleeper = sleepers.get_mut().try_remove(at);
+        if sleepers.get().is_empty() {
+            sleepers.remove();
+        }
+        sleeper
+    }
+
+    /// Takes who is due; none of what it gives is empty.
+    fn take_due(&mut self, now: Instant) -> Vec<Slab<Sleeper>> {
+        let (this, mut due) = (self.millisecond(now), Vec::new());
+        while let Some(mut first) = self.milliseconds.first_entry()
+            && *first.key() <= this
+        {
+            let is_over = *first.key() < this;
+            if is_over || first.get().iter().all(|(_, sleeper)| sleeper.deadline <= now) {
+                due.push(first.remove());
+                continue;
+            }
+            let sleepers = first.get_mut();
+            let is_due = |(at, sleeper): (usize, &Sleeper)| (sleeper.deadline <= now).then_some(at);
+            let places: Vec<usize> = sleepers.iter().filter_map(is_due).collect();
+            if !places.is_empty() {
+                due.push(places.into_iter().filter_map(|at| Some((at, sleepers.try_remove(at)?))).collect());
+            }
+            break;
+        }
+        due
+    }
+
+    /// When the first is due.
+    fn first(&self) -> Option<Instant> {
+        let (_, sleepers) = self.milliseconds.first_key_value()?;
+        sleepers.iter().map(|(_, sleeper)| sleeper.deadline).min()
+    }
+
+    fn len(&self) -> usize {
+        self.milliseconds.values().map(Slab::len).sum()
+    }
 }
 
 struct Bell(Weak<Sleeps>);
@@ -50,8 +129,8 @@ impl Sleeps {
     pub(crate) fn new() -> Arc<Sleeps> {
         Arc::new_cyclic(|sleeps| {
             let bell = Waker::from(Arc::new(Bell(sleeps.clone())));
-            let (waiting, timer) = (BTreeMap::new(), Timer::never());
-            Sleeps { state: Mutex::new(State { waiting, number: 0, rung: None, timer, armed: None }), bell }
+            let (sleepers, timer) = (Sleepers::new(Instant::now()), Timer::never());
+            Sleeps { state: Mutex::new(State { sleepers, rung: None, timer, armed: None }), bell }
         })
     }
 
@@ -66,37 +145,36 @@ impl Sleeps {
         Pin::new(&mut state.timer).poll(&mut Context::from_waker(&self.bell)).is_ready()
     }
 
-    /// Nothing, if it is due.
-    fn insert(&self, deadline: Instant, waker: Waker) -> Option<(Instant, u64)> {
+    /// The place of who waits; nothing, if it is due.
+    fn insert(&self, deadline: Instant, waker: Waker) -> Option<usize> {
         let mut state = self.lock();
         if state.rung >= Some(deadline) {
             drop(state);
             drop(waker);
             return None;
         }
-        state.number += 1;
-        let key = (deadline, state.number);
-        state.waiting.insert(key, waker);
+        let at = state.sleepers.insert(deadline, waker);
         let due = state.armed.is_none_or(|armed| deadline < armed) && self.arm(&mut state, deadline);
         if due {
-            let waker = state.waiting.remove(&key);
+            let sleeper = state.sleepers.remove(deadline, at);
             drop(state);
-            drop(waker);
+            drop(sleeper);
             self.ring();
             return None;
         }
-        Some(key)
+        Some(at)
     }
 
     /// `false` if it has been woken; else the waker is the one to wake.
-    fn waits(&self, key: (Instant, u64), cx: &Context<'_>) -> bool {
+    fn waits(&self, deadline: Instant, at: usize, cx: &Context<'_>) -> bool {
         let mut waker = None;
         loop {
             let mut state = self.lock();
-            if state.rung >= Some(key.0) {
+            // Who has been woken has no place: it may be another's by now.
+            if state.rung >= Some(deadline) {
                 return false;
             }
-            match state.waiting.get_mut(&key) {
+            match state.sleepers.waker(deadline, at) {
                 None => return false,
                 Some(place) if place.will_wake(cx.waker()) => return true,
                 Some(place) => {
@@ -113,31 +191,28 @@ impl Sleeps {
         }
     }
 
-    fn remove(&self, key: (Instant, u64)) {
-        let waker = self.lock().waiting.remove(&key);
-        drop(waker);
+    fn remove(&self, deadline: Instant, at: usize) {
+        let mut state = self.lock();
+        let sleeper = if state.rung < Some(deadline) { state.sleepers.remove(deadline, at) } else { None };
+        drop(state);
+        drop(sleeper);
     }
 
     /// Wakes who is due.
     fn ring(&self) {
         loop {
-            let (now, mut due) = (Instant::now(), Vec::new());
+            let now = Instant::now();
             let mut state = self.lock();
-            while let Some(first) = state.waiting.first_entry()
-                && first.key().0 <= now
-            {
-                due.push(first.remove());
-            }
+            let due = state.sleepers.take_due(now);
             state.rung = Some(now).max(state.rung);
             state.armed = None;
-            let next = state.waiting.first_key_value().map(|(key, _)| key.0);
-            let again = next.is_some_and(|next| {
+            let again = state.sleepers.first().is_some_and(|next| {
                 let next = if due.is_empty() { next } else { next.max(now + TOGETHER) };
                 self.arm(&mut state, next)
             });
             drop(state);
-            for waker in due {
-                drop(backplane::catch(|| waker.wake()));
+            for (_, sleeper) in due.into_iter().flatten() {
+                drop(backplane::catch(|| sleeper.waker.wake()));
             }
             if !again {
                 return;
@@ -148,7 +223,7 @@ impl Sleeps {
 
 impl fmt::Debug for Sleeps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleeps").field("waiting", &self.lock().waiting.len()).finish_non_exhaustive()
+        f.debug_struct("Sleeps").field("waiting", &self.lock().sleepers.len()).finish_non_exhaustive()
     }
 }
 
@@ -181,7 +256,8 @@ pub struct Sleep {
 #[derive(Debug)]
 enum Stage {
     Fresh,
-    Waits((Instant, u64)),
+    /// At this place.
+    Waits(usize),
     Over,
 }
 
@@ -197,11 +273,11 @@ impl Future for Sleep {
     /// Ready again whenever it is polled after its end.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.stage {
-            Stage::Fresh if let Some(key) = self.sleeps.insert(self.deadline, cx.waker().clone()) => {
-                self.stage = Stage::Waits(key);
+            Stage::Fresh if let Some(at) = self.sleeps.insert(self.deadline, cx.waker().clone()) => {
+                self.stage = Stage::Waits(at);
                 Poll::Pending
             }
-            Stage::Waits(key) if self.sleeps.waits(key, cx) => Poll::Pending,
+            Stage::Waits(at) if self.sleeps.waits(self.deadline, at, cx) => Poll::Pending,
             _ => {
                 self.stage = Stage::Over;
                 Poll::Ready(())
@@ -212,8 +288,88 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Stage::Waits(key) = self.stage {
-            self.sleeps.remove(key);
+        if let Stage::Waits(at) = self.stage {
+            self.sleeps.remove(self.deadline, at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Heard(AtomicUsize);
+
+    impl Wake for Heard {
+        fn wake(self: Arc<Heard>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Against a list of those who wait: who is taken is due, who is due is taken, and nobody twice.
+    #[test]
+    fn who_is_due_is_taken_and_nobody_else() {
+        let (mut word, start) = (1_u64, Instant::now());
+        let mut random = |below: u64| {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word % below
+        };
+        let mut sleepers = Sleepers::new(start);
+        let mut wait: Vec<(Instant, usize, Arc<Heard>)> = Vec::new();
+        let mut now = start;
+        for _ in 0..20_000 {
+            match random(8) {
+                0..=3 => {
+                    let deadline = now + Duration::from_micros(100 * (1 + random(50)));
+                    let heard = Arc::new(Heard(AtomicUsize::new(0)));
+                    let at = sleepers.insert(deadline, heard.clone().into());
+                    wait.push((deadline, at, heard));
+                }
+                4 if !wait.is_empty() => {
+                    let (deadline, at, heard) = wait.swap_remove(random(wait.len() as u64) as usize);
+                    assert!(
+                        sleepers
+                            .waker(deadline, at)
+                            .is_some_and(|waker| waker.will_wake(&heard.clone().into()))
+                    );
+                    drop(sleepers.remove(deadline, at));
+                    assert_eq!(Arc::strong_count(&heard), 1);
+                }
+                5..=6 => {
+                    now += Duration::from_micros(100 * random(15));
+                    let due = sleepers.take_due(now);
+                    assert!(due.iter().all(|sleepers| !sleepers.is_empty()));
+                    due.into_iter().flatten().for_each(|(_, sleeper)| sleeper.waker.wake());
+                    wait.retain(|(deadline, _, heard)| {
+                        assert_eq!(heard.0.load(Ordering::Relaxed), usize::from(*deadline <= now));
+                        *deadline > now
+                    });
+                }
+                _ => {}
+            }
+            assert_eq!(sleepers.first(), wait.iter().map(|(deadline, ..)| *deadline).min());
+            assert_eq!(sleepers.len(), wait.len());
+        }
+        assert!(sleepers.milliseconds.values().all(|sleepers| !sleepers.is_empty()));
+    }
+
+    #[test]
+    fn the_end_of_time_and_the_time_before_the_start_are_moments_like_others() {
+        let start = Instant::now() + Duration::from_secs(1);
+        let mut sleepers = Sleepers::new(start);
+        let late = start + Duration::from_secs(1 << 40);
+        let at = sleepers.insert(late, Waker::noop().clone());
+        let early = start - Duration::from_millis(500);
+        sleepers.insert(early, Waker::noop().clone());
+        assert_eq!(sleepers.first(), Some(early));
+        assert!(sleepers.take_due(start - Duration::from_millis(501)).is_empty());
+        assert_eq!(sleepers.take_due(start - Duration::from_millis(500)).len(), 1);
+        assert!(sleepers.take_due(late - Duration::from_nanos(1)).is_empty());
+        assert!(sleepers.remove(late, at).is_some());
+        assert_eq!((sleepers.first(), sleepers.len()), (None, 0));
     }
 }

@@ -29,6 +29,9 @@ const IDLE_JUMPS: u32 = 8;
 const OUTSIDE: u32 = 61;
 /// Work of so many nanoseconds is worth waking another worker for: a little more than a round trip to a sleeping thread costs.
 const WAKE_NANOS: u32 = 50_000;
+/// So long a worker that has nothing to do lets little work gather before it takes some from another. What it takes has to move
+/// to its CPU, and a sender that finds its receivers awake need not wake them.
+const GATHER: Duration = Duration::from_micros(4);
 /// After so many polls, work that is still waiting is offered to those who sleep.
 const BACKLOG: u32 = 8;
 /// So many tasks that a poll spawns in a pool that has ended are dropped at once.
@@ -169,7 +172,11 @@ impl Local {
     /// Whether what waits here would, by what polls took lately, take longer than it takes another worker to wake up. A worker
     /// that has polled nothing yet thinks so. If it is wrong, and one poll is long after many short ones, the watch sees that.
     fn is_worth_a_wake(&self) -> bool {
-        let waiting = u32::try_from(self.deque.len()).unwrap_or(u32::MAX);
+        self.is_worth(self.deque.len())
+    }
+
+    fn is_worth(&self, waiting: usize) -> bool {
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         waiting.saturating_mul(self.state.poll_nanos.get()) >= WAKE_NANOS
     }
 
@@ -504,10 +511,13 @@ impl Local {
         if !self.state.searching.replace(true) {
             self.domain.idle.search();
         }
-        let start = self.random(remotes.len());
+        let (start, mut gathered) = (self.random(remotes.len()), false);
         for remote in remotes[start..].iter().chain(&remotes[..start]) {
             if Arc::ptr_eq(remote, &self.remote) {
                 continue;
+            }
+            if !gathered {
+                gathered = self.let_gather(remote);
             }
             let stolen = taken(|| remote.stealer.steal_batch_and_pop(&self.deque));
             let behind_a_stuck_one =
@@ -518,6 +528,24 @@ impl Local {
             }
         }
         None
+    }
+
+    /// Waits a moment, if there is work, but little, at a worker that does not come to it just now.
+    fn let_gather(&self, remote: &Remote) -> bool {
+        let is_little =
+            |waiting| waiting > 0 && !self.is_worth(waiting) && !remote.stuck.load(Ordering::Relaxed);
+        let mut waiting = remote.stealer.len();
+        if !is_little(waiting) {
+            return false;
+        }
+        let begin = Instant::now();
+        loop {
+            (0..16).for_each(|_| std::hint::spin_loop());
+            let before = std::mem::replace(&mut waiting, remote.stealer.len());
+            if waiting < before || !is_little(waiting) || begin.elapsed() >= GATHER {
+                return true;
+            }
+        }
     }
 
     fn random(&self, below: usize) -> usize {
