@@ -913,7 +913,7 @@ impl<M> Shared<M> {
         let urgent = state.rare.as_ref().map_or(0, |rare| rare.urgent.len());
         let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
         let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
-        (normal, urgent, system, (taken - FIRST).wrapping_add(others))
+        (normal, urgent, system, taken.wrapping_sub(FIRST).wrapping_add(others))
     }
 
     pub(crate) fn is_timed(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Mailboxes, as processes and their senders see them.
 
 use std::{
-    future::Future,
+    future::{Future, IntoFuture},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex},
@@ -721,4 +721,23 @@ fn news_that_is_set_aside_keeps_its_place_and_a_flush_takes_it_out() {
         assert!(poll(run.as_mut()).is_pending());
         assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
     }
+}
+
+#[test]
+fn what_was_urgent_and_set_aside_is_not_handled_until_it_is() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<u32>(Options::new());
+    assert!(poll(pin!(address.cast(1).urgent().into_future())).is_ready());
+    let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        let _ = poll(pin!(mailbox.receive_where(|n| *n == 2)));
+        drop(mailbox);
+        Err::<(), _>("by request")
+    }));
+    assert!(poll(run.as_mut()).is_ready());
+    assert_eq!((address.load().normal, address.load().handled), (1, 0));
+    let mut next = pin!(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        assert_eq!((mailbox.try_receive(), mailbox.try_receive()), (Some(1), None));
+    }));
+    assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+    assert_eq!((address.load().normal, address.load().handled), (0, 1));
 }
