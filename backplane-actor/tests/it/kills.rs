@@ -201,10 +201,12 @@ fn tell(seed: u64, capacity: usize, in_order: bool, scripts: [Vec<Act>; 3]) {
             pause(&runtime).await;
         }
         handle.stop(Exit::Shutdown).await.unwrap();
-        drop((handle, address));
+        drop(handle);
         for _ in 0..10 {
             pause(&runtime).await;
         }
+        let (load, handled) = (address.load(), book.lock().unwrap().handled.len() as u64);
+        assert_eq!((load.normal, load.urgent, load.system, load.handled), (0, 0, 0, handled));
     };
     runtime.run(story);
     let book = book.lock().unwrap();
