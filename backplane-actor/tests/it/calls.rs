@@ -16,8 +16,8 @@ use std::{
 
 use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
-    Address, CallError, DEFAULT_CALL_TIME, Mailbox, Next, Options, Reply, StateMachine, System, Turn,
-    run_machine,
+    Actor, Address, CallError, DEFAULT_CALL_TIME, Envelope, Mailbox, Next, Options, Reply, StateMachine,
+    System, Turn, run_machine,
     testing::{Probe, Seeded},
 };
 
@@ -900,4 +900,24 @@ fn what_is_dropped_for_a_newer_message_is_buried_though_the_receivers_waker_pani
     assert!(with_waker(run.as_mut(), &Waker::from(Arc::new(Angry))).is_pending());
     assert!(catch_unwind(AssertUnwindSafe(|| address.cast(2).drop_oldest())).is_err());
     assert_eq!((system.dead_letters(), address.load().normal), (1, 1));
+}
+
+struct Cell(u32);
+
+impl Actor for Cell {
+    type Messages = ();
+    type Error = Infallible;
+}
+
+#[test]
+fn nobody_looks_inside_for_a_caller_that_has_gone() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Envelope<Cell>>(Options::new());
+    let mut gone = Box::pin(address.inspect(|cell| cell.0 += 1));
+    let mut stays = Box::pin(address.inspect(|cell| cell.0));
+    assert!(poll(gone.as_mut()).is_pending() && poll(stays.as_mut()).is_pending());
+    drop(gone);
+    let mut run = Box::pin(home.run_actor(Device::new(), Cell(0)));
+    assert!(poll(run.as_mut()).is_pending());
+    assert_eq!(poll(stays.as_mut()), Poll::Ready(Ok(0)));
 }
