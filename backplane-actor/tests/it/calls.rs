@@ -921,3 +921,16 @@ fn nobody_looks_inside_for_a_caller_that_has_gone() {
     assert!(poll(run.as_mut()).is_pending());
     assert_eq!(poll(stays.as_mut()), Poll::Ready(Ok(0)));
 }
+
+#[test]
+fn the_waker_of_who_waits_for_a_start_does_not_end_it() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let mut start = Box::pin(system.start_and_wait(Options::new(), Cell(3)));
+    assert!(with_waker(start.as_mut(), &Waker::from(Arc::new(Angry))).is_pending());
+    runtime.run(async {
+        sleep(&runtime, SECOND).await;
+        let Poll::Ready(Ok(cell)) = poll(start.as_mut()) else { panic!("it has started") };
+        assert_eq!(cell.inspect(|cell| cell.0).await, Ok(3));
+    });
+}
