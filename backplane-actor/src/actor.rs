@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::{Future, poll_fn, ready},
     marker::PhantomData,
-    mem,
     pin::Pin,
     task::{Context as TaskContext, Poll},
     thread,
@@ -1070,9 +1069,8 @@ pub(crate) struct Served<A: Actor> {
     pub(crate) actor: A,
     pub(crate) cx: Context<A>,
     /// The right to answer the message that is being handled. Not in the future that does it: here it takes part in no rounding.
-    pub(crate) reply: <A::Messages as Protocol<A>>::Reply,
-    /// Its last words have begun.
-    spoken: bool,
+    /// `None`: its last words have begun.
+    pub(crate) reply: Option<<A::Messages as Protocol<A>>::Reply>,
 }
 
 /// Has it as long as its future lives. If that panics, it comes out of it alive: by way of the [frame](frame::survive), for a
@@ -1124,12 +1122,11 @@ impl<A: Actor> Kept<A> {
     /// When it has ended its work, or that has panicked. Whether its last words begin: where they have panicked, they do not
     /// begin again.
     pub(crate) fn begins_last_words(&mut self, exit: &Exit) -> bool {
-        let Served { cx, reply, spoken, .. } = self.served();
+        let Served { cx, reply, .. } = self.served();
         // Whoever asks from here on, or drops a reply of this actor's, is told how it ends.
-        cx.reader.shared().ending(exit);
-        // If it has panicked.
-        drop(mem::take(reply));
-        !mem::replace(spoken, true)
+        cx.reader.ending(exit);
+        // If it has panicked, there is one.
+        reply.take().is_some()
     }
 
     pub(crate) fn last_words(&mut self, exit: &Exit) -> impl Future<Output = Result<(), Panic>> + Send {
@@ -1169,7 +1166,7 @@ pub(crate) fn serve<A: Actor, S: FnOnce() + Send>(
     started: S,
 ) -> impl Future<Output = Exit> + Send {
     let cx = Context { reader, rare: None };
-    let kept = Kept(Some(Box::new(Served { actor, cx, reply: Default::default(), spoken: false })));
+    let kept = Kept(Some(Box::new(Served { actor, cx, reply: Some(Default::default()) })));
     let again = |kept| A::Messages::live(kept, None::<S>);
     Serve { life: A::Messages::live(kept, Some(started)), again, actor: PhantomData::<fn() -> A> }
 }

@@ -579,8 +579,14 @@ impl<A: Actor> Address<Envelope<A>> {
         &self,
         look: impl FnOnce(&mut A) -> T + Send + 'static,
     ) -> Call<'_, Envelope<A>, T> {
-        let make =
-            |reply: Reply<T>| Envelope(Inside::Look(Box::new(move |actor: &mut A| reply.send(look(actor)))));
+        let make = |reply: Reply<T>| {
+            Envelope(Inside::Look(Box::new(move |actor: &mut A| {
+                // The caller may have gone meanwhile.
+                if !reply.is_over() {
+                    reply.send(look(actor));
+                }
+            })))
+        };
         Call::new(self, make).through_the_system_lane()
     }
 }

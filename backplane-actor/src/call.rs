@@ -81,8 +81,10 @@ enum Until {
 enum Stage<T> {
     Waiting(Option<Waker>),
     Answered(T),
-    /// The reply was dropped; with the exit of the actor, if it ended.
+    /// There will be none; with the exit of the actor, if it ended.
     Dropped(Option<Exit>),
+    /// The reply was dropped where nobody knows whether the actor was ending.
+    DroppedElsewhere,
     TimedOut,
     Over,
 }
@@ -115,7 +117,11 @@ impl<T> Slot<T> {
                 }
                 Ok(())
             }
-            Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
+            Stage::Answered(_)
+            | Stage::Dropped(_)
+            | Stage::DroppedElsewhere
+            | Stage::TimedOut
+            | Stage::Over => {
                 drop(inside);
                 Err(stage)
             }
@@ -129,7 +135,10 @@ impl<T> Slot<T> {
     }
 
     fn over(&self, inside: &mut Inside<T>) -> Stage<T> {
-        let done = if let Stage::Answered(_) | Stage::Dropped(_) = inside.stage { HEARD } else { OVER };
+        let done = match inside.stage {
+            Stage::Answered(_) | Stage::Dropped(_) | Stage::DroppedElsewhere => HEARD,
+            Stage::Waiting(_) | Stage::TimedOut | Stage::Over => OVER,
+        };
         self.done.store(done, Ordering::Release);
         mem::replace(&mut inside.stage, Stage::Over)
     }
@@ -152,9 +161,11 @@ impl<T> Slot<T> {
                 drop(waker);
                 Poll::Ready(self.leave())
             }
-            Stage::Answered(_) | Stage::Dropped(_) | Stage::TimedOut | Stage::Over => {
-                Poll::Ready(self.over(&mut inside))
-            }
+            Stage::Answered(_)
+            | Stage::Dropped(_)
+            | Stage::DroppedElsewhere
+            | Stage::TimedOut
+            | Stage::Over => Poll::Ready(self.over(&mut inside)),
         }
     }
 }
@@ -369,7 +380,7 @@ impl<T: Send + 'static> Drop for Reply<T> {
             here
         });
         if here != Some(true) {
-            self.slot.settle(None);
+            drop(self.slot.finish(Stage::DroppedElsewhere));
         }
     }
 }
@@ -417,7 +428,8 @@ pub enum CallError {
     TimedOut,
     /// The mailbox was full until the time was up. The request is still in the [`Call`].
     Full,
-    /// The actor dropped its [`Reply`], and lives.
+    /// The actor dropped its [`Reply`], and lives; or the request was dropped for a newer message, as who sent that
+    /// [wanted](crate::Cast::drop_oldest).
     NoReply,
     /// Each of these waits for the next, the last of them for the first: there would never be an answer.
     Cycle(Vec<ActorName>),
@@ -804,15 +816,10 @@ impl<M: Send + 'static> Request<'_, M> {
         let waits = matches!(self.step, Step::Waits(_));
         match if waits { Poll::Pending } else { slot.poll(cx) } {
             Poll::Ready(Stage::Answered(value)) => return Poll::Ready(Ok(value)),
-            Poll::Ready(Stage::Dropped(exit)) => {
-                // Dropped elsewhere while the actor was ending, it cannot say so itself.
-                let exit = exit.or_else(|| self.address.shared().exit());
-                return Poll::Ready(Err(match exit {
-                    Some(exit) => CallError::Ended(exit),
-                    // It may have given up because the time was up, which it inherits.
-                    None if self.is_late(slot) => CallError::TimedOut,
-                    None => CallError::NoReply,
-                }));
+            Poll::Ready(Stage::Dropped(exit)) => return Poll::Ready(Err(self.no_answer(slot, exit))),
+            Poll::Ready(Stage::DroppedElsewhere) => {
+                let exit = self.address.shared().exit();
+                return Poll::Ready(Err(self.no_answer(slot, exit)));
             }
             Poll::Ready(Stage::TimedOut) => return Poll::Ready(Err(CallError::TimedOut)),
             Poll::Ready(Stage::Waiting(_) | Stage::Over) => return Poll::Ready(Err(CallError::NoReply)),
@@ -832,6 +839,17 @@ impl<M: Send + 'static> Request<'_, M> {
             Stage::Answered(value) => Ok(value),
             _ => Err(CallError::TimedOut),
         })
+    }
+
+    /// Why there is no answer; the actor has ended like this, if it has.
+    #[cold]
+    fn no_answer<T>(&self, slot: &Slot<T>, exit: Option<Exit>) -> CallError {
+        match exit {
+            Some(exit) => CallError::Ended(exit),
+            // It may have given up because the time was up, which it inherits.
+            None if self.is_late(slot) => CallError::TimedOut,
+            None => CallError::NoReply,
+        }
     }
 
     fn clock(&self) -> &Clock {

@@ -24,9 +24,9 @@ pub(crate) trait Node: Send + Sync {
     fn hear(&self, me: DeviceId, message: Message) -> Option<Exit>;
     fn asked_to_stop(&self) -> Option<Exit>;
     /// It is known how this incarnation ends; what it held is not yet dropped.
-    fn ending(&self, exit: &Exit);
+    fn ending(&self, me: DeviceId, exit: &Exit);
     /// All that this incarnation held has been dropped.
-    fn ended(&self, exit: &Exit);
+    fn ended(&self, me: DeviceId, exit: &Exit);
     fn is_ending(&self) -> bool;
     /// What measures its polls, if something does.
     fn watch(&self) -> Option<Arc<Clock>>;

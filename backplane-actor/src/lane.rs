@@ -53,12 +53,21 @@ pub(crate) struct Hand<M> {
     pub(crate) turn: u8,
     /// There are no options that want to see each message.
     pub(crate) plain: bool,
-    /// What was received last is a call.
-    pub(crate) in_call: bool,
+    pub(crate) last: Last,
     /// So many of what comes next are no calls, at least.
     no_calls: u8,
     /// Which of the mailbox's readers has it.
     pub(crate) reader: u16,
+}
+
+/// What was received last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// Nothing special, or nothing.
+    Message,
+    Call,
+    /// News, a timer or the like, out of the system lane.
+    News,
 }
 
 /// What few have.
@@ -255,7 +264,7 @@ impl<M> Hand<M> {
             streak: 0,
             turn: 0,
             plain,
-            in_call: false,
+            last: Last::Message,
             no_calls: 0,
             reader,
         }

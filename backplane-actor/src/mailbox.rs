@@ -25,7 +25,7 @@ use crate::{
     calls::Calls,
     clock::Clock,
     frame::{CallState, Node},
-    lane::{FIRST, Hand, Lane},
+    lane::{FIRST, Hand, Lane, Last},
     name::ActorName,
     observe,
     options::{DEFAULT_CAPACITY, DeadLetter, Options, Overdue, QueueOnRestart},
@@ -133,6 +133,8 @@ struct Rare<M> {
     urgent: VecDeque<Item<M>>,
     /// With the number of the monitor that it comes from, if it does.
     system: VecDeque<(Option<u64>, M)>,
+    /// That of the news that was received last.
+    monitor: Option<u64>,
     waiting: [VecDeque<Waiter<M>>; 2],
     tickets: u64,
     /// So many normal messages were dropped for newer ones since the receiver last came.
@@ -165,6 +167,7 @@ impl<M> Default for Rare<M> {
         Rare {
             urgent: VecDeque::new(),
             system: VecDeque::new(),
+            monitor: None,
             waiting: [VecDeque::new(), VecDeque::new()],
             tickets: 0,
             skipped: 0,
@@ -207,6 +210,11 @@ pub(crate) enum WhenFull {
 }
 
 impl<M> State<M> {
+    /// Whether the incarnation that began last, and has not ended, is that of this device.
+    fn is_of(&self, device: DeviceId) -> bool {
+        self.line.is_some_and(|line| line.id() == device)
+    }
+
     fn rare(&mut self) -> &mut Rare<M> {
         self.rare.get_or_insert_default()
     }
@@ -282,6 +290,15 @@ impl<M> State<M> {
         let call = self.take_call(number);
         hand.know_calls(self.rare.as_ref().map_or(u64::MAX, |rare| rare.calls.none_before(hand.taken)));
         Some(Item { message, call })
+    }
+
+    /// It was set aside, and nobody asks for it any more: it ends with its incarnation.
+    #[cold]
+    fn put_news_back(&mut self, mut news: VecDeque<(Option<u64>, M)>) {
+        let rare = self.rare();
+        rare.handled_before = rare.handled_before.wrapping_sub(news.len() as u64);
+        news.append(&mut rare.system);
+        rare.system = news;
     }
 
     /// Takes back what the hand has left, and in front of that what was set aside.
@@ -370,44 +387,56 @@ impl<M> Shared<M> {
             drop(state);
             return Err((Refusal::Closed, item));
         }
-        let mut gone = None;
         if !self.has_room(&state, priority) || state.waits_for_room(priority) {
-            match when_full {
-                WhenFull::Refuse => {
-                    drop(state);
-                    return Err((Refusal::Full, item));
-                }
-                WhenFull::DropNewest => {
-                    drop(state);
-                    self.bury(item, DeadLetter::Overflow);
-                    return Ok(());
-                }
-                WhenFull::DropOldest => {
-                    state.exact = true;
-                    gone = state.take_oldest(priority);
-                    if gone.is_none() {
-                        // All there is, is in hand: only without any capacity.
-                        drop(state);
-                        self.bury(item, DeadLetter::Overflow);
-                        return Ok(());
-                    }
-                }
+            if when_full == WhenFull::Refuse {
+                drop(state);
+                return Err((Refusal::Full, item));
             }
+            self.overflow(state, priority, item, when_full);
+            return Ok(());
         }
-        if priority == Priority::Urgent {
-            self.first.flags.fetch_or(URGENT, Ordering::Release);
-        }
-        state.put(priority, item);
+        self.accept(&mut state, priority, item);
         and(&mut state);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        if let Some(gone) = gone {
-            self.bury(gone, DeadLetter::Overflow);
-        }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn accept(&self, state: &mut State<M>, priority: Priority, item: Item<M>) {
+        if priority == Priority::Urgent {
+            self.first.flags.fetch_or(URGENT, Ordering::Release);
+        }
+        state.put(priority, item);
+    }
+
+    /// One too many: the oldest goes, or this one.
+    #[cold]
+    fn overflow(
+        &self,
+        mut state: MutexGuard<'_, State<M>>,
+        priority: Priority,
+        item: Item<M>,
+        when_full: WhenFull,
+    ) {
+        let (mut gone, mut waker) = (item, None);
+        if when_full == WhenFull::DropOldest {
+            state.exact = true;
+            // If there is none, all there is is in hand: only without any capacity.
+            if let Some(oldest) = state.take_oldest(priority) {
+                self.accept(&mut state, priority, mem::replace(&mut gone, oldest));
+                waker = state.waker.take();
+            }
+        }
+        drop(state);
+        self.bury(gone, DeadLetter::Overflow);
+        // It may panic.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Puts it down to wait for room; a ticket, unless it was accepted or refused at once.
@@ -486,10 +515,7 @@ impl<M> Shared<M> {
         for priority in [Priority::Urgent, Priority::Normal] {
             while state.waits_for_room(priority) && self.has_room(state, priority) {
                 let Some(waiter) = state.rare().waiting[priority as usize].pop_front() else { break };
-                if priority == Priority::Urgent {
-                    self.first.flags.fetch_or(URGENT, Ordering::Release);
-                }
-                state.put(priority, waiter.item);
+                self.accept(state, priority, waiter.item);
                 wakers.push(waiter.waker);
             }
             left |= state.waits_for_room(priority);
@@ -565,7 +591,7 @@ impl<M> Shared<M> {
         let mut wakers: Vec<Waker> = state.waker.take().into_iter().collect();
         wakers.extend(refused(&state));
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
     }
 
     pub(crate) fn kill(&self) {
@@ -627,7 +653,7 @@ impl<M> Shared<M> {
         }
         self.first.flags.fetch_and(!STOP, Ordering::Release);
         drop(state);
-        drop(dropped);
+        drop_over(dropped);
         reader
     }
 
@@ -700,61 +726,68 @@ impl<M> Shared<M> {
         self.first.flags.fetch_and(!OUTLIVED, Ordering::Release);
     }
 
-    /// It is known how this incarnation ends; what it held is not yet dropped.
-    pub(crate) fn ending(&self, exit: &Exit) {
-        let mut state = self.state();
-        let before = state.rare().exit.replace(exit.clone());
+    /// It is known how this incarnation ends, if it is still the one that began last; what it held is not yet dropped.
+    pub(crate) fn ending(&self, me: DeviceId, exit: &Exit) {
+        let state = self.state();
+        let is_last = state.is_of(me);
+        self.note_exit(state, is_last, exit);
+    }
+
+    fn note_exit(&self, mut state: MutexGuard<'_, State<M>>, is_last: bool, exit: &Exit) {
+        let before = if is_last { state.rare().exit.replace(exit.clone()) } else { None };
         drop(state);
         drop(before);
     }
 
     /// All that this incarnation held has been dropped.
-    pub(crate) fn ended(&self, exit: &Exit) {
+    pub(crate) fn ended(&self, me: DeviceId, exit: &Exit) {
         let policy = self.options.as_deref();
         let keeps = exit.is_fault() && policy.is_none_or(|policy| policy.queue == QueueOnRestart::Keep);
         let mut state = self.state();
+        if !state.is_of(me) {
+            // Another one has begun meanwhile, and has the mailbox.
+            return;
+        }
         let reopens = state.reopens && state.phase == Phase::Open;
         let (keep_queue, accept) = (reopens && keeps, reopens && exit.is_fault());
         if !accept {
             state.phase = Phase::Closed;
         }
-        let current = state.rare().current.take();
         // An end of its own choice is no message's fault.
         let poisoned = exit.is_fault() && !state.rare().killed;
-        let mut killer = None;
-        if let Some((message, tries)) = current
-            && poisoned
+        let more = policy.and_then(|policy| policy.retry.as_ref()).map_or(0, |(times, _)| *times);
+        let mut current = state.rare().current.take();
+        if poisoned
+            && keep_queue
+            && let Some((message, tries)) = current.take_if(|(_, tries)| *tries < more)
         {
-            let more =
-                policy.and_then(|policy| policy.retry.as_ref()).is_some_and(|(times, _)| tries < *times);
-            if more && keep_queue {
-                self.first.flags.fetch_or(RETRY, Ordering::Release);
-                state.rare().retry = Some((message, tries + 1));
-            } else {
-                killer = Some(message);
-            }
+            self.first.flags.fetch_or(RETRY, Ordering::Release);
+            state.rare().retry = Some((message, tries + 1));
         }
         let (left, wakers, watches) = self.close_up(&mut state, keep_queue, accept);
         drop(state);
-        drop(watches);
-        for waker in wakers {
-            drop(catch(|| waker.wake()));
-        }
+        drop_over(watches);
+        wake_all(wakers);
         // All are buried before anybody hears of the end.
-        if let Some(message) = killer {
-            self.bury(Item { message, call: None }, DeadLetter::KilledIt);
+        if let Some((message, _)) = current {
+            if poisoned {
+                self.bury(Item { message, call: None }, DeadLetter::KilledIt);
+            } else {
+                drop_over(message);
+            }
         }
         let cause = if exit.is_fault() { DeadLetter::Died } else { DeadLetter::Stopped };
         for item in left {
             self.bury(item, cause);
         }
         let mut state = self.state();
+        if !state.is_of(me) {
+            return;
+        }
         state.line = None;
         let ends = mem::take(&mut state.rare().ends);
         drop(state);
-        for waker in ends.into_values() {
-            drop(catch(|| waker.wake()));
-        }
+        wake_all(ends.into_values());
     }
 
     /// What is to be buried and who is to be woken, at the end of an incarnation.
@@ -805,10 +838,8 @@ impl<M> Shared<M> {
         state.phase = Phase::Closed;
         let (left, wakers, watches) = self.close_up(&mut state, false, false);
         drop(state);
-        drop(watches);
-        for waker in wakers {
-            drop(catch(|| waker.wake()));
-        }
+        drop_over(watches);
+        wake_all(wakers);
         for item in left {
             self.bury(item, DeadLetter::Died);
         }
@@ -882,7 +913,7 @@ impl<M> Shared<M> {
         let urgent = state.rare.as_ref().map_or(0, |rare| rare.urgent.len());
         let system = state.rare.as_ref().map_or(0, |rare| rare.system.len());
         let others = state.rare.as_ref().map_or(0, |rare| rare.handled_before);
-        (normal, urgent, system, (taken - FIRST).wrapping_add(others))
+        (normal, urgent, system, taken.wrapping_sub(FIRST).wrapping_add(others))
     }
 
     pub(crate) fn is_timed(&self) -> bool {
@@ -941,6 +972,12 @@ impl<M> Drop for Untold<'_, M> {
             self.shared.state().rare().calls.forget_clock();
         }
     }
+}
+
+/// One that panics is no reason for the others to wait.
+fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    let mut wakers = wakers.into_iter();
+    while catch(|| wakers.by_ref().for_each(Waker::wake)).is_err() {}
 }
 
 /// The wakers of all who wait for room: there will be none.
@@ -1068,12 +1105,12 @@ impl<M: Send + 'static> Node for Shared<M> {
         Shared::asked_to_stop(self)
     }
 
-    fn ending(&self, exit: &Exit) {
-        Shared::ending(self, exit);
+    fn ending(&self, me: DeviceId, exit: &Exit) {
+        Shared::ending(self, me, exit);
     }
 
-    fn ended(&self, exit: &Exit) {
-        Shared::ended(self, exit);
+    fn ended(&self, me: DeviceId, exit: &Exit) {
+        Shared::ended(self, me, exit);
     }
 
     fn watch(&self) -> Option<Arc<Clock>> {
@@ -1184,9 +1221,35 @@ pub(crate) struct Reader<M> {
 /// What comes before all that waits in the queue.
 struct Own<M> {
     /// Passed over by a selective receive; older than all that is in the hand.
-    saved: VecDeque<Item<M>>,
+    saved: VecDeque<Aside<M>>,
     /// The actor's own messages to itself; they come first, and die with it.
     first: VecDeque<M>,
+}
+
+/// What was set aside.
+enum Aside<M> {
+    Item(Item<M>),
+    /// With the number of the monitor that it comes from, if it does. It is for this incarnation only.
+    News(Option<u64>, M),
+}
+
+impl<M> Aside<M> {
+    fn message(&self) -> &M {
+        match self {
+            Aside::Item(Item { message, .. }) | Aside::News(_, message) => message,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Aside::Item(item) if item.is_over())
+    }
+
+    fn into_item(self) -> Item<M> {
+        match self {
+            Aside::Item(item) => item,
+            Aside::News(_, message) => Item { message, call: None },
+        }
+    }
 }
 
 impl<M> Default for Own<M> {
@@ -1204,84 +1267,10 @@ enum Next<M> {
     End,
 }
 
-impl<M: Send + 'static> Reader<M> {
-    pub(crate) fn new(shared: Arc<Shared<M>>, reader: u16) -> Reader<M> {
-        let taken = shared.first.taken.load(Ordering::Acquire);
-        let plain = shared.options.is_none();
-        Reader { hand: Hand::new(shared.capacity(), taken, plain, reader), shared, own: None }
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
-        &self.shared
-    }
-
-    /// The next message; if there is none, `waker` is told when there is.
-    #[inline]
-    fn next(&mut self, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
-        let Reader { shared, hand, .. } = self;
-        // Of calls the mailbox keeps account.
-        if !hand.in_call
-            && !hand.may_be_call()
-            && shared.first.flags.load(Ordering::Acquire) == 0
-            && let Some(message) = hand.take(&shared.first.taken)
-        {
-            if at_once {
-                received(shared, hand, &message);
-            }
-            return Poll::Ready(Some(message));
-        }
-        next_under_lock(shared, hand, waker, at_once)
-    }
-
-    /// The next of those in hand, if there is nothing special about it or about what was before.
-    #[inline(always)]
-    fn next_of_many(&mut self) -> Option<M> {
-        let Reader { shared, hand, own } = self;
-        if hand.turn == TURN
-            || !hand.plain
-            || hand.in_call
-            || own.is_some()
-            || shared.first.flags.load(Ordering::Acquire) != 0
-        {
-            return None;
-        }
-        let message = hand.take_message(&shared.first.taken)?;
-        hand.turn += 1;
-        Some(message)
-    }
-
-    /// Notes what is handled from here on.
-    #[inline]
-    fn deliver(&self, message: &M) {
-        deliver(&self.shared, &self.hand, message);
-    }
-
-    #[cold]
-    fn deliver_own(&mut self, item: Item<M>) -> M {
-        let Item { message, call } = item;
-        let Reader { shared, hand, .. } = self;
-        if hand.in_call || call.is_some() {
-            let mut state = shared.state();
-            if hand.reader != state.reader {
-                drop(state);
-                return message;
-            }
-            hand.in_call = call.is_some();
-            let calls = &mut state.rare().calls;
-            let before = calls.retire();
-            if let Some(call) = call {
-                calls.receive(call);
-            }
-            drop(state);
-            drop(before);
-        }
-        self.deliver(&message);
-        message
-    }
-
+impl<M> Reader<M> {
     /// Takes from the message that was received last the call that it is, for who will have it handled later or elsewhere.
     pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        if !mem::replace(&mut self.hand.in_call, false) {
+        if mem::replace(&mut self.hand.last, Last::Message) != Last::Call {
             return None;
         }
         let mut state = self.shared.state();
@@ -1307,6 +1296,121 @@ impl<M: Send + 'static> Reader<M> {
         }
     }
 
+    /// What was received last, for who will have it handled later.
+    fn set_aside(&mut self, message: M) -> Aside<M> {
+        // How often it was tried before is not to be said of the next.
+        self.handled();
+        if self.hand.last == Last::News {
+            self.hand.last = Last::Message;
+            let monitor = self.shared.state().rare().monitor;
+            return Aside::News(monitor, message);
+        }
+        Aside::Item(Item { message, call: self.take_call() })
+    }
+
+    /// Takes news of a monitor out of what was set aside.
+    pub(crate) fn flush(&mut self, monitor: u64) -> Option<M> {
+        let saved = &mut self.own.as_mut()?.saved;
+        let is_it = |aside: &Aside<M>| matches!(aside, Aside::News(from, _) if *from == Some(monitor));
+        let index = saved.iter().position(is_it)?;
+        saved.remove(index).map(|aside| aside.into_item().message)
+    }
+
+    /// It is known how the incarnation ends whose mailbox this is.
+    pub(crate) fn ending(&self, exit: &Exit) {
+        let state = self.shared.state();
+        let is_last = self.hand.reader == state.reader;
+        self.shared.note_exit(state, is_last, exit);
+    }
+
+    /// The call that was received last, if it has no answer yet.
+    pub(crate) fn call(&self) -> Option<Arc<dyn CallState>> {
+        if self.hand.last != Last::Call {
+            return None;
+        }
+        let state = self.shared.state();
+        let rare = state.rare.as_ref().filter(|_| self.hand.reader == state.reader)?;
+        rare.calls.received().cloned()
+    }
+}
+
+impl<M: Send + 'static> Reader<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>, reader: u16) -> Reader<M> {
+        let taken = shared.first.taken.load(Ordering::Acquire);
+        let plain = shared.options.is_none();
+        Reader { hand: Hand::new(shared.capacity(), taken, plain, reader), shared, own: None }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.shared
+    }
+
+    /// The next message; if there is none, `waker` is told when there is.
+    #[inline]
+    fn next(&mut self, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
+        let Reader { shared, hand, .. } = self;
+        // Of calls the mailbox keeps account.
+        if hand.last == Last::Message
+            && !hand.may_be_call()
+            && shared.first.flags.load(Ordering::Acquire) == 0
+            && let Some(message) = hand.take(&shared.first.taken)
+        {
+            if at_once {
+                received(shared, hand, &message);
+            }
+            return Poll::Ready(Some(message));
+        }
+        next_under_lock(shared, hand, waker, at_once)
+    }
+
+    /// The next of those in hand, if there is nothing special about it or about what was before.
+    #[inline(always)]
+    fn next_of_many(&mut self) -> Option<M> {
+        let Reader { shared, hand, own } = self;
+        if hand.turn == TURN
+            || !hand.plain
+            || hand.last != Last::Message
+            || own.is_some()
+            || shared.first.flags.load(Ordering::Acquire) != 0
+        {
+            return None;
+        }
+        let message = hand.take_message(&shared.first.taken)?;
+        hand.turn += 1;
+        Some(message)
+    }
+
+    /// Notes what is handled from here on.
+    #[inline]
+    fn deliver(&self, message: &M) {
+        deliver(&self.shared, &self.hand, message);
+    }
+
+    /// Notes what is handled from here on, which has been set aside before.
+    #[cold]
+    pub(crate) fn deliver_own(&mut self, item: Item<M>) -> M {
+        let Item { message, call } = item;
+        let Reader { shared, hand, .. } = self;
+        let is_call = call.is_some();
+        if hand.last == Last::Call || is_call {
+            let mut state = shared.state();
+            if hand.reader != state.reader {
+                drop(state);
+                return message;
+            }
+            let calls = &mut state.rare().calls;
+            let before = calls.retire();
+            if let Some(call) = call {
+                calls.receive(call);
+            }
+            drop(state);
+            drop(before);
+        }
+        hand.last = if is_call { Last::Call } else { Last::Message };
+        self.deliver(&message);
+        message
+    }
+
     /// What comes before all that waits in the queue.
     #[cold]
     fn next_of_own(&mut self) -> Option<Item<M>> {
@@ -1319,8 +1423,8 @@ impl<M: Send + 'static> Reader<M> {
             None => loop {
                 match own.saved.pop_front() {
                     // Its caller has gone meanwhile.
-                    Some(item) if item.is_over() => drop_over(item),
-                    item => break item,
+                    Some(aside) if aside.is_over() => drop_over(aside),
+                    aside => break aside.map(Aside::into_item),
                 }
             },
         };
@@ -1373,30 +1477,26 @@ impl<M: Send + 'static> Reader<M> {
         let mut seen = 0;
         poll_fn(move |cx| {
             self.handled();
-            while let Some(item) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
-                if item.is_over() {
-                    let item = self.own.as_mut().and_then(|own| own.saved.remove(seen));
-                    item.into_iter().for_each(drop_over);
+            while let Some(aside) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
+                let over = aside.is_over();
+                if !over && !wanted(aside.message()) {
+                    seen += 1;
                     continue;
                 }
-                if wanted(&item.message)
-                    && let Some(item) = self.own.as_mut().and_then(|own| own.saved.remove(seen))
-                {
-                    return Poll::Ready(Ok(Some(self.deliver_own(item))));
+                match self.own.as_mut().and_then(|own| own.saved.remove(seen)) {
+                    Some(aside) if over => drop_over(aside),
+                    Some(aside) => return Poll::Ready(Ok(Some(self.deliver_own(aside.into_item())))),
+                    None => {}
                 }
-                seen += 1;
             }
             while seen < most {
                 match self.next(Some(cx.waker()), false) {
-                    Poll::Ready(Some(message)) if wanted(&message) => {
-                        self.deliver(&message);
-                        return Poll::Ready(Ok(Some(message)));
-                    }
                     Poll::Ready(Some(message)) => {
-                        let call = self.take_call();
-                        let saved = &mut self.own.get_or_insert_default().saved;
-                        saved.push_back(Item { message, call });
-                        seen = saved.len();
+                        if let Some(message) = self.show(message, &mut wanted) {
+                            self.deliver(&message);
+                            return Poll::Ready(Ok(Some(message)));
+                        }
+                        seen = self.own.as_ref().map_or(0, |own| own.saved.len());
                     }
                     Poll::Ready(None) => return Poll::Ready(Ok(None)),
                     Poll::Pending => return Poll::Pending,
@@ -1404,6 +1504,12 @@ impl<M: Send + 'static> Reader<M> {
             }
             Poll::Ready(Err(TooManySetAside { messages: seen }))
         })
+    }
+
+    /// Gives it back if it is wanted.
+    fn show(&mut self, message: M, wanted: impl FnOnce(&M) -> bool) -> Option<M> {
+        let mut shown = Shown { message: Some(message), reader: self };
+        shown.message.take_if(|message| wanted(message))
     }
 
     /// So many messages may have left the queue without being handled.
@@ -1431,8 +1537,8 @@ impl<M: Send + 'static> Mailbox<M> {
         *self.0
     }
 
-    pub(crate) fn take_call(&mut self) -> Option<Arc<dyn CallState>> {
-        self.0.take_call()
+    pub(crate) fn reader(&mut self) -> &mut Reader<M> {
+        &mut self.0
     }
 
     pub(crate) fn most_set_aside(&self) -> usize {
@@ -1515,7 +1621,8 @@ impl<M: Send + 'static> Mailbox<M> {
     /// messages as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); without a bound only
     /// where the mailbox has none.
     ///
-    /// `wanted` sees each message that waits once in this receive. Cancellation-safe.
+    /// `wanted` sees each message that waits once in this receive. One at which it panics is not received: it stays, as the
+    /// others do, and if that is the end of the process, it waits for the successor with them. Cancellation-safe.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -1704,7 +1811,10 @@ fn next_under_lock<M>(
             outlived(shared, state, hand);
             return Poll::Ready(None);
         }
-        let before = if mem::replace(&mut hand.in_call, false) { state.rare().calls.retire() } else { None };
+        let before = match mem::replace(&mut hand.last, Last::Message) {
+            Last::Call => state.rare().calls.retire(),
+            Last::Message | Last::News => None,
+        };
         let easy = hand.is_empty() && shared.first.flags.load(Ordering::Acquire) == 0;
         // As a rule there is one message, or none.
         if easy && let Some(message) = state.take_only(hand) {
@@ -1717,7 +1827,7 @@ fn next_under_lock<M>(
                     drop_over(Item { message, call: Some(call) });
                     continue;
                 }
-                hand.in_call = true;
+                hand.last = Last::Call;
                 state.rare().calls.receive(call);
             }
             drop(state);
@@ -1761,15 +1871,13 @@ fn next_under_lock<M>(
 /// Another incarnation has begun.
 #[cold]
 fn outlived<M>(shared: &Shared<M>, mut state: MutexGuard<'_, State<M>>, hand: &mut Hand<M>) {
-    hand.in_call = false;
+    hand.last = Last::Message;
     let waker = shared.take_over(&mut state, hand, VecDeque::new());
     if !state.is_read {
         shared.count_anew(&mut state, None);
     }
     drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+    wake_all(waker);
 }
 
 /// It is received in this poll.
@@ -1792,7 +1900,7 @@ fn deliver<M>(shared: &Shared<M>, hand: &Hand<M>, message: &M) {
 #[cold]
 fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M) {
     if let Some((_, copy)) = &options.retry {
-        let copied = if hand.in_call { None } else { catch(|| copy(message)).ok().flatten() };
+        let copied = if hand.last == Last::Call { None } else { catch(|| copy(message)).ok().flatten() };
         let mut state = shared.state();
         let rare = state.rare();
         let tries = mem::take(&mut rare.tries);
@@ -1802,9 +1910,9 @@ fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M
     }
 }
 
-/// Nobody waits for it any more. It may panic when it is dropped.
+/// Nobody waits for it any more. It is the user's, and may panic when it is dropped.
 #[cold]
-fn drop_over<M>(item: Item<M>) {
+pub(crate) fn drop_over<T>(item: T) {
     drop(catch(|| drop(item)));
 }
 
@@ -1842,7 +1950,7 @@ fn next_of_all<'a, M>(
         drop(state);
         drop(before.take());
         if let Some(wakers) = admitted {
-            wakers.into_iter().for_each(Waker::wake);
+            wake_all(wakers);
         }
         if done {
             return next;
@@ -1879,7 +1987,7 @@ fn receive<M>(state: &mut State<M>, hand: &mut Hand<M>, item: Item<M>) -> Next<M
         if call.is_over() {
             return Next::Over(Item { message, call: Some(call) });
         }
-        hand.in_call = true;
+        hand.last = Last::Call;
         state.rare().calls.receive(call);
     }
     Next::Message(message)
@@ -1915,8 +2023,10 @@ fn choose_special<M>(
         if rare.system.is_empty() {
             shared.first.flags.fetch_and(!SYSTEM, Ordering::Release);
         }
-        if let Some((_, message)) = item {
+        if let Some((monitor, message)) = item {
             rare.handled_before = rare.handled_before.wrapping_add(1);
+            rare.monitor = monitor;
+            hand.last = Last::News;
             return Some(Next::Message(message));
         }
     }
@@ -1947,12 +2057,33 @@ fn choose_special<M>(
     None
 }
 
+/// A message that somebody looks at. Unless it is taken out, it is set aside; also if who looks at it panics.
+struct Shown<'a, M> {
+    message: Option<M>,
+    reader: &'a mut Reader<M>,
+}
+
+impl<M> Drop for Shown<'_, M> {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take() {
+            let aside = self.reader.set_aside(message);
+            self.reader.own.get_or_insert_default().saved.push_back(aside);
+        }
+    }
+}
+
 impl<M> Drop for Reader<M> {
     fn drop(&mut self) {
         let Reader { shared, hand, own, .. } = self;
         let mut own = own.take();
         let mut state = shared.state();
-        let saved = own.as_mut().map(|own| mem::take(&mut own.saved)).unwrap_or_default();
+        let (mut saved, mut news) = (VecDeque::new(), VecDeque::new());
+        for aside in own.iter_mut().flat_map(|own| own.saved.drain(..)) {
+            match aside {
+                Aside::Item(item) => saved.push_back(item),
+                Aside::News(monitor, message) => news.push_back((monitor, message)),
+            }
+        }
         let (mut waker, mut reader, mut call) = (None, None, None);
         if hand.reader == state.reader {
             waker = state.waker.take();
@@ -1968,6 +2099,12 @@ impl<M> Drop for Reader<M> {
             shared.count_anew(&mut state, None);
         }
         let mut left = Vec::new();
+        if !news.is_empty() && hand.reader == state.reader && state.line.is_some() {
+            state.put_news_back(news);
+            shared.first.flags.fetch_or(SYSTEM, Ordering::Release);
+        } else {
+            left.extend(news.into_iter().map(|(_, message)| Item { message, call: None }));
+        }
         if state.phase == Phase::Closed && state.line.is_none() {
             // It has outlived the last incarnation: nobody else comes for what it had.
             shared.empty(&mut state, &mut left);
@@ -1979,9 +2116,7 @@ impl<M> Drop for Reader<M> {
             let cause = if died { DeadLetter::Died } else { DeadLetter::Stopped };
             left.into_iter().for_each(|item| shared.bury(item, cause));
         }
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        wake_all(reader);
     }
 }
 

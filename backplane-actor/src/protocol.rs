@@ -385,7 +385,7 @@ macro_rules! live {
                                 match turn {
                                     Some(Envelope(Inside::Message($letter))) => {
                                         if let Some(reply) = $reply {
-                                            kept.served().reply = $held(reply);
+                                            kept.served().reply = Some($held(reply));
                                         }
                                         $message
                                     }
@@ -400,7 +400,10 @@ macro_rules! live {
                             match <$Act as Handle<_>>::handle(actor, $message, cx).await {
                                 Ok(answer) => {
                                     let Served { cx, reply, .. } = kept.served();
-                                    if let $held(reply) = mem::take(reply) {
+                                    // Of a cast there is none, and nothing is written.
+                                    if let Some($held(_)) = reply
+                                        && let Some($held(reply)) = reply.replace(Default::default())
+                                    {
                                         cx.answer(reply, answer);
                                     }
                                 }

@@ -1541,7 +1541,7 @@ impl<M: Send + 'static> Crew<M> {
             match self.mailbox.poll_receive(cx) {
                 Poll::Pending => return None,
                 Poll::Ready(Some(message)) => {
-                    let call = self.mailbox.take_call();
+                    let call = self.mailbox.reader().take_call();
                     let queued = Queued { item: Item { message, call }, since: now };
                     if self.is_full() && self.router.overload == Overload::DropNewest {
                         self.shed(queued.item);

@@ -59,12 +59,12 @@ pin_project! {
             let mut this = this.project();
             let LifeProj::Running { device, frame, .. } = this.life.as_mut().project() else { return };
             let (Some(device), Some(frame)) = (device.take(), frame.take()) else { return };
-            let exit = Exit::Fault(Fault::killed());
-            frame.node.ending(&exit);
+            let (id, exit) = (device.id(), Exit::Fault(Fault::killed()));
+            frame.node.ending(id, &exit);
             let mut frame = Some(frame);
             drop(frame::within(&mut frame, || drop_all(this.life.as_mut())));
             let Some(mut frame) = frame else { return };
-            frame.node.ended(&exit);
+            frame.node.ended(id, &exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
             // The device itself says whether it was condemned.
@@ -137,17 +137,19 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
             None => {
                 // Not what the poll returns, which would be moved at each.
                 let mut ended = None;
-                let pending = this.observer.poll(place, || match catch(|| future.poll(cx)) {
-                    Ok(Poll::Pending) => true,
-                    Ok(Poll::Ready(outcome)) => {
-                        ended = Some(Ok(outcome));
-                        false
-                    }
-                    Err(panic) => {
-                        ended = Some(Err(panic));
-                        false
-                    }
-                });
+                // What it returns may panic as well, when it is asked for its words or dropped.
+                let pending =
+                    this.observer.poll(place, || match catch(|| future.poll(cx).map(Outcome::exit)) {
+                        Ok(Poll::Pending) => true,
+                        Ok(Poll::Ready(exit)) => {
+                            ended = Some(exit);
+                            false
+                        }
+                        Err(panic) => {
+                            ended = Some(Exit::Fault(Fault::panic(&panic)));
+                            false
+                        }
+                    });
                 if pending {
                     if let Some(frame) = place {
                         frame.settle(None);
@@ -155,15 +157,12 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
                     return Poll::Pending;
                 }
                 match ended {
-                    Some(Ok(outcome)) => match outcome.exit() {
-                        // Asked to stop, it ends as asked, unless it fails.
-                        Exit::Normal => {
-                            let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
-                            asked.unwrap_or(Exit::Normal)
-                        }
-                        exit => exit,
-                    },
-                    Some(Err(panic)) => Exit::Fault(Fault::panic(&panic)),
+                    // Asked to stop, it ends as asked, unless it fails.
+                    Some(Exit::Normal) => {
+                        let asked = place.as_ref().and_then(|frame| frame.node.asked_to_stop());
+                        asked.unwrap_or(Exit::Normal)
+                    }
+                    Some(exit) => exit,
                     None => unreachable!("it has ended"),
                 }
             }
@@ -171,7 +170,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
         let (device, mut frame) = (home.take(), place.take());
         let ending = |frame: &Option<Box<Frame>>, exit: &Exit| {
             if let Some(frame) = frame {
-                frame.node.ending(exit);
+                frame.node.ending(id, exit);
             }
         };
         ending(&frame, &exit);
@@ -182,7 +181,7 @@ impl<M, F: Future<Output: Outcome>> Future for Run<M, F> {
         };
         ending(&frame, &exit);
         if let Some(frame) = &mut frame {
-            frame.node.ended(&exit);
+            frame.node.ended(id, &exit);
             observe::ended(frame.node.name(), &exit);
             frame.settle(Some(&exit));
         }
@@ -213,7 +212,8 @@ mod tests {
     use backplane::Device;
 
     use crate::{
-        Actor, Context, Envelope, Handle, Mailbox, Options, Reply, System, observe::Observer, testing::Seeded,
+        Actor, Context, Envelope, Handle, Mailbox, Options, Reply, System, actor::Served, observe::Observer,
+        testing::Seeded,
     };
 
     struct Counter(u64);
@@ -259,5 +259,12 @@ mod tests {
         let (_address, home) = system.prepare(Options::new());
         let process = size_of_val(&home.run(Device::new(), count));
         assert!(handlers.max(process) - size_of::<Observer>() <= 256 - 104, "{handlers} and {process}");
+    }
+
+    /// And what is in its box: a pointer and a word that says which of its replies that is, or whether its last words have begun.
+    #[test]
+    fn an_actor_with_handlers_has_its_right_to_answer_in_two_words() {
+        let (actor, cx) = (size_of::<Counter>(), size_of::<Context<Counter>>());
+        assert_eq!(size_of::<Served<Counter>>() - actor - cx, 2 * size_of::<usize>());
     }
 }

@@ -6,6 +6,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use backplane::catch;
+
 use crate::sync::{Arc, Mutex, lock};
 
 #[derive(Default)]
@@ -37,7 +39,8 @@ impl Started {
             state.waker.take()
         };
         if let Some(waker) = waker {
-            waker.wake();
+            // It is not the actor's, which does not end of its panic.
+            drop(catch(|| waker.wake()));
         }
     }
 }

@@ -18,6 +18,7 @@ use std::{
     fmt,
     future::{Future, poll_fn, ready},
     hash::Hash,
+    mem::{self, Discriminant},
     ops::{Deref, DerefMut},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -28,7 +29,8 @@ use backplane::{Exit, Fault};
 use crate::{
     actor::{Caught, exit_of},
     clock::{Clock, Deadline},
-    mailbox::{Item, Mailbox, Shared},
+    frame::CallState,
+    mailbox::{Item, Mailbox, Shared, drop_over},
     options::{DeadLetter, later},
     sync::Arc,
 };
@@ -450,6 +452,18 @@ enum Change<C> {
 pub struct Entering<'a, S: StateMachine> {
     mailbox: &'a mut Mailbox<S::Message>,
     changes: Changes<S>,
+    /// The call that is being handled, as soon as somebody has looked whether there is one.
+    call: Option<Option<Arc<dyn CallState>>>,
+}
+
+impl<'a, S: StateMachine> Entering<'a, S> {
+    fn new(mailbox: &'a mut Mailbox<S::Message>) -> Entering<'a, S> {
+        Entering { mailbox, changes: Vec::new(), call: None }
+    }
+
+    fn call(&mut self) -> Option<&Arc<dyn CallState>> {
+        self.call.get_or_insert_with(|| self.mailbox.reader().call()).as_ref()
+    }
 }
 
 /// What a machine can say while it handles an event: all that it can while it [enters](Entering) a state, and more.
@@ -511,8 +525,23 @@ pub struct Entering<'a, S: StateMachine> {
 /// ```
 pub struct Turn<'a, S: StateMachine> {
     entering: Entering<'a, S>,
-    postponed: Vec<Event<S>>,
+    /// Of what kind the message is that is being handled, until it is postponed.
+    kind: Option<Discriminant<S::Message>>,
+    postponed: Vec<Waits<S>>,
     inserted: Vec<Event<S>>,
+}
+
+/// An event that waits, and the call that it is, if it is one.
+struct Waits<S: StateMachine> {
+    event: Event<S>,
+    call: Option<Arc<dyn CallState>>,
+}
+
+impl<S: StateMachine> Waits<S> {
+    /// Its caller has gone. One that has its answer, from wherever, has left something else here to do.
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_over() && !call.is_answered())
+    }
 }
 
 impl<S: StateMachine> Entering<'_, S> {
@@ -990,6 +1019,8 @@ impl<S: StateMachine> Entering<'_, S> {
     /// # }
     /// ```
     pub fn mailbox(&mut self) -> &mut Mailbox<S::Message> {
+        // What is received from here on is another one.
+        self.call();
         self.mailbox
     }
 
@@ -1060,6 +1091,9 @@ impl<S: StateMachine> Turn<'_, S> {
     ///
     /// Who still has the event can do so, and nobody else: so what it asks cannot be answered twice.
     ///
+    /// A call that is put off is handled again only if its caller still waits then; the first message of the same variant that is
+    /// put off while the call is handled is taken for it.
+    ///
     /// As many are put off as the mailbox has room for, and at least [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY); a machine
     /// that puts off more ends with a fault, and they go to the dead letters. Only a mailbox without a bound sets none.
     ///
@@ -1117,7 +1151,14 @@ impl<S: StateMachine> Turn<'_, S> {
     /// # }
     /// ```
     pub fn postpone(&mut self, event: Event<S>) {
-        self.postponed.push(event);
+        let call = match &event {
+            Event::Message(message) if self.kind == Some(mem::discriminant(message)) => {
+                self.kind = None;
+                self.entering.call().cloned()
+            }
+            _ => None,
+        };
+        self.postponed.push(Waits { event, call });
     }
 
     /// Handles this next, before all that waits; after what was inserted before in the same turn. OTP's `next_event`.
@@ -1297,16 +1338,33 @@ struct Machine<S: StateMachine> {
 /// Events that were accepted and have not been handled. What is left of them goes to the dead letters.
 struct Waiting<S: StateMachine> {
     shared: Arc<Shared<S::Message>>,
-    queue: VecDeque<Event<S>>,
-    postponed: VecDeque<Event<S>>,
+    queue: VecDeque<Waits<S>>,
+    postponed: VecDeque<Waits<S>>,
+    /// By the event that is being handled.
+    inserted: Vec<Event<S>>,
     cause: DeadLetter,
+}
+
+impl<S: StateMachine> Waiting<S> {
+    /// How many are postponed. Where that is more than may be, those whose callers have gone leave.
+    fn postponed(&mut self, most: usize) -> usize {
+        if self.postponed.len() > most {
+            let all = mem::take(&mut self.postponed);
+            let (over, left): (VecDeque<_>, _) = all.into_iter().partition(Waits::is_over);
+            self.postponed = left;
+            over.into_iter().for_each(drop_over);
+        }
+        self.postponed.len()
+    }
 }
 
 impl<S: StateMachine> Drop for Waiting<S> {
     fn drop(&mut self) {
-        for event in self.postponed.drain(..).chain(self.queue.drain(..)) {
-            if let Event::Message(message) = event {
-                self.shared.bury(Item { message, call: None }, self.cause);
+        let inserted = self.inserted.drain(..).map(|event| Waits { event, call: None });
+        for Waits { event, call } in self.postponed.drain(..).chain(inserted).chain(self.queue.drain(..)) {
+            match event {
+                Event::Message(message) => self.shared.bury(Item { message, call }, self.cause),
+                event => drop_over(event),
             }
         }
     }
@@ -1342,14 +1400,33 @@ impl<S: StateMachine> Machine<S> {
     }
 
     async fn next(&mut self) -> Task<S> {
-        // What comes next may be no message, or one of before: it does not inherit the time of the call that was handled.
-        drop(self.mailbox.take_call());
-        if let Some(event) = self.waiting.queue.pop_front().or_else(|| self.timeouts.due(None, true)) {
+        // What comes next may be no message. It does not inherit the time of the call that was handled, and if it dies of it, it
+        // has not died of that call.
+        drop(self.mailbox.reader().take_call());
+        self.mailbox.reader().handled();
+        if let Some(event) = self.next_waiting().or_else(|| self.timeouts.due(None, true)) {
             return Task::Handle(event);
         }
         let clock = Arc::clone(&self.mailbox.shared().world.clock);
         let mut alarm = None;
         poll_fn(|cx| self.poll_next(cx, &clock, &mut alarm)).await
+    }
+
+    /// The first of the queue whose caller has not gone.
+    fn next_waiting(&mut self) -> Option<Event<S>> {
+        loop {
+            let waits = self.waiting.queue.pop_front()?;
+            if waits.is_over() {
+                drop_over(waits);
+                continue;
+            }
+            return Some(match waits {
+                Waits { event: Event::Message(message), call } => {
+                    Event::Message(self.mailbox.reader().deliver_own(Item { message, call }))
+                }
+                Waits { event, .. } => event,
+            });
+        }
     }
 
     /// Timeouts that are over come before messages; but an event timeout does not, for a message is an event.
@@ -1383,37 +1460,40 @@ impl<S: StateMachine> Machine<S> {
 
     async fn handle(&mut self, event: Event<S>) -> Result<Option<Exit>, S::Error> {
         drop(self.timeouts.cancel(&Which::Event));
-        let entering = Entering { mailbox: &mut self.mailbox, changes: Vec::new() };
-        let mut turn = Turn { entering, postponed: Vec::new(), inserted: Vec::new() };
+        let kind = if let Event::Message(message) = &event { Some(mem::discriminant(message)) } else { None };
+        let entering = Entering::new(&mut self.mailbox);
+        let mut turn = Turn { entering, kind, postponed: Vec::new(), inserted: Vec::new() };
         let next = self.data.handle(&self.state, event, &mut turn).await;
-        let Turn { entering: Entering { mut changes, .. }, postponed, inserted } = turn;
-        // Whatever comes next, it was accepted.
+        let Turn { entering: Entering { mut changes, .. }, kind: left, postponed, inserted } = turn;
+        // Whatever comes next, they were accepted.
         self.waiting.postponed.extend(postponed);
+        self.waiting.inserted = inserted;
+        if left != kind {
+            // It is put off, and not what the machine dies of if it does so now.
+            self.mailbox.reader().handled();
+        }
         let mut changed = false;
         match next? {
             Next::Keep => {}
             Next::To(state) if state == self.state => {}
             Next::To(state) => {
-                let before = std::mem::replace(&mut self.state, state);
+                let before = mem::replace(&mut self.state, state);
                 changed = true;
                 changes.extend(self.enter(Some(before)).await?);
             }
             Next::Repeat => changes.extend(self.repeat().await?),
-            Next::Stop(exit) => {
-                self.waiting.queue.extend(inserted);
-                return Ok(Some(exit));
-            }
+            Next::Stop(exit) => return Ok(Some(exit)),
         }
         if changed {
             drop(self.timeouts.cancel(&Which::State));
-            while let Some(event) = self.waiting.postponed.pop_back() {
-                self.waiting.queue.push_front(event);
+            while let Some(waits) = self.waiting.postponed.pop_back() {
+                self.waiting.queue.push_front(waits);
             }
         }
-        for event in inserted.into_iter().rev() {
-            self.waiting.queue.push_front(event);
+        while let Some(event) = self.waiting.inserted.pop() {
+            self.waiting.queue.push_front(Waits { event, call: None });
         }
-        let postponed = self.waiting.postponed.len();
+        let postponed = self.waiting.postponed(self.mailbox.most_set_aside());
         if postponed > self.mailbox.most_set_aside() {
             return Ok(Some(Exit::Fault(Fault::error(format_args!("{postponed} events are postponed")))));
         }
@@ -1422,13 +1502,13 @@ impl<S: StateMachine> Machine<S> {
     }
 
     async fn enter(&mut self, from: Option<S::State>) -> Result<Changes<S>, S::Error> {
-        let mut entering = Entering { mailbox: &mut self.mailbox, changes: Vec::new() };
+        let mut entering = Entering::new(&mut self.mailbox);
         self.data.enter(from.as_ref(), &self.state, &mut entering).await?;
         Ok(entering.changes)
     }
 
     async fn repeat(&mut self) -> Result<Changes<S>, S::Error> {
-        let mut entering = Entering { mailbox: &mut self.mailbox, changes: Vec::new() };
+        let mut entering = Entering::new(&mut self.mailbox);
         self.data.enter(Some(&self.state), &self.state, &mut entering).await?;
         Ok(entering.changes)
     }
@@ -1446,7 +1526,7 @@ type Changes<S> = Vec<(Which<<S as StateMachine>::Name>, Change<<S as StateMachi
 async fn yield_once() {
     let mut yielded = false;
     poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
+        if mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
@@ -1514,6 +1594,7 @@ pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: 
         shared: Arc::clone(&shared),
         queue: VecDeque::new(),
         postponed: VecDeque::new(),
+        inserted: Vec::new(),
         cause: DeadLetter::Died,
     };
     let mut machine = Machine { data: machine, state, mailbox, waiting, timeouts: Timeouts::new() };
@@ -1522,7 +1603,7 @@ pub async fn run_machine<S: StateMachine>(machine: S, state: S::State, mailbox: 
         machine.waiting.cause = DeadLetter::Stopped;
     }
     // Whoever asks from here on, or drops a reply of this machine's, is told how it ends.
-    shared.ending(&exit);
+    machine.mailbox.reader().ending(&exit);
     match Caught::new(machine.data.terminate(&exit, &machine.state)).await {
         Ok(()) => exit,
         Err(panic) => Exit::Fault(Fault::panic(&panic)),

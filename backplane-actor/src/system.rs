@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use backplane::{Device, Exit, Fault, Runtime};
+use backplane::{Device, Exit, Fault, Runtime, catch};
 use backplane_supervisor::{ChildId, ChildSpec, Starting};
 use pin_project_lite::pin_project;
 
@@ -531,7 +531,7 @@ impl<M: Send + 'static> Home<M> {
     ///
     /// One at a time: an incarnation that begins while another runs takes its messages away. The mailbox of the earlier one, as
     /// any that somebody has kept for longer than its incarnation, gives back what it has when it is asked for the next message
-    /// or dropped.
+    /// or dropped. How the earlier one ends is told by its device, and to those whose calls it has received.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {
@@ -565,8 +565,17 @@ impl<M: Send + 'static> Home<M> {
             device.set_label(label.to_owned());
         }
         let reader = self.shared.begin(device.line());
-        let future = process(Reader::new(Arc::clone(&self.shared), reader));
-        Run::new(self.shared.node(), device, future)
+        match catch(|| process(Reader::new(Arc::clone(&self.shared), reader))) {
+            Ok(future) => Run::new(self.shared.node(), device, future),
+            Err(panic) => {
+                // It has ended before it was one; the device says so to those who watch.
+                let exit = Exit::Fault(Fault::panic(&panic));
+                self.shared.ending(device.id(), &exit);
+                self.shared.ended(device.id(), &exit);
+                device.disconnect(exit);
+                panic.resume()
+            }
+        }
     }
 }
 

@@ -190,6 +190,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # }
     /// ```
     pub fn demonitor_flush(&mut self, monitor: Monitor) -> bool {
+        drop(self.reader().flush(monitor.number));
         self.shared().demonitor_flush(monitor)
     }
 

@@ -27,11 +27,13 @@ const STREAK: u32 = 16;
 const IDLE_JUMPS: u32 = 8;
 /// Every so many polls something from outside is taken, whatever waits here.
 const OUTSIDE: u32 = 61;
-/// Work of so many nanoseconds is worth waking another worker for: a little more than a round trip to a sleeping thread costs.
-const WAKE_NANOS: u32 = 50_000;
-/// So long a worker that has nothing to do lets little work gather before it takes some from another. What it takes has to move
-/// to its CPU, and a sender that finds its receivers awake need not wake them.
+/// Work of so many nanoseconds is worth waking another worker for: half as much again as a round trip to a sleeping thread costs.
+const WAKE_NANOS: u32 = 70_000;
+/// So long at most a worker that has nothing to do lets little work gather before it takes some from another. What it takes has to
+/// move to its CPU, and a sender that finds its receivers awake need not wake them.
 const GATHER: Duration = Duration::from_micros(4);
+/// After so long it looks whether there is more by now. What becomes less is taken at once: to wait for nothing costs CPU.
+const GATHER_STEP: Duration = Duration::from_micros(1);
 /// After so many polls, work that is still waiting is offered to those who sleep.
 const BACKLOG: u32 = 8;
 /// So many tasks that a poll spawns in a pool that has ended are dropped at once.
@@ -548,7 +550,7 @@ impl Local {
         None
     }
 
-    /// Waits a moment, if there is work, but little, at a worker that does not come to it just now.
+    /// Waits a moment, if there is work, but little, at a worker, and as long as it becomes more.
     fn let_gather(&self, remote: &Remote) -> bool {
         let is_little =
             |waiting| waiting > 0 && !self.is_worth(waiting) && !remote.stuck.load(Ordering::Relaxed);
@@ -556,13 +558,16 @@ impl Local {
         if !is_little(waiting) {
             return false;
         }
-        let begin = Instant::now();
+        let (begin, mut pause) = (Instant::now(), GATHER_STEP);
         loop {
-            (0..16).for_each(|_| std::hint::spin_loop());
+            while begin.elapsed() < pause {
+                (0..4).for_each(|_| std::hint::spin_loop());
+            }
             let before = std::mem::replace(&mut waiting, remote.stealer.len());
-            if waiting < before || !is_little(waiting) || begin.elapsed() >= GATHER {
+            if waiting <= before || !is_little(waiting) || pause >= GATHER {
                 return true;
             }
+            pause += GATHER_STEP;
         }
     }
 

@@ -187,8 +187,14 @@ impl Backoff {
         let wait = match self.growth {
             Growth::Immediate => Duration::ZERO,
             Growth::Linear(step) => step.saturating_mul(strike),
+            // Doubled thirty times at once, which a factor has room for; what is nothing stays nothing.
             Growth::Exponential(first) => {
-                2u32.checked_pow(strike - 1).map_or(Duration::MAX, |times| first.saturating_mul(times))
+                let (mut wait, mut left) = (first, strike - 1);
+                while left > 0 && wait != Duration::ZERO && wait != Duration::MAX {
+                    let times = left.min(30);
+                    (wait, left) = (wait.saturating_mul(1 << times), left - times);
+                }
+                wait
             }
         };
         wait.min(self.cap)
@@ -285,6 +291,16 @@ mod tests {
         assert_eq!(waits(1), waits(1));
         assert_ne!(waits(1), waits(2));
         assert!(waits(1).iter().all(|wait| *wait >= SECOND / 2 && *wait <= SECOND));
+    }
+
+    #[test]
+    fn what_begins_small_doubles_for_as_long() {
+        let waits = Backoff::exponential(Duration::from_nanos(1));
+        assert_eq!(waits.wait(33), 2 * waits.wait(32));
+        assert_eq!(waits.wait(64), Duration::from_nanos(1 << 63));
+        assert_eq!(waits.wait(70), Duration::from_nanos(1 << 63) * 64);
+        assert_eq!(waits.wait(200), Duration::MAX);
+        assert_eq!(Backoff::exponential(Duration::ZERO).wait(u32::MAX), Duration::ZERO);
     }
 
     #[test]

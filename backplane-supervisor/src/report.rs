@@ -278,6 +278,10 @@ impl Listeners {
         let mut subscriptions = self.0.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *subscriptions {
             Some(subscriptions) => {
+                // Where nothing is to be told those who have gone would stay: they go when there are twice as many.
+                if subscriptions.len() == subscriptions.capacity() {
+                    subscriptions.retain(|pipe| pipe.strong_count() > 0);
+                }
                 subscriptions.push(Arc::downgrade(&pipe));
                 self.0.subscribed.store(true, Ordering::Relaxed);
             }

@@ -27,7 +27,7 @@ use crate::spec::{
 use crate::starting::{Birth, Cradle, House, Pulse, Said, Starting};
 use crate::tree::{
     Action, AutoShutdown, Child, Context, End, Ending, Intensity, Members, Named, Pace, Refusal, Restart,
-    RestartStrategy, State, Taken, Tree,
+    RestartStrategy, State, Taken, Tree, after,
 };
 
 /// What becomes of the children of a supervisor whose own task is dropped.
@@ -844,6 +844,8 @@ pub(crate) struct Running<K: Kind> {
     mail: VecDeque<Mail<K>>,
     timers: BinaryHeap<Reverse<Timer>>,
     timers_set: u64,
+    /// When there are so many, those that mean nothing any more go.
+    timers_most: usize,
     sleep: Option<(Instant, Sleep)>,
     /// When what it deals with happened, or a little later.
     clock: Instant,
@@ -873,7 +875,12 @@ pub(crate) struct Running<K: Kind> {
     ring: Arc<Ring>,
     /// Nobody else knows of it: what is asked in its name is what a child's first poll says where the ring is none.
     first_poll: Device,
+    /// How much has come since it last waited.
+    dealt_with: u32,
 }
+
+/// So much is dealt with before others get their turn: where each start attempt fails at once, there is always more.
+const TURN: u32 = 256;
 
 /// What a child's body is to have of the attempt that was begun last: put there where the list is opened anyway.
 struct Fresh<K: Kind> {
@@ -907,7 +914,8 @@ impl From<Option<Action>> for Next {
 }
 
 enum Mail<K: Kind> {
-    Ended(Key, DeviceId),
+    /// With whether it was one that runs: who could not be killed, and has been given up, may end at last.
+    Ended(Key, DeviceId, bool),
     /// The child whose start attempt is being made is polled for the first time.
     Polled,
     Stop(Exit),
@@ -994,6 +1002,7 @@ impl<K: Kind> Running<K> {
             mail: VecDeque::new(),
             timers: BinaryHeap::new(),
             timers_set: 0,
+            timers_most: 64,
             sleep: None,
             clock,
             exit: Exit::Shutdown,
@@ -1010,6 +1019,7 @@ impl<K: Kind> Running<K> {
             fresh: None,
             ring,
             first_poll,
+            dealt_with: 0,
         })
     }
 
@@ -1051,7 +1061,7 @@ impl<K: Kind> Running<K> {
                 }
             }
             exit = match turn {
-                Turn::Mail(Mail::Ended(key, device)) => {
+                Turn::Mail(Mail::Ended(key, device, _)) => {
                     let next = self.ended(key, device, None).unwrap_or(Next::Nothing);
                     self.drive(next).await
                 }
@@ -1059,7 +1069,8 @@ impl<K: Kind> Running<K> {
                 Turn::Mail(Mail::Stop(exit)) => self.stop(exit).await,
                 Turn::Mail(Mail::Polled | Mail::Command(Command::Said(..))) => None,
                 Turn::Mail(Mail::Command(Command::Retry(key))) | Turn::Alarm(Alarm::Retry(key)) => {
-                    let now = self.now();
+                    // Not before the moment that it was to be, whatever the clock shows by now.
+                    let now = self.now().max(self.clock);
                     self.clock = now;
                     let action = self.think(|tree| tree.retry(now, key));
                     self.drive(action.into()).await
@@ -1138,10 +1149,17 @@ impl<K: Kind> Running<K> {
     fn next_mail(&mut self) -> impl Future<Output = Turn<K>> {
         poll_fn(|cx| {
             loop {
+                if self.dealt_with == TURN {
+                    self.dealt_with = 0;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.dealt_with += 1;
                 if let Some(Reverse(timer)) = self.timers.peek()
                     && timer.at <= self.now()
                     && let Some(Reverse(timer)) = self.timers.pop()
                 {
+                    self.clock = timer.at;
                     return Poll::Ready(Turn::Alarm(timer.what));
                 }
                 if let Some(mail) = self.mail.pop_front() {
@@ -1167,7 +1185,10 @@ impl<K: Kind> Running<K> {
                     }
                 }
                 let until = self.timers.peek().map(|Reverse(timer)| timer.at);
-                ready!(self.poll_time(cx, until));
+                if self.poll_time(cx, until).is_pending() {
+                    self.dealt_with = 0;
+                    return Poll::Pending;
+                }
             }
         })
     }
@@ -1225,10 +1246,11 @@ impl<K: Kind> Running<K> {
                 if child.body.line?.id() != news.device {
                     return None;
                 }
+                let runs = child.state == State::Running;
                 let before = child.end(news.exit);
                 drop(tree);
                 drop(before);
-                Some(Mail::Ended(key, news.device))
+                Some(Mail::Ended(key, news.device, runs))
             }
             Message::Shutdown(from) if from == self.first_poll.id() => Some(Mail::Polled),
             Message::Shutdown(from) if from == self.shared.line.id() => self.shared.pop().map(Mail::Command),
@@ -1304,11 +1326,12 @@ impl<K: Kind> Running<K> {
             quietly(|| drop(rest));
             return Ok(Next::Nothing);
         };
+        let was_supervisor = child.is_supervisor();
         let before = news.and_then(|exit| child.end(exit));
         if waits {
             drop(tree);
             quietly(|| drop((before, rest)));
-            return Err(Mail::Ended(key, device));
+            return Err(Mail::Ended(key, device, true));
         }
         let Some((exit, task)) = child.take_end() else {
             drop(tree);
@@ -1319,6 +1342,9 @@ impl<K: Kind> Running<K> {
         self.clock = now;
         if told {
             drop(tree);
+            if was_supervisor {
+                drop(self.shared.take_killed());
+            }
             quietly(|| drop((task, rest)));
             self.tell_of(key, || Event::Ended { exit: exit.clone(), stopped: false });
             self.end = exit;
@@ -1330,6 +1356,10 @@ impl<K: Kind> Running<K> {
         let mut device = None;
         let beginning = self.begin_if(&mut tree, action.as_ref(), false, &mut device);
         drop(tree);
+        if was_supervisor {
+            // By itself, which is nobody's stop.
+            drop(self.shared.take_killed());
+        }
         drop(before);
         quietly(|| drop((task, rest)));
         self.end = exit;
@@ -1461,10 +1491,24 @@ impl<K: Kind> Running<K> {
     }
 
     fn set_timer(&mut self, wait: Duration, what: Alarm) {
-        let now = self.now();
-        let at = now.checked_add(wait).unwrap_or(now + Duration::from_secs(1 << 32));
+        let at = after(self.now(), wait);
+        if self.timers.len() >= self.timers_most {
+            self.drop_idle_timers();
+        }
         self.timers_set += 1;
         self.timers.push(Reverse(Timer { at, number: self.timers_set, what }));
+    }
+
+    /// Of children that have ended each has left a timer, which may be set for a day on which a million others have ended, too.
+    #[cold]
+    fn drop_idle_timers(&mut self) {
+        let tree = self.shared.tree();
+        self.timers.retain(|Reverse(timer)| match timer.what {
+            Alarm::Retry(key) => tree.retries_at(key, timer.at),
+            Alarm::Health { key, device, .. } => is_healthy(&tree, key, device),
+        });
+        drop(tree);
+        self.timers_most = 64.max(2 * self.timers.len());
     }
 
     // ---- starting ------------------------------------------------------------------------------------------------
@@ -1512,6 +1556,9 @@ impl<K: Kind> Running<K> {
             Outcome::Failed(error) => {
                 self.tell_of(key, || Event::StartFailed(error.clone()));
                 self.start_error = Some(error);
+                if !self.broken {
+                    drop(self.shared.take_killed());
+                }
                 let now = self.now();
                 let child = self.shared.tree().failed(now, key);
                 quietly(|| drop(child));
@@ -1725,11 +1772,11 @@ impl<K: Kind> Running<K> {
                     self.shared.overtaken(id);
                     return Outcome::Failed(StartError::TimedOut(within.unwrap_or_default()));
                 }
-                Some(Mail::Ended(of, device)) if of == key && device == id => {
+                Some(Mail::Ended(of, device, _)) if of == key && device == id => {
                     // What it said before it ended may still wait for the bell of somebody else's call.
                     let said = self.shared.overtaken(id);
                     if matches!(said, Some(Said::Started)) || self.ring.was_polled() {
-                        self.mail.push_back(Mail::Ended(key, id));
+                        self.mail.push_back(Mail::Ended(key, id, true));
                         return Outcome::Started(line, progress);
                     }
                     let exit = self.take_end(key).unwrap_or(Exit::Normal);
@@ -1887,7 +1934,7 @@ impl<K: Kind> Running<K> {
     async fn await_end(&mut self, key: Key, until: Option<Instant>) -> Option<Exit> {
         loop {
             match self.receive(until).await? {
-                Mail::Ended(of, _) if of == key => return self.take_end(key),
+                Mail::Ended(of, ..) if of == key => return self.take_end(key),
                 mail => self.mail.push_back(mail),
             }
         }
@@ -1995,7 +2042,7 @@ impl<K: Kind> Running<K> {
         while left > 0 {
             let Some(mail) = self.receive(until).await else { break };
             match mail {
-                Mail::Ended(..) => left -= 1,
+                Mail::Ended(_, _, runs) => left -= usize::from(runs),
                 mail => self.mail.push_back(mail),
             }
         }
@@ -2005,11 +2052,7 @@ impl<K: Kind> Running<K> {
     // ---- health --------------------------------------------------------------------------------------------------
 
     fn look_at(&mut self, key: Key, device: DeviceId, pulse: Pulse, every: Duration) {
-        let current = self.shared.tree().get(key).is_some_and(|child| {
-            child.state == State::Running
-                && !child.has_ended()
-                && child.body.line.is_some_and(|line| line.id() == device)
-        });
+        let current = is_healthy(&self.shared.tree(), key, device);
         let (Some(last), true) = (pulse.last(), current) else { return };
         let quiet = self.now().saturating_duration_since(last);
         if quiet < every {
@@ -2260,6 +2303,15 @@ fn place<K: Kind>(tree: &mut TreeOf<K>, fresh: Option<Fresh<K>>) -> Option<(Opti
         }
         None => Some((task, Some(loan))),
     }
+}
+
+/// Whether it is this incarnation that runs.
+fn is_healthy<S: Named>(tree: &Tree<Body<S>>, key: Key, device: DeviceId) -> bool {
+    tree.get(key).is_some_and(|child| {
+        child.state == State::Running
+            && !child.has_ended()
+            && child.body.line.is_some_and(|line| line.id() == device)
+    })
 }
 
 enum Outcome {

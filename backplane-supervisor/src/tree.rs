@@ -358,6 +358,8 @@ impl<B> Child<B> {
 pub(crate) struct Pace {
     strikes: Strikes,
     budget: Option<(Window, Exceeded)>,
+    /// Before that it is not to be started again, whatever was to come of a wait before this one.
+    waits_until: Option<Instant>,
 }
 
 impl Pace {
@@ -367,7 +369,7 @@ impl Pace {
             return None;
         }
         let budget = budget.map(|budget| (Window::new(budget.intensity), budget.exceeded));
-        Some(Pace { strikes: Strikes::new(backoff, salt()), budget })
+        Some(Pace { strikes: Strikes::new(backoff, salt()), budget, waits_until: None })
     }
 }
 
@@ -730,11 +732,20 @@ impl<B: Named> Tree<B> {
         }
     }
 
-    /// A note to retry has come. It means nothing to a child that is not restarting any more.
+    /// A note to retry has come. It means nothing to a child that is not restarting any more, or that waits for longer.
     pub(crate) fn retry(&mut self, now: Instant, key: Key) {
-        if let Some(State::Restarting { counted }) = self.state(key) {
+        if let Some(State::Restarting { counted }) = self.state(key)
+            && self.retries_at(key, now)
+        {
             self.doing = Doing::Restart { now, key, count: !counted, pause: false };
         }
+    }
+
+    /// Whether a note to retry that comes then means something, as things are now.
+    pub(crate) fn retries_at(&self, key: Key, then: Instant) -> bool {
+        let pace = if self.paces.is_empty() { None } else { self.paces.get(&key) };
+        matches!(self.state(key), Some(State::Restarting { .. }))
+            && pace.and_then(|pace| pace.waits_until).is_none_or(|until| then >= until)
     }
 
     /// End all and then yourself, whatever is being done at the moment.
@@ -1052,7 +1063,9 @@ impl<B: Named> Tree<B> {
     /// How long a child that is to be started again has to wait for it.
     fn pause(&mut self, now: Instant, key: Key) -> Option<Duration> {
         let pace = self.pace_of(key)?;
-        Some(pace.strikes.strike(now)).filter(|wait| *wait > Duration::ZERO)
+        let wait = Some(pace.strikes.strike(now)).filter(|wait| *wait > Duration::ZERO);
+        pace.waits_until = wait.map(|wait| after(now, wait));
+        wait
     }
 
     /// Starts it later; until then it shows as restarting.
@@ -1138,6 +1151,11 @@ impl<B: Named> Tree<B> {
         self.supervisors -= usize::from(child.is_supervisor());
         Some(child)
     }
+}
+
+/// So much later; of what is no time that a clock can show, a hundred years.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or(now + Duration::from_secs(1 << 32))
 }
 
 fn name_at<B: Named>(children: &Order<Child<B>>, index: u32) -> Option<&str> {

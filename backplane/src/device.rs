@@ -233,7 +233,8 @@ impl Device {
     }
 
     /// Makes room for so many more links, so that making them is not held up by moving those that are there. Worth it for who
-    /// is about to link with a great many; nobody needs it.
+    /// is about to link with a great many; nobody needs it. Room for a million (2²⁰) is the most that is made at a time, and it
+    /// is given back with the last link.
     ///
     /// ```
     /// use backplane::{Device, LinkMode};

@@ -15,6 +15,8 @@ const FIRST_PAGE: usize = 128;
 /// The most that a page is made for beforehand, on the average, of the three quarters that it holds. Peers come to lie in a page by
 /// the eight, so that of pages with so many one in five gets more than it holds; of those with three fifths hardly any does.
 const SHARE: usize = PAGE * 11 / 16;
+/// For so many more room is made at a time: a number that is absurd is no reason to run out of memory.
+const ROOM: usize = 1 << 20;
 /// A directory this deep is not doubled any more; pages grow instead.
 const DEEPEST: u32 = 20;
 
@@ -411,7 +413,7 @@ impl<X: Default> Table<X> {
 
     /// Makes room for so many more, where that is for more than a list holds.
     pub(crate) fn reserve(&mut self, more: usize) {
-        let wanted = self.len().saturating_add(more);
+        let wanted = self.len() + more.min(ROOM);
         if wanted <= LIST || matches!(self.many(), Some(Many::Pages(pages)) if pages.have_room(wanted)) {
             return;
         }
@@ -509,6 +511,11 @@ pub(crate) struct Pages {
     pages: Vec<Page>,
 }
 
+/// In a page of so many cells there is room for so many entries, whatever their hashes.
+fn cells_for(entries: usize) -> usize {
+    entries / 3 * 4 + 4
+}
+
 /// Open-addressed cells, by further bits of the hash.
 pub(crate) struct Page {
     depth: u32,
@@ -549,7 +556,7 @@ impl Pages {
     /// As few pages as so many entries are likely to be in without a split: who makes room beforehand does not want to be held
     /// up later. One page has no odds.
     fn with_room(entries: usize) -> Pages {
-        let cells = (entries / 3 * 4 + 4).next_power_of_two();
+        let cells = cells_for(entries).next_power_of_two();
         let depth = if cells <= PAGE { 0 } else { (entries / SHARE).ilog2() + 1 }.min(DEEPEST);
         let directory: Vec<u32> = (0..1 << depth).collect();
         let pages = directory.iter().map(|_| Page::new(depth, cells.clamp(FIRST_PAGE, PAGE))).collect();
@@ -558,7 +565,10 @@ impl Pages {
 
     /// Whether it would not be larger if it had been made for so many.
     fn have_room(&self, entries: usize) -> bool {
-        entries < self.pages.len() * SHARE || entries / 3 * 4 + 4 <= self.pages[0].cells.len()
+        match &self.pages[..] {
+            [only] => cells_for(entries) <= only.cells.len(),
+            pages => entries < pages.len() * SHARE,
+        }
     }
 
     #[inline]
@@ -865,6 +875,25 @@ mod tests {
             let tags = devices[..many].iter().map(|device| made.get(device.line()).map(|entry| entry.tag));
             assert!(tags.enumerate().all(|(n, tag)| tag == Some(1 + u64::from(n < 3))));
         }
+    }
+
+    #[test]
+    fn room_is_made_where_a_page_is_too_small_for_it() {
+        let devices: Vec<Device> = (0..640).map(|_| Device::new()).collect();
+        let mut table = Table::<()>::new();
+        for device in &devices[..40] {
+            table.entry(device.line(), |_| false);
+        }
+        table.reserve(600);
+        let cells = |table: &Table| match table.many() {
+            Some(Many::Pages(pages)) => pages.pages.iter().map(|page| page.cells.len()).sum(),
+            _ => 0,
+        };
+        assert_eq!(cells(&table), PAGE);
+        for device in &devices {
+            table.entry(device.line(), |_| false);
+        }
+        assert_eq!((table.len(), cells(&table)), (640, PAGE), "nothing was moved");
     }
 
     /// Here peers end, too, and others come to live where they lived.

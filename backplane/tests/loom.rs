@@ -221,6 +221,40 @@ fn a_link_of_two_at_hand_against_an_unlink_leaves_no_watcher_untold() {
     });
 }
 
+/// Whatever a third does to the two meanwhile, and whichever way round: who watches in the end is told, once; and by who links
+/// nothing is undone.
+#[test]
+fn a_link_of_two_at_hand_against_whatever_leaves_no_watcher_untold() {
+    let modes = [LinkMode::Monitor, LinkMode::Notify, LinkMode::Peer];
+    for case in 0..48 {
+        let (unlinks, crosswise, linked, first_ends) =
+            (case & 1 != 0, case & 2 != 0, case & 4 != 0, case & 8 != 0);
+        let mode = modes[case >> 4];
+        loom::model(move || {
+            let (a, b) = (Device::new(), Device::new());
+            let (to_a, to_b) = (a.line(), b.line());
+            if linked {
+                a.link(&b, LinkMode::Peer);
+            }
+            let (from, to) = if crosswise { (to_b, to_a) } else { (to_a, to_b) };
+            let third = thread::spawn(move || match unlinks {
+                true => from.unlink(&to, mode),
+                false => from.link(&to, mode),
+            });
+            a.link(&b, LinkMode::Peer);
+            third.join().expect("it does not panic");
+            let (ends, mut stays) = if first_ends { (a, b) } else { (b, a) };
+            let ended = ends.line();
+            ends.disconnect(Exit::Normal);
+            let heard = heard(&mut stays);
+            assert!(heard == [None] || unlinks && heard.is_empty(), "{heard:?}");
+            // What is left then would be an end that is not heard of.
+            stays.unlink(&ended, LinkMode::Notify);
+            assert!(format!("{stays:?}").contains("links: 0"), "{stays:?} heard {heard:?}");
+        });
+    }
+}
+
 /// Undone and made again by its owner while the other ends: one link, heard once.
 #[test]
 fn a_link_made_again_by_its_owner_against_an_end_is_heard_once() {
@@ -353,6 +387,45 @@ fn news_wakes_whoever_waits() {
     });
 }
 
+/// One that waits for news ends on a way of its own: a link or an unlink that races with that is heard as ever.
+#[test]
+fn an_end_of_one_who_waits_is_heard_once() {
+    for case in 0..12 {
+        let (unlinks, by_lines, watched) = (case & 1 != 0, case & 2 != 0, case >> 2);
+        loom::model(move || {
+            let (mut a, mut b, mut other) = (Device::new(), Device::new(), Device::new());
+            let (to_a, to_b) = (a.line(), b.line());
+            match watched {
+                0 => {}
+                1 => other.link(&b, LinkMode::Monitor),
+                // As a change that waits.
+                _ => other.line().link(&to_b, LinkMode::Monitor),
+            }
+            if unlinks {
+                a.link(&b, LinkMode::Monitor);
+            }
+            assert!(b.poll_receive(&mut Context::from_waker(Waker::noop())).is_pending());
+            let ending = thread::spawn(move || b.disconnect(Exit::Normal));
+            match (unlinks, by_lines) {
+                (true, true) => to_a.unlink(&to_b, LinkMode::Monitor),
+                (true, false) => a.unlink(&to_b, LinkMode::Monitor),
+                (false, true) => to_a.link(&to_b, LinkMode::Monitor),
+                (false, false) => a.link(&to_b, LinkMode::Monitor),
+            }
+            let queued = heard(&mut a);
+            ending.join().expect("it does not panic");
+            let late = heard(&mut a);
+            let all: Vec<_> = queued.iter().chain(&late).copied().collect();
+            let once = all == [None] || all == [Some(FaultKind::Gone)];
+            assert!(
+                if unlinks { queued.len() <= 1 && late.is_empty() } else { once },
+                "{queued:?}, {late:?}"
+            );
+            assert_eq!(heard(&mut other).len(), usize::from(watched > 0));
+        });
+    }
+}
+
 /// A managed future is woken by a fault that comes while it is polled.
 #[test]
 fn a_managed_future_hears_while_it_is_polled() {
@@ -426,17 +499,18 @@ fn what_was_forgotten_before_a_link_is_not_of_it() {
 }
 
 /// A device whose line nobody was given ends while one that it watches tells it: its slot is sound for the next, whichever
-/// of the two began the link.
+/// of the two began the link, and whoever watches whom.
 #[test]
 fn an_end_of_an_unknown_device_against_news_leaves_its_slot_sound() {
-    for begins_here in [true, false] {
+    let (peer, here, there) = (LinkMode::Peer, LinkMode::Monitor, LinkMode::Notify);
+    for (begins_here, mode) in [(true, here), (false, there), (true, peer), (false, peer)] {
         for watched in [true, false] {
             loom::model(move || {
                 let (mut watcher, a, b) = (Device::new(), Device::new(), Device::new());
                 let before = a.id();
                 match begins_here {
-                    true => a.link(&b, LinkMode::Monitor),
-                    false => b.link(&a, LinkMode::Notify),
+                    true => a.link(&b, mode),
+                    false => b.link(&a, mode),
                 }
                 if watched {
                     watcher.link(&a, LinkMode::Monitor);

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::{Future, IntoFuture, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -16,8 +16,8 @@ use std::{
 
 use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
-    Address, CallError, DEFAULT_CALL_TIME, Mailbox, Next, Options, Reply, StateMachine, System, Turn,
-    run_machine,
+    Actor, Address, CallError, DEFAULT_CALL_TIME, Envelope, Mailbox, Next, Options, Reply, StateMachine,
+    System, Turn, run_machine,
     testing::{Probe, Seeded},
 };
 
@@ -26,7 +26,7 @@ use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 use crate::{
     random::Random,
     support::{Log, SECOND, story},
-    world::poll,
+    world::{Count, poll},
 };
 
 async fn sleep(runtime: &Seeded, time: Duration) {
@@ -831,4 +831,106 @@ fn a_receivers_waker_that_panics_takes_no_callers_time_limit_away() {
         .await
     });
     assert_eq!(answer, Some(Err(CallError::TimedOut)));
+}
+
+/// Whether one runs or is yet to come, the mailbox lives, and nobody has ended of this call.
+#[test]
+fn the_caller_of_a_request_that_was_dropped_for_a_newer_message_is_told_of_no_end() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Mixed>(Options::new().capacity(1));
+    let overflows = || {
+        let mut call = Box::pin(address.ask(Mixed::Get));
+        assert!(poll(call.as_mut()).is_pending());
+        address.cast(Mixed::Word(1)).drop_oldest().map_err(drop).unwrap();
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::NoReply)));
+    };
+    overflows();
+    let run = home.run(Device::new(), |mut mailbox: Mailbox<Mixed>| async move {
+        while mailbox.receive().await.is_some() {}
+    });
+    let mut run = Box::pin(run);
+    assert!(poll(run.as_mut()).is_pending());
+    overflows();
+    assert!(poll(run.as_mut()).is_pending());
+    drop(run);
+    overflows();
+    assert_eq!((system.dead_letters(), address.load().handled), (3, 2));
+}
+
+fn with_waker<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn the_waker_of_one_who_waits_for_room_harms_neither_the_receiver_nor_who_waits_behind() {
+    for drains in [false, true] {
+        let system = System::new(Seeded::new(1));
+        let (address, home) = system.prepare::<u32>(Options::new().capacity(2));
+        (0..2).for_each(|n| address.try_cast(n).unwrap());
+        let heard = Arc::new(Count::default());
+        let (angry, heard_by) = (Waker::from(Arc::new(Angry)), Waker::from(Arc::clone(&heard)));
+        let mut first = Box::pin(address.cast(2).into_future());
+        let mut second = Box::pin(address.cast(3).into_future());
+        assert!(with_waker(first.as_mut(), &angry).is_pending());
+        assert!(with_waker(second.as_mut(), &heard_by).is_pending());
+        if drains {
+            address.drain();
+        } else {
+            let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+                for n in 0..4 {
+                    assert_eq!(mailbox.receive().await, Some(n));
+                }
+            }));
+            assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
+            assert!(poll(first.as_mut()).is_ready());
+        }
+        assert_eq!(heard.get(), 1);
+    }
+}
+
+#[test]
+fn what_is_dropped_for_a_newer_message_is_buried_though_the_receivers_waker_panics() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<u32>(Options::new().capacity(1));
+    let mut run = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        while mailbox.receive().await.is_some() {}
+    }));
+    address.suspend();
+    address.try_cast(1).unwrap();
+    assert!(with_waker(run.as_mut(), &Waker::from(Arc::new(Angry))).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| address.cast(2).drop_oldest())).is_err());
+    assert_eq!((system.dead_letters(), address.load().normal), (1, 1));
+}
+
+struct Cell(u32);
+
+impl Actor for Cell {
+    type Messages = ();
+    type Error = Infallible;
+}
+
+#[test]
+fn nobody_looks_inside_for_a_caller_that_has_gone() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Envelope<Cell>>(Options::new());
+    let mut gone = Box::pin(address.inspect(|cell| cell.0 += 1));
+    let mut stays = Box::pin(address.inspect(|cell| cell.0));
+    assert!(poll(gone.as_mut()).is_pending() && poll(stays.as_mut()).is_pending());
+    drop(gone);
+    let mut run = Box::pin(home.run_actor(Device::new(), Cell(0)));
+    assert!(poll(run.as_mut()).is_pending());
+    assert_eq!(poll(stays.as_mut()), Poll::Ready(Ok(0)));
+}
+
+#[test]
+fn the_waker_of_who_waits_for_a_start_does_not_end_it() {
+    let runtime = Seeded::new(1);
+    let system = System::new(runtime.clone());
+    let mut start = Box::pin(system.start_and_wait(Options::new(), Cell(3)));
+    assert!(with_waker(start.as_mut(), &Waker::from(Arc::new(Angry))).is_pending());
+    runtime.run(async {
+        sleep(&runtime, SECOND).await;
+        let Poll::Ready(Ok(cell)) = poll(start.as_mut()) else { panic!("it has started") };
+        assert_eq!(cell.inspect(|cell| cell.0).await, Ok(3));
+    });
 }

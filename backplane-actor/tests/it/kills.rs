@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use backplane::{Exit, Runtime};
@@ -10,13 +13,14 @@ use backplane_actor::{Mailbox, Options, System, testing::Seeded};
 use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 use proptest::prelude::*;
 
-use crate::support::SECOND;
+use crate::{random::Random, support::SECOND};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Cast,
     TryCast,
     Urgent,
+    DropOldest,
     Yield,
     Kill,
     Poison,
@@ -27,6 +31,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => Just(Act::Cast),
         4 => Just(Act::TryCast),
         2 => Just(Act::Urgent),
+        1 => Just(Act::DropOldest),
         2 => Just(Act::Yield),
         1 => Just(Act::Kill),
         1 => Just(Act::Poison),
@@ -52,7 +57,63 @@ async fn pause(runtime: &Seeded) {
     runtime.sleep_until(runtime.now() + SECOND / 1000).await;
 }
 
-fn tell(seed: u64, capacity: usize, scripts: [Vec<Act>; 3]) {
+/// A mailbox that is given to somebody else at the end, who has it for longer than it is one.
+struct Outlives(Option<Mailbox<Message>>, Seeded);
+
+impl Drop for Outlives {
+    fn drop(&mut self) {
+        let (mailbox, clock) = (self.0.take(), self.1.clone());
+        let task = self.1.spawn(async move {
+            pause(&clock).await;
+            pause(&clock).await;
+            drop(mailbox);
+        });
+        self.1.detach(task);
+    }
+}
+
+/// Receives in any order, asks what it wants in a way that may panic, and may give its mailbox away.
+async fn receive_anyhow(
+    mailbox: Mailbox<Message>,
+    mut random: Random,
+    clock: Seeded,
+    book: Arc<Mutex<Book>>,
+) {
+    let mut mailbox = Outlives(Some(mailbox), clock.clone());
+    let own = random.below(2) == 0;
+    let mut kept = if own { mailbox.0.take() } else { None };
+    while let Some(mailbox) = kept.as_mut().or(mailbox.0.as_mut()) {
+        let (odd, panics) = (random.below(2) as u32, random.below(6) == 0);
+        let mut message = None;
+        if random.below(2) == 0 {
+            let wanted = mailbox.receive_where(|message| {
+                assert!(!panics || message.number % 3 > 0, "at a message");
+                message.number % 2 == odd
+            });
+            let late = async {
+                pause(&clock).await;
+                None
+            };
+            message = smol::future::or(async { wanted.await.ok().flatten() }, late).await;
+        }
+        if message.is_none() {
+            message = mailbox.receive().await;
+        }
+        let Some(message) = message else { break };
+        book.lock().unwrap().handled.push(message);
+        assert!(!message.kills, "poison");
+    }
+}
+
+async fn receive_in_order(mut mailbox: Mailbox<Message>, capacity: usize, book: Arc<Mutex<Book>>) {
+    while let Some(message) = mailbox.receive().await {
+        assert!(mailbox.len() <= 2 * capacity, "{} of {capacity}", mailbox.len());
+        book.lock().unwrap().handled.push(message);
+        assert!(!message.kills, "poison");
+    }
+}
+
+fn tell(seed: u64, capacity: usize, in_order: bool, scripts: [Vec<Act>; 3]) {
     let runtime = Seeded::new(seed);
     let system = System::new(runtime.clone());
     let book = Arc::new(Mutex::new(Book::default()));
@@ -60,13 +121,15 @@ fn tell(seed: u64, capacity: usize, scripts: [Vec<Act>; 3]) {
     let options = Options::new().capacity(capacity).dead_letters(move |message: Message, _| {
         burying.lock().unwrap().buried.push(message);
     });
-    let (address, spec) = system.child_process("it", options, move |mut mailbox: Mailbox<Message>| {
-        let handling = Arc::clone(&handling);
+    let (clock, lives) = (runtime.clone(), AtomicU64::new(seed));
+    let (address, spec) = system.child_process("it", options, move |mailbox: Mailbox<Message>| {
+        let (clock, book) = (clock.clone(), Arc::clone(&handling));
+        let random = Random(lives.fetch_add(1, Ordering::Relaxed));
         async move {
-            while let Some(message) = mailbox.receive().await {
-                assert!(mailbox.len() <= 2 * capacity, "{} of {capacity}", mailbox.len());
-                handling.lock().unwrap().handled.push(message);
-                assert!(!message.kills, "poison");
+            if in_order {
+                receive_in_order(mailbox, capacity, book).await;
+            } else {
+                receive_anyhow(mailbox, random, clock, book).await;
             }
         }
     });
@@ -101,6 +164,10 @@ fn tell(seed: u64, capacity: usize, scripts: [Vec<Act>; 3]) {
                                 let message = message(true, false);
                                 Some((message, Some(address.cast(message).urgent().now().is_ok())))
                             }
+                            Act::DropOldest => {
+                                let message = message(false, false);
+                                Some((message, Some(address.cast(message).drop_oldest().is_ok())))
+                            }
                             Act::Yield => {
                                 pause(&runtime_).await;
                                 None
@@ -134,7 +201,12 @@ fn tell(seed: u64, capacity: usize, scripts: [Vec<Act>; 3]) {
             pause(&runtime).await;
         }
         handle.stop(Exit::Shutdown).await.unwrap();
-        drop((handle, address));
+        drop(handle);
+        for _ in 0..10 {
+            pause(&runtime).await;
+        }
+        let (load, handled) = (address.load(), book.lock().unwrap().handled.len() as u64);
+        assert_eq!((load.normal, load.urgent, load.system, load.handled), (0, 0, 0, handled));
     };
     runtime.run(story);
     let book = book.lock().unwrap();
@@ -146,6 +218,9 @@ fn tell(seed: u64, capacity: usize, scripts: [Vec<Act>; 3]) {
         assert_eq!(fates.remove(message), Some(1), "{message:?}");
     }
     assert!(fates.is_empty(), "never accepted: {fates:?}");
+    if !in_order {
+        return;
+    }
     for sender in 0..3 {
         for urgent in [false, true] {
             let of = |message: &&Message| message.sender == sender && message.urgent == urgent;
@@ -187,6 +262,17 @@ proptest! {
         b in prop::collection::vec(act(), 0..20),
         c in prop::collection::vec(act(), 0..20),
     ) {
-        tell(seed, capacity, [a, b, c]);
+        tell(seed, capacity, true, [a, b, c]);
+    }
+
+    #[test]
+    fn nothing_is_lost_and_nothing_comes_twice_in_whatever_order_it_is_received(
+        seed in any::<u64>(),
+        capacity in 1..6usize,
+        a in prop::collection::vec(act(), 0..20),
+        b in prop::collection::vec(act(), 0..20),
+        c in prop::collection::vec(act(), 0..20),
+    ) {
+        tell(seed, capacity, false, [a, b, c]);
     }
 }

@@ -15,7 +15,8 @@ use std::{
 
 use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
-    Actor, CallError, Context, Envelope, Handle, Options, System, WeakAddress, testing::Seeded,
+    Actor, CallError, Context, Envelope, Handle, Mailbox, Options, Reply, System, WeakAddress,
+    testing::Seeded,
 };
 
 use backplane_supervisor::{RestartStrategy, Supervisor};
@@ -96,6 +97,8 @@ enum Do {
     Fail,
     Thorn,
     HangWithThorn,
+    /// Until it is polled again.
+    HangUntil(&'static str),
     Nothing,
 }
 
@@ -167,6 +170,13 @@ impl Handle<Do> for Life {
             Do::HangWithThorn => {
                 let _thorn = Thorn;
                 pending::<()>().await;
+            }
+            Do::HangUntil(how) => {
+                once().await;
+                assert!(how != "panics");
+                if how == "fails" {
+                    return Err(Ugly);
+                }
             }
             Do::Nothing => {}
         }
@@ -472,4 +482,166 @@ fn a_supervisor_lets_who_fails_to_start_have_its_last_words() {
         assert_eq!(log.all(), ["terminate: failed: no beans"], "{failed}");
         assert!(failed.contains("no beans"), "{failed}");
     });
+}
+
+/// Panics when it is dropped, if it is told to.
+struct Copied(Arc<AtomicU32>);
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // The first of the two is the message.
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            panic!("a copy");
+        }
+    }
+}
+
+#[test]
+fn what_a_process_returns_may_panic_and_is_how_it_ends() {
+    let system = System::new(Seeded::new(1));
+    let (_address, home) = system.prepare::<u32>(Options::new());
+    let mut run = Box::pin(home.run(Device::new(), |_| async { Err::<(), _>(Ugly) }));
+    assert_eq!(poll(run.as_mut()).map(|exit| exit.to_string()), Poll::Ready("panicked: no words".to_owned()));
+    let mut run = Box::pin(home.run(Device::new(), |_| async { Ok::<_, Ugly>(Thorn) }));
+    assert_eq!(poll(run.as_mut()).map(|exit| exit.to_string()), Poll::Ready("panicked: a thorn".to_owned()));
+}
+
+#[test]
+fn destructors_that_panic_at_the_end_keep_nobody_from_hearing_of_it() {
+    for copies in [true, false] {
+        let system = System::new(Seeded::new(1));
+        let target = Device::new();
+        let line = target.line();
+        let options = Options::new().capacity(2).retry_where(1, |message: &Copied| {
+            message.0.fetch_add(1, Ordering::Relaxed);
+            Some(Copied(Arc::clone(&message.0)))
+        });
+        let (address, home) = system.prepare::<Copied>(options);
+        let count = Arc::new(AtomicU32::new(1 + u32::from(!copies)));
+        address.try_cast(Copied(count)).map_err(drop).unwrap();
+        let mut run = Box::pin(home.run(Device::new(), |mut mailbox| async move {
+            if copies {
+                drop(mailbox.receive().await);
+            } else {
+                let thorn = Thorn;
+                mailbox.monitor(&line, move |_| {
+                    let _ = &thorn;
+                    unreachable!("it lives")
+                });
+            }
+        }));
+        let mut end = pin!(address.ended());
+        assert!(poll(end.as_mut()).is_pending());
+        assert!(matches!(poll(run.as_mut()), Poll::Ready(Exit::Normal)));
+        assert_eq!(poll(end), Poll::Ready(Some(Exit::Normal)));
+        assert_eq!(system.dead_letters(), u64::from(!copies));
+    }
+}
+
+#[test]
+fn a_process_that_panics_before_it_has_a_future_has_ended_of_that() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Reply<u32>>(Options::new());
+    let mut call = Box::pin(address.ask(|reply| reply).forever());
+    assert!(poll(call.as_mut()).is_pending());
+    let makes = |_: Mailbox<Reply<u32>>| -> std::future::Ready<()> { panic!("no future") };
+    let caught = catch_unwind(AssertUnwindSafe(|| drop(home.run(Device::new(), makes)))).unwrap_err();
+    assert_eq!(caught.downcast_ref(), Some(&"no future"));
+    assert_eq!(address.line(), None);
+    let Poll::Ready(Some(exit)) = poll(Box::pin(address.ended()).as_mut()) else { panic!("it has ended") };
+    assert_eq!(exit.to_string(), "panicked: no future");
+    // A successor would be given the request.
+    assert!(poll(call.as_mut()).is_pending());
+    drop(home);
+    assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::Ended(exit))));
+    assert_eq!(system.dead_letters(), 1);
+}
+
+#[test]
+fn callers_of_a_child_whose_process_panics_before_it_has_a_future_are_told_when_it_is_given_up() {
+    story(|system, runtime| async move {
+        let makes = |_: Mailbox<Reply<u32>>| -> std::future::Ready<()> { panic!("no future") };
+        let (address, spec) = system.child_process("it", Options::new(), makes);
+        let mut call = Box::pin(address.ask(|reply| reply).forever());
+        assert!(poll(call.as_mut()).is_pending());
+        let tree = Supervisor::new(RestartStrategy::OneForOne).child(spec);
+        let failed = tree.start(runtime.clone()).await.unwrap_err().to_string();
+        assert!(failed.contains("no future"), "{failed}");
+        let lost = call.await;
+        assert!(
+            matches!(&lost, Err(CallError::Ended(exit)) if exit.to_string() == "panicked: no future"),
+            "{lost:?}"
+        );
+    });
+}
+
+#[test]
+fn what_is_tried_again_and_set_aside_makes_no_other_message_older() {
+    let system = System::new(Seeded::new(1));
+    let log = Log::default();
+    let hook = log.clone();
+    let options =
+        Options::new().retry(1).dead_letters(move |n: u32, cause| hook.say(format!("{n} {cause:?}")));
+    let (address, home) = system.prepare::<u32>(options);
+    address.try_cast(1).unwrap();
+    let dies = |mut mailbox: Mailbox<u32>| async move {
+        mailbox.receive().await;
+        Err::<(), _>("broken")
+    };
+    assert!(poll(Box::pin(home.run(Device::new(), dies)).as_mut()).is_ready());
+    address.try_cast(2).unwrap();
+    // It is given the first again, wants the second first, and dies of that.
+    let wants = |mut mailbox: Mailbox<u32>| async move {
+        assert_eq!(mailbox.receive_where(|n| *n == 2).await, Ok(Some(2)));
+        Err::<(), _>("broken")
+    };
+    assert!(poll(Box::pin(home.run(Device::new(), wants)).as_mut()).is_ready());
+    assert_eq!(log.all(), Vec::<String>::new());
+    let mut last = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        let all = [mailbox.try_receive(), mailbox.try_receive(), mailbox.try_receive()];
+        assert_eq!(all, [Some(2), Some(1), None]);
+    }));
+    assert_eq!(poll(last.as_mut()), Poll::Ready(Exit::Normal));
+}
+
+/// The earlier of two ends in each way that there is.
+#[test]
+fn an_incarnation_that_ends_after_the_next_has_begun_is_not_the_end_of_that() {
+    for way in ["well", "panics", "dropped", "fails"] {
+        let system = System::new(Seeded::new(1));
+        let log = Log::default();
+        let (address, home) = system.prepare(Options::new());
+        let mut first = Box::pin(home.run_actor(Device::new(), Life::new(&log, Last::Well)));
+        let mut held = Box::pin(address.call(Do::HangUntil(way)));
+        assert!(poll(held.as_mut()).is_pending());
+        assert!(poll(first.as_mut()).is_pending());
+        let mut next = Box::pin(home.run_actor(Device::new(), Life::new(&log, Last::Well)));
+        assert!(poll(next.as_mut()).is_pending());
+        let line = address.line();
+        let mut waits = Box::pin(address.call(Do::Nothing));
+        assert!(poll(waits.as_mut()).is_pending());
+        let mut end = pin!(address.ended());
+        assert!(poll(end.as_mut()).is_pending());
+        if way == "dropped" {
+            drop(first);
+        } else {
+            assert!(poll(first.as_mut()).is_ready());
+        }
+        let told = poll(held.as_mut());
+        match way {
+            "well" => assert_eq!(told, Poll::Ready(Ok(()))),
+            _ => assert!(matches!(told, Poll::Ready(Err(CallError::Ended(_)))), "{told:?}"),
+        }
+        assert!(address.is_open() && address.line() == line && line.is_some());
+        assert!(poll(end.as_mut()).is_pending());
+        assert!(poll(next.as_mut()).is_pending());
+        assert_eq!(poll(waits.as_mut()), Poll::Ready(Ok(())));
+        address.stop(Exit::Shutdown);
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Shutdown));
+        assert_eq!(poll(end.as_mut()), Poll::Ready(Some(Exit::Shutdown)));
+        let (last, number) = (log.all().pop().unwrap(), log.all().len());
+        assert_eq!(last, "dropped, before it has ended");
+        assert_eq!(number, if way == "dropped" { 3 } else { 4 }, "{way}");
+        assert_eq!(system.dead_letters(), 0);
+    }
 }

@@ -1,7 +1,8 @@
 //! Mailboxes, as processes and their senders see them.
 
 use std::{
-    future::Future,
+    future::{Future, IntoFuture},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll, Wake, Waker},
@@ -10,7 +11,8 @@ use std::{
 
 use backplane::{Device, Exit, FaultKind, LinkMode, Message};
 use backplane_actor::{
-    CallError, CastError, Closed, DeadLetter, Mailbox, Options, Pending, Reply, System, TryCastError,
+    CallError, CastError, Closed, DeadLetter, Mailbox, Options, Pending, QueueOnRestart, Reply, System,
+    TryCastError,
     testing::{Probe, Seeded},
 };
 
@@ -477,6 +479,74 @@ fn a_selective_receive_sets_aside_as_many_as_there_is_room_for_and_then_says_so(
     });
 }
 
+/// The second of these is what it panics at, once fresh out of the queue and once out of what was set aside before.
+#[test]
+fn a_message_that_a_selective_receive_panics_at_is_not_received_and_shares_the_lot_of_the_others() {
+    for (aside, queue, fate) in [
+        (false, QueueOnRestart::Keep, None),
+        (true, QueueOnRestart::Keep, None),
+        (false, QueueOnRestart::Drop, Some(DeadLetter::Died)),
+        (true, QueueOnRestart::Drop, Some(DeadLetter::Died)),
+    ] {
+        let system = System::new(Seeded::new(1));
+        let lost = Log::default();
+        let hook = lost.clone();
+        let options = Options::new().queue_on_restart(queue).dead_letters(move |say: Say, cause| {
+            let what = match say {
+                Say::Word(n) => n.to_string(),
+                Say::Sum(_) => "sum".to_owned(),
+            };
+            hook.say(format!("{what} {cause:?}"));
+        });
+        let (address, home) = system.prepare(options);
+        address.try_cast(Say::Word(1)).unwrap();
+        let mut call = pin!(address.ask(Say::Sum).forever());
+        assert!(poll(call.as_mut()).is_pending());
+        address.try_cast(Say::Word(2)).unwrap();
+        let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Say>| async move {
+            if aside {
+                assert_eq!(mailbox.receive_where(|say| *say == 2).await.unwrap().unwrap(), 2);
+            }
+            let _ = mailbox.receive_where(|say| *say != 1 && panic!("at the sum")).await;
+        }));
+        let Poll::Ready(exit) = poll(run.as_mut()) else { panic!("it ends") };
+        assert_eq!(exit.to_string(), "panicked: at the sum");
+        let waits: &[_] = if aside { &["1", "sum"] } else { &["1", "sum", "2"] };
+        if let Some(cause) = fate {
+            assert_eq!(lost.all(), waits.iter().map(|what| format!("{what} {cause:?}")).collect::<Vec<_>>());
+            assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::Ended(exit))));
+            continue;
+        }
+        assert!(lost.all().is_empty());
+        assert!(poll(call.as_mut()).is_pending());
+        assert_eq!(address.load().normal, waits.len());
+        let mut next = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Say>| async move {
+            assert_eq!(mailbox.receive().await.unwrap(), 1);
+            let Some(Say::Sum(reply)) = mailbox.receive().await else { panic!("not the sum") };
+            reply.send(3);
+        }));
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Ok(3)));
+    }
+}
+
+#[test]
+fn a_process_that_catches_the_panic_of_a_selective_receive_has_the_message_still() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<u32>(Options::new());
+    (1..=3).for_each(|n| address.try_cast(n).unwrap());
+    let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        {
+            let mut wanted = pin!(mailbox.receive_where(|n| *n == 2 && panic!("at two")));
+            assert!(catch_unwind(AssertUnwindSafe(|| poll(wanted.as_mut()))).is_err());
+        }
+        for n in 1..=3 {
+            assert_eq!(mailbox.receive().await, Some(n));
+        }
+    }));
+    assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
+}
+
 #[test]
 fn a_wait_for_an_end_that_is_given_up_leaves_nothing_behind() {
     struct Quiet;
@@ -579,4 +649,95 @@ fn a_quorum_of_more_than_there_can_be_is_none() {
 fn the_cause_of_a_dead_letter_has_words() {
     assert_eq!(DeadLetter::KilledIt.to_string(), "the actor died of it");
     assert_eq!(Duration::from_secs(5), backplane_actor::DEFAULT_CALL_TIME);
+}
+
+#[derive(Debug, PartialEq)]
+enum Heard {
+    Word(u32),
+    Down,
+}
+
+#[test]
+fn news_that_is_set_aside_is_for_no_successor() {
+    for queue in [QueueOnRestart::Keep, QueueOnRestart::Drop] {
+        let system = System::new(Seeded::new(1));
+        let lost = Log::default();
+        let hook = lost.clone();
+        let options = Options::new()
+            .queue_on_restart(queue)
+            .dead_letters(move |heard: Heard, cause| hook.say(format!("{heard:?} {cause:?}")));
+        let (address, home) = system.prepare(options);
+        (1..=2).for_each(|n| address.try_cast(Heard::Word(n)).unwrap());
+        let target = Device::new();
+        let line = target.line();
+        let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Heard>| async move {
+            mailbox.monitor(&line, |_| Heard::Down);
+            drop(target);
+            std::future::poll_fn(|_| if mailbox.len() == 3 { Poll::Ready(()) } else { Poll::Pending }).await;
+            assert_eq!(
+                mailbox.receive_where(|heard| *heard == Heard::Word(2)).await,
+                Ok(Some(Heard::Word(2)))
+            );
+            Err::<(), _>("by request")
+        }));
+        assert!(poll(run.as_mut()).is_pending());
+        assert!(poll(run.as_mut()).is_ready());
+        let kept = queue == QueueOnRestart::Keep;
+        let buried: &[_] = if kept { &["Down Died"] } else { &["Down Died", "Word(1) Died"] };
+        assert_eq!(lost.all(), buried);
+        let mut next = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Heard>| async move {
+            assert_eq!(mailbox.try_receive(), kept.then_some(Heard::Word(1)));
+            assert_eq!(mailbox.try_receive(), None);
+        }));
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+    }
+}
+
+#[test]
+fn news_that_is_set_aside_keeps_its_place_and_a_flush_takes_it_out() {
+    for flush in [false, true] {
+        let system = System::new(Seeded::new(1));
+        let (address, home) = system.prepare(Options::new());
+        (1..=3).for_each(|n| address.try_cast(Heard::Word(n)).unwrap());
+        let target = Device::new();
+        let line = target.line();
+        let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<Heard>| async move {
+            let monitor = mailbox.monitor(&line, |_| Heard::Down);
+            drop(target);
+            std::future::poll_fn(|_| if mailbox.len() == 4 { Poll::Ready(()) } else { Poll::Pending }).await;
+            assert_eq!(
+                mailbox.receive_where(|heard| *heard == Heard::Word(2)).await,
+                Ok(Some(Heard::Word(2)))
+            );
+            if flush {
+                assert!(!mailbox.demonitor_flush(monitor));
+            } else {
+                assert_eq!(mailbox.try_receive(), Some(Heard::Down));
+            }
+            assert_eq!(mailbox.try_receive(), Some(Heard::Word(1)));
+            assert_eq!(mailbox.try_receive(), Some(Heard::Word(3)));
+            assert_eq!(mailbox.try_receive(), None);
+        }));
+        assert!(poll(run.as_mut()).is_pending());
+        assert_eq!(poll(run.as_mut()), Poll::Ready(Exit::Normal));
+    }
+}
+
+#[test]
+fn what_was_urgent_and_set_aside_is_not_handled_until_it_is() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<u32>(Options::new());
+    assert!(poll(pin!(address.cast(1).urgent().into_future())).is_ready());
+    let mut run = pin!(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        let _ = poll(pin!(mailbox.receive_where(|n| *n == 2)));
+        drop(mailbox);
+        Err::<(), _>("by request")
+    }));
+    assert!(poll(run.as_mut()).is_ready());
+    assert_eq!((address.load().normal, address.load().handled), (1, 0));
+    let mut next = pin!(home.run(Device::new(), |mut mailbox: Mailbox<u32>| async move {
+        assert_eq!((mailbox.try_receive(), mailbox.try_receive()), (Some(1), None));
+    }));
+    assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+    assert_eq!((address.load().normal, address.load().handled), (0, 1));
 }

@@ -556,3 +556,255 @@ fn each_message_is_handled_once_or_postponed_and_in_order_after_each_change() {
         assert_eq!(*handled.lock().unwrap(), expected, "seed {seed}");
     }
 }
+
+enum Note {
+    Open,
+    Close,
+    /// It opens, and shuts before anything else is handled.
+    Flash,
+    Ask(u32, Reply<u32>),
+    Mark(u32),
+    /// Whatever it says is postponed without the right to answer.
+    Split(Option<Reply<u32>>),
+    /// Receives the next itself, and postpones itself.
+    Take(Reply<u32>),
+    Poison,
+    /// It is postponed, and all is over.
+    Spoil,
+}
+
+type Deadline = Option<std::time::Instant>;
+
+/// While it is shut, it postpones all but `Open`.
+struct Desk {
+    log: Log,
+    held: Arc<Mutex<Vec<Reply<u32>>>>,
+    timer: Option<Address<Reply<Deadline>>>,
+}
+
+impl Desk {
+    fn say(&self, words: impl Into<String>) {
+        self.log.lock().unwrap().push(words.into());
+    }
+}
+
+impl StateMachine for Desk {
+    type State = bool;
+    type Message = Note;
+    type Content = ();
+    type Name = ();
+    type Error = &'static str;
+
+    async fn handle(
+        &mut self,
+        open: &bool,
+        event: Event<Self>,
+        turn: &mut Turn<'_, Self>,
+    ) -> Result<Next<bool>, &'static str> {
+        match event {
+            Event::Message(Note::Open) => return Ok(Next::To(true)),
+            Event::Message(Note::Close) => return Ok(Next::To(false)),
+            Event::Message(Note::Flash) => {
+                turn.insert(Event::Message(Note::Close));
+                return Ok(Next::To(true));
+            }
+            Event::Message(Note::Spoil) => {
+                turn.postpone(Event::Message(Note::Spoil));
+                turn.insert(Event::Message(Note::Close));
+                return Err("spoilt");
+            }
+            Event::Message(Note::Poison) if *open => return Err("poison"),
+            Event::Message(Note::Ask(n, reply)) if *open => {
+                self.say(format!("ask {n}"));
+                if let Some(timer) = &self.timer {
+                    let deadline = timer.ask(|reply| reply).forever().await;
+                    assert_eq!(deadline, Ok(reply.deadline()));
+                }
+                reply.send(n);
+            }
+            Event::Message(Note::Mark(n)) if *open => self.say(format!("mark {n}")),
+            Event::Message(Note::Split(reply)) if *open => {
+                self.say(if reply.is_some() { "whole" } else { "half" });
+            }
+            Event::Message(Note::Split(reply)) => {
+                self.held.lock().unwrap().extend(reply);
+                turn.postpone(Event::Message(Note::Split(None)));
+                turn.postpone(Event::Message(Note::Mark(9)));
+            }
+            Event::Message(Note::Take(reply)) if *open => {
+                self.say("taken");
+                reply.send(0);
+            }
+            Event::Message(Note::Take(reply)) => {
+                let other = turn.mailbox().try_receive().map(Event::Message);
+                turn.postpone(Event::Message(Note::Take(reply)));
+                other.into_iter().for_each(|other| turn.postpone(other));
+            }
+            event => turn.postpone(event),
+        }
+        Ok(Next::Keep)
+    }
+}
+
+struct Office {
+    world: World,
+    log: Log,
+    held: Arc<Mutex<Vec<Reply<u32>>>>,
+    lost: Log,
+    desk: Address<Note>,
+}
+
+fn office(options: Options<Note>) -> Office {
+    let world = World::new();
+    let system = System::new(world.clone());
+    let (log, lost, held) = (Log::default(), Log::default(), Arc::default());
+    let timer = system.spawn(|mut mailbox: backplane_actor::Mailbox<Reply<Deadline>>| async move {
+        while let Some(reply) = mailbox.receive().await {
+            let deadline = reply.deadline();
+            reply.send(deadline);
+        }
+    });
+    let desk = Desk { log: Arc::clone(&log), held: Arc::clone(&held), timer: Some(timer) };
+    let hook = Arc::clone(&lost);
+    let options = options.dead_letters(move |note, cause| {
+        let what = match note {
+            Note::Poison => "poison",
+            Note::Spoil => "spoil",
+            Note::Close => "close",
+            _ => "another",
+        };
+        hook.lock().unwrap().push(format!("{what}: {cause:?}"));
+    });
+    let desk = system.spawn_with(options, |mailbox| run_machine(desk, false, mailbox));
+    world.run();
+    Office { world, log, held, lost, desk }
+}
+
+impl Office {
+    fn says(&self, note: Note) -> Vec<String> {
+        self.desk.try_cast(note).map_err(drop).unwrap();
+        self.world.run();
+        self.log.lock().unwrap().clone()
+    }
+}
+
+#[test]
+fn a_postponed_call_is_not_handled_when_its_caller_has_gone() {
+    let office = office(Options::new());
+    let mut dropped = Box::pin(office.desk.ask(|reply| Note::Ask(1, reply)));
+    let mut late = pin!(office.desk.ask(|reply| Note::Ask(2, reply)).within(MS));
+    let mut late_by_default = pin!(office.desk.ask(|reply| Note::Ask(3, reply)));
+    let mut patient = pin!(office.desk.ask(|reply| Note::Ask(4, reply)).within(MS * 60_000));
+    for ask in [dropped.as_mut(), late.as_mut(), late_by_default.as_mut(), patient.as_mut()] {
+        assert!(poll(ask).is_pending());
+    }
+    assert!(office.says(Note::Mark(1)).is_empty());
+    office.world.advance(MS * 6000);
+    drop(dropped);
+    assert_eq!(poll(late), Poll::Ready(Err(CallError::TimedOut)));
+    assert_eq!(poll(late_by_default), Poll::Ready(Err(CallError::TimedOut)));
+    assert_eq!(office.says(Note::Open), ["ask 4", "mark 1"]);
+    assert_eq!(poll(patient), Poll::Ready(Ok(4)));
+    // As of any call whose caller has gone, there is no more to say.
+    assert!(office.lost.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_call_that_is_postponed_again_is_the_same_call() {
+    let office = office(Options::new());
+    let mut gone = Box::pin(office.desk.ask(|reply| Note::Ask(1, reply)));
+    let mut patient = pin!(office.desk.ask(|reply| Note::Ask(2, reply)));
+    assert!(poll(gone.as_mut()).is_pending() && poll(patient.as_mut()).is_pending());
+    for n in 1..3 {
+        assert!(office.says(Note::Mark(n)).is_empty());
+        assert!(office.says(Note::Flash).is_empty());
+    }
+    drop(gone);
+    assert_eq!(office.says(Note::Open), ["ask 2", "mark 1", "mark 2"]);
+    assert_eq!(poll(patient), Poll::Ready(Ok(2)));
+}
+
+/// What a handler makes of a call is not lost with the caller, as far as anybody can tell them apart.
+#[test]
+fn what_is_postponed_is_no_call_when_the_reply_is_elsewhere_and_answered_or_it_is_of_another_kind() {
+    let office = office(Options::new());
+    let mut split = pin!(office.desk.ask(|reply| Note::Split(Some(reply))));
+    assert!(poll(split.as_mut()).is_pending());
+    office.world.run();
+    for reply in office.held.lock().unwrap().drain(..) {
+        reply.send(5);
+    }
+    assert_eq!(poll(split), Poll::Ready(Ok(5)));
+    assert_eq!(office.says(Note::Open), ["half", "mark 9"]);
+    office.says(Note::Close);
+    let mut split = Box::pin(office.desk.ask(|reply| Note::Split(Some(reply))));
+    assert!(poll(split.as_mut()).is_pending());
+    office.world.run();
+    drop(split);
+    assert_eq!(office.says(Note::Open)[2..], ["mark 9"]);
+}
+
+#[test]
+fn postponed_calls_without_callers_take_no_room() {
+    let office = office(Options::new().capacity(1));
+    for n in 0..2 * DEFAULT_CAPACITY as u32 {
+        let mut ask = Box::pin(office.desk.ask(|reply| Note::Ask(n, reply)));
+        assert!(poll(ask.as_mut()).is_pending());
+        office.world.run();
+    }
+    assert_eq!(office.says(Note::Mark(1)).len(), 0);
+    assert_eq!(office.says(Note::Open), ["mark 1"]);
+    assert!(office.desk.is_open());
+}
+
+#[test]
+fn a_machine_that_receives_by_itself_postpones_each_message_with_its_own_caller() {
+    for gone in [0, 1] {
+        let office = office(Options::new());
+        office.desk.suspend();
+        let mut take = Some(Box::pin(office.desk.ask(Note::Take)));
+        let mut ask = Some(Box::pin(office.desk.ask(|reply| Note::Ask(1, reply)).forever()));
+        assert!(poll(take.as_mut().unwrap().as_mut()).is_pending());
+        assert!(poll(ask.as_mut().unwrap().as_mut()).is_pending());
+        office.desk.resume();
+        office.world.run();
+        drop(if gone == 0 { take.take() } else { ask.take() });
+        let said = office.says(Note::Open);
+        if let Some(mut ask) = ask {
+            assert_eq!(said, ["ask 1"]);
+            assert_eq!(poll(ask.as_mut()), Poll::Ready(Ok(1)));
+        }
+        if let Some(mut take) = take {
+            assert_eq!(said[0], "taken");
+            assert_eq!(poll(take.as_mut()), Poll::Ready(Ok(0)));
+        }
+    }
+}
+
+fn copied(note: &Note) -> Option<Note> {
+    match note {
+        Note::Open => Some(Note::Open),
+        Note::Poison => Some(Note::Poison),
+        Note::Spoil => Some(Note::Spoil),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_a_machine_dies_of_is_the_postponed_message_that_it_handles_and_not_the_one_before() {
+    let office = office(Options::new().retry_where(0, copied));
+    office.says(Note::Mark(1));
+    office.says(Note::Poison);
+    assert!(office.lost.lock().unwrap().is_empty());
+    office.says(Note::Open);
+    assert!(matches!(office.world.block_on(office.desk.ended()), Some(exit) if exit.is_fault()));
+    assert_eq!(*office.lost.lock().unwrap(), ["poison: KilledIt"]);
+}
+
+#[test]
+fn what_a_machine_has_postponed_or_inserted_when_it_fails_is_buried_once() {
+    let office = office(Options::new().retry_where(0, copied));
+    office.says(Note::Spoil);
+    assert!(matches!(office.world.block_on(office.desk.ended()), Some(exit) if exit.is_fault()));
+    assert_eq!(*office.lost.lock().unwrap(), ["spoil: Died", "close: Died"]);
+}

@@ -1,12 +1,14 @@
 //! Children of one kind.
 
-use crate::SECOND;
 use crate::support::virtual_time::World;
-use backplane::{Exit, Runtime};
+use crate::{How, Log, SECOND, quiet};
+use allocation_counter::measure;
+use backplane::{Device, Exit, Runtime};
 use backplane_supervisor::{
-    ChildRef, DynamicHandle, DynamicSupervisor, Intensity, Restart, Shutdown, StartDynamicError,
+    ChildRef, DynamicHandle, DynamicSupervisor, Intensity, Restart, Shutdown, StartDynamicError, Starting,
     TerminateChildError,
 };
+use std::sync::{Arc, Mutex};
 
 /// Children that fail after so many seconds.
 fn mayflies(world: &World) -> DynamicSupervisor<u64> {
@@ -132,4 +134,86 @@ fn the_cost_of_a_child_does_not_depend_on_how_many_there_are() {
         world.polls() - before
     };
     assert_eq!(cost(10), cost(10_000));
+}
+
+/// One that could not be killed, and whose start has failed, may end at last while the others are being stopped.
+#[test]
+fn the_late_end_of_one_is_not_taken_for_another_s() {
+    let (world, log) = (World::new(), Log::default());
+    let shelf: Arc<Mutex<Vec<Device>>> = Arc::default();
+    let (place, inner, clock) = (Arc::clone(&shelf), log.clone(), world.clone());
+    let plan = DynamicSupervisor::starting(move |mut device, starting: Starting, slow: bool| {
+        let (place, log, world) = (Arc::clone(&place), inner.clone(), clock.clone());
+        async move {
+            if slow {
+                drop(starting.done());
+                device.receive().await;
+                crate::sleep(&world, 3 * SECOND).await;
+                log.note("put away");
+                device.disconnect(Exit::Shutdown);
+            } else if log.senders.lock().unwrap().contains_key("stuck") {
+                place.lock().unwrap().push(device);
+                let _never_used = starting;
+                std::future::pending::<()>().await;
+            } else {
+                drop(starting.done());
+                drop(device.manage(async move { log.until_told("stuck").await }).await);
+            }
+        }
+    });
+    let plan = plan.restart(Restart::Permanent).start_within(SECOND).shutdown(Shutdown::Timeout(10 * SECOND));
+    let handle = world.block_on(plan.start(world.clone())).unwrap();
+    world.block_on(handle.start_child(false)).unwrap();
+    world.block_on(handle.start_child(true)).unwrap();
+    log.end("stuck", How::Err);
+    world.advance(10 * SECOND);
+    let stopped = world.ask(handle.stop(Exit::Shutdown));
+    world.advance(SECOND);
+    let stuck = std::mem::take(&mut *shelf.lock().unwrap());
+    assert_eq!(stuck.len(), 1);
+    drop(stuck);
+    world.run();
+    assert!(stopped.lock().unwrap().is_none(), "the other one is not done");
+    world.advance(2 * SECOND);
+    assert_eq!(log.take(), "put away");
+    assert!(stopped.lock().unwrap().take().unwrap().is_ok());
+    assert_eq!(world.tasks(), 0);
+}
+
+/// Those who come and go, end by themselves, are started again, or cannot be started leave nothing behind, heard or unheard.
+#[test]
+fn nothing_grows_with_children_that_have_been() {
+    quiet();
+    for heard in [false, true] {
+        let world = World::new();
+        let plan = DynamicSupervisor::new(|device, how: u8| {
+            assert!(how != 1, "it panicked");
+            device.manage(std::future::pending::<Result<(), ()>>())
+        });
+        let plan = plan.restart(Restart::Permanent).intensity(Intensity { restarts: 3, period: SECOND });
+        let plan = if heard { plan.listen(|_| {}) } else { plan };
+        let handle = world.block_on(plan.start(world.clone())).unwrap();
+        let round = |n: u32| {
+            world.advance(SECOND);
+            let child = world.block_on(handle.start_child(0)).unwrap().unwrap();
+            let task = world.last_spawned();
+            if n.is_multiple_of(2) {
+                world.kill(task);
+                world.settle();
+                let row = world.block_on(handle.which_children()).unwrap().pop().unwrap();
+                assert_ne!(row.child(), Some(child), "it was started again");
+                world.block_on(handle.terminate_child(row.child().unwrap())).unwrap();
+            } else {
+                world.block_on(handle.terminate_child(child)).unwrap();
+            }
+            assert!(world.block_on(handle.start_child(1)).is_err());
+            drop(handle.reports(1));
+            assert!(handle.snapshot().unwrap().children.is_empty());
+        };
+        (0..1_000).for_each(round);
+        let kept = measure(|| (0..5_000).for_each(round)).bytes_current;
+        assert!(kept < 5_000, "{kept} bytes are kept, heard: {heard}");
+        world.block_on(handle.stop(Exit::Shutdown)).unwrap();
+        assert_eq!(world.tasks(), 0);
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::support::virtual_time::World;
 use crate::{How, Log, quiet, start, stop, words};
+use allocation_counter::measure;
 use backplane_supervisor::{Event, RestartStrategy, Supervisor};
 
 #[test]
@@ -91,5 +92,18 @@ fn a_snapshot_prints_the_tree() {
     let expected = "app\n  a worker running 1s\n  s supervisor running 1s\n    x worker running 1s, restarts 1, last end: \
                     failed: x failed";
     assert_eq!(text, expected);
+    stop(&world, &handle);
+}
+
+#[test]
+fn who_listened_and_went_leaves_nothing_behind() {
+    let (world, log) = (World::new(), Log::default());
+    let handle = start(&world, Supervisor::new(RestartStrategy::OneForOne).child(log.child("a")));
+    let kept = measure(|| (0..10_000).for_each(|_| drop(handle.reports(10)))).bytes_current;
+    assert!(kept < 10_000, "{kept} bytes are kept of 10,000 listeners");
+    let mut reports = handle.reports(10);
+    log.end("a", How::Err);
+    let heard = world.block_on(async move { reports.next().await.is_some() });
+    assert!(heard);
     stop(&world, &handle);
 }

@@ -2,11 +2,13 @@
 
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, quiet, start, stop};
-use backplane::Exit;
+use allocation_counter::measure;
+use backplane::{Device, Exit};
 use backplane_supervisor::{
     Backoff, Budget, ChildSpec, ChildState, Event, Exceeded, Intensity, Restart, RestartChildError,
     RestartStrategy, RowState, StartChildError, Starting, Supervisor, TerminateChildError,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const MANY: Intensity = Intensity { restarts: 100, period: SECOND };
@@ -214,6 +216,51 @@ fn a_child_that_breaks_its_promise_of_progress_is_killed_and_started_again() {
 }
 
 #[test]
+fn a_wait_that_was_broken_off_does_not_shorten_the_next() {
+    let (world, log) = (World::new(), Log::default());
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .intensity(MANY)
+        .child(log.child("a").backoff(Backoff::exponential(10 * SECOND)));
+    let handle = start(&world, tree);
+    log.end("a", How::Err);
+    world.run();
+    world.block_on(handle.terminate_child("a")).unwrap();
+    world.block_on(handle.restart_child("a")).unwrap();
+    world.advance(SECOND);
+    log.take();
+    log.end("a", How::Err);
+    world.advance(19 * SECOND);
+    assert_eq!(log.take(), "-a", "it waits for twenty now");
+    world.advance(SECOND);
+    assert_eq!(log.take(), "+a");
+    stop(&world, &handle);
+}
+
+#[test]
+fn what_was_promised_by_those_who_have_ended_is_not_kept_in_mind() {
+    let world = World::new();
+    let child = ChildSpec::starting("a", |device, starting: Starting| {
+        device.manage(async move {
+            let _pulse = starting.done();
+            crate::forever().await
+        })
+    });
+    let tree = Supervisor::new(RestartStrategy::OneForOne)
+        .intensity(Intensity { restarts: 1_000, period: SECOND })
+        .child(child.progress_within(1_000_000 * SECOND));
+    let handle = start(&world, tree);
+    let restart = |_| {
+        world.kill(world.last_spawned());
+        world.advance(SECOND);
+    };
+    (0..1_000).for_each(restart);
+    let kept = measure(|| (0..10_000).for_each(restart)).bytes_current;
+    assert_eq!(handle.snapshot().unwrap().children[0].restarts, 11_000);
+    assert!(kept < 20_000, "{kept} bytes are kept of 10,000 restarts");
+    stop(&world, &handle);
+}
+
+#[test]
 fn a_child_can_have_a_budget_of_its_own() {
     for exceeded in [Exceeded::LeaveDown, Exceeded::GiveUp] {
         let (world, log) = (World::new(), Log::default());
@@ -321,4 +368,35 @@ fn a_panic_keeps_its_words_on_the_way_to_the_report() {
     world.settle();
     assert_eq!(log.take(), "+a -a [root/a terminated: panicked: a panicked] +a");
     stop(&world, &handle);
+}
+
+/// Where each attempt fails at once there is always news; on one thread nobody else would ever have a turn.
+#[test]
+fn a_child_that_cannot_be_started_again_leaves_others_their_turn() {
+    quiet();
+    for heard in [false, true] {
+        let (world, attempts) = (World::new(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&attempts);
+        let broken = ChildSpec::new("broken", move |device| {
+            // Either its device ends there and then, or it panics.
+            let device = match counted.fetch_add(1, Ordering::SeqCst) {
+                0 | 10_001.. => device,
+                attempt if attempt % 2 == 0 => panic!("it panicked"),
+                _ => Device::new(),
+            };
+            device.manage(crate::forever())
+        });
+        let tree = Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: u32::MAX, period: SECOND })
+            .child(broken);
+        let tree = if heard { tree.listen(|_| {}) } else { tree };
+        let handle = start(&world, tree);
+        world.kill(world.last_spawned());
+        let seen = world.ask(async move { attempts.load(Ordering::SeqCst) });
+        world.run();
+        let seen = seen.lock().unwrap().take();
+        assert!(seen.is_some_and(|seen| seen < 1_000), "{seen:?} attempts before another had a turn");
+        assert_eq!(handle.snapshot().unwrap().children[0].state, ChildState::Running);
+        stop(&world, &handle);
+    }
 }

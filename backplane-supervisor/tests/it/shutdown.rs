@@ -3,7 +3,7 @@
 use crate::support::virtual_time::World;
 use crate::{How, Log, SECOND, start, stop};
 use backplane::{Device, Exit};
-use backplane_supervisor::{ChildSpec, Event, Orphans, RestartStrategy, Shutdown, Supervisor};
+use backplane_supervisor::{ChildSpec, Event, Intensity, Orphans, RestartStrategy, Shutdown, Supervisor};
 use std::sync::{Arc, Mutex};
 
 #[test]
@@ -59,6 +59,29 @@ fn undying(shelf: &Arc<Mutex<Vec<Device>>>, name: &str) -> ChildSpec {
         std::future::pending::<()>()
     })
     .shutdown(Shutdown::Timeout(2 * SECOND))
+}
+
+#[test]
+fn who_was_killed_when_a_supervisor_below_gave_up_is_not_in_the_result_of_a_later_stop() {
+    let (world, log) = (World::new(), Log::default());
+    let (inner, incarnations) = (log.clone(), Arc::new(Mutex::new(0)));
+    let below = ChildSpec::supervisor("s", move || {
+        *incarnations.lock().unwrap() += 1;
+        let (mule, docile) = (inner.stubborn_child("mule"), inner.child("mule"));
+        let mule = if *incarnations.lock().unwrap() < 3 { mule } else { docile };
+        Supervisor::new(RestartStrategy::OneForOne)
+            .intensity(Intensity { restarts: 0, period: SECOND })
+            .child(mule.shutdown(Shutdown::Timeout(SECOND)))
+            .child(inner.child("x"))
+    });
+    let tree = Supervisor::new(RestartStrategy::OneForOne).child(below);
+    let handle = start(&world, tree);
+    for _ in 0..2 {
+        log.end("x", How::Err);
+        world.advance(10 * SECOND);
+    }
+    assert_eq!(log.take(), "+mule +x -x -mule +mule +x -x -mule +mule +x");
+    assert_eq!(stop(&world, &handle).killed, []);
 }
 
 #[test]

@@ -524,6 +524,7 @@ impl Script {
         let now = |value| Arc::new(Mutex::new(Some(value)));
         let mut stage = self.lock();
         stage.see_started();
+        stage.hear_deaths();
         if !stage.book.procs[sup].started {
             return now(json!("refused"));
         }

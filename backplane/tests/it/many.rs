@@ -38,6 +38,19 @@ fn a_million_links_on_one_device_are_all_heard() {
 }
 
 #[test]
+fn room_for_more_links_than_there_can_be_is_not_made() {
+    let (mut hub, worker) = (Device::new(), Device::new());
+    let made = measure(|| hub.reserve(usize::MAX));
+    assert!(made.bytes_max < 100 << 20, "{} bytes", made.bytes_max);
+    let again = measure(|| hub.reserve(usize::MAX));
+    assert_eq!(again.count_total, 0, "there is room");
+    hub.link(&worker, LinkMode::Monitor);
+    hub.reserve(usize::MAX);
+    drop(worker);
+    assert_eq!(ends(&mut hub).len(), 1);
+}
+
+#[test]
 fn a_device_that_watches_a_million_hears_of_each_once() {
     const MANY: usize = 1_000_000;
     let mut hub = Device::new();
