@@ -6,8 +6,9 @@
 //! 3. **Who waits for room has put the message down.** The receiver moves it into the queue as soon as there is room, so
 //!    nobody overtakes, but who has the oldest dropped for it, and the order of one sender is kept.
 //! 4. **The hand comes back.** A receiver that goes puts what it has not taken back, in front.
-//! 5. **There is one receiver.** A mailbox that somebody keeps for longer than its incarnation is none any more when the next
-//!    one begins: what it has in hand comes back as urgent, and after the last incarnation it is buried.
+//! 5. **There is one receiver.** A mailbox that somebody keeps for longer than its incarnation is none any more: when it is
+//!    asked for the next message or dropped, what it has, in hand or set aside, shares the lot of the queue that its incarnation
+//!    left. It comes back in front, or as urgent where the next one has begun; where the queue was not kept, it is buried.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -75,7 +76,8 @@ const WAITING: u32 = 4;
 const STOP: u32 = 8;
 const RETRY: u32 = 16;
 const PAUSED: u32 = 32;
-/// Somebody has a mailbox whose incarnation is over, and another one has begun; or had, and the reader is yet to count anew.
+/// Somebody has a mailbox whose incarnation is over, or after which another one has begun; or had, and the reader is yet to
+/// count anew.
 const OUTLIVED: u32 = 64;
 
 /// The capacity of a mailbox that has no bound.
@@ -129,6 +131,16 @@ struct State<M> {
 /// Under the number of the message.
 type CallsInHand = VecDeque<(u64, Arc<dyn CallState>)>;
 
+/// A mailbox that has outlived its incarnation.
+struct Outlived {
+    /// Its number.
+    reader: u16,
+    /// Which messages in its hand are calls.
+    calls: CallsInHand,
+    /// The end with which the queue went; what it has goes with it.
+    doom: Option<Exit>,
+}
+
 struct Rare<M> {
     urgent: VecDeque<Item<M>>,
     /// With the number of the monitor that it comes from, if it does.
@@ -148,11 +160,11 @@ struct Rare<M> {
     killed: bool,
     /// What is being handled, where it may be tried again, and how often it was.
     current: Option<(M, u32)>,
-    retry: Option<(M, u32)>,
+    /// What is to be tried again: what was died of, and what was set aside when somebody died of another one.
+    retry: VecDeque<(M, u32)>,
     /// How often what was received last has been tried before.
     tries: u32,
-    /// Of mailboxes that have outlived their incarnation, by their number: which messages in hand are calls.
-    outlived: Vec<(u16, CallsInHand)>,
+    outlived: Vec<Outlived>,
     watches: Watches<M>,
     /// So many more have been handled than were taken out of the normal lane; it may be below zero, and wraps.
     handled_before: u64,
@@ -176,7 +188,7 @@ impl<M> Default for Rare<M> {
             stop: None,
             killed: false,
             current: None,
-            retry: None,
+            retry: VecDeque::new(),
             tries: 0,
             outlived: Vec::new(),
             watches: Watches::default(),
@@ -544,14 +556,20 @@ impl<M> Shared<M> {
 
     /// A message that nobody will handle.
     pub(crate) fn bury(&self, item: Item<M>, cause: DeadLetter) {
+        let hears = item.call.is_some() && cause != DeadLetter::Overflow;
+        let exit = if hears { self.exit() } else { None };
+        self.bury_with(item, cause, exit.as_ref());
+    }
+
+    /// Its caller, if it is a call, hears of this end.
+    fn bury_with(&self, item: Item<M>, cause: DeadLetter, exit: Option<&Exit>) {
         self.world.dead.fetch_add(1, Ordering::Relaxed);
         observe::buried(cause);
         let hook = self.options.as_ref().and_then(|options| options.dead_letters.as_ref());
         let Item { message, call } = item;
         if let Some(call) = &call {
-            let exit = self.exit().filter(|_| cause != DeadLetter::Overflow);
             // A waker may panic, too.
-            drop(catch(|| call.settle(exit.as_ref())));
+            drop(catch(|| call.settle(exit)));
         }
         // A message may panic when it is dropped.
         drop(catch(move || match hook {
@@ -657,8 +675,8 @@ impl<M> Shared<M> {
         reader
     }
 
-    /// Somebody has kept the mailbox of the last incarnation, and the next one begins: what the former has in hand is not waiting
-    /// here any more, and comes back when it is asked for the next message or dropped.
+    /// Somebody has kept the mailbox of an incarnation that is over, or after which the next one begins: what it has in hand is not
+    /// waiting here any more, and comes back when it is asked for the next message or dropped.
     #[cold]
     fn outlive(&self, state: &mut State<M>) {
         state.pass_skipped();
@@ -667,43 +685,63 @@ impl<M> Shared<M> {
         // Its caller has it still, or has left nothing of the user's in it that would be dropped here.
         drop(rare.calls.retire());
         let calls = rare.calls.take_before(first);
-        rare.outlived.push((reader, calls));
+        rare.outlived.push(Outlived { reader, calls, doom: None });
         self.first.taken.store(first, Ordering::Release);
         self.first.flags.fetch_or(OUTLIVED, Ordering::Release);
     }
 
-    /// Takes back what is in the hand of a mailbox that has outlived its incarnation: as urgent, for it is older than all that
-    /// waits. The waker is that of the reader.
+    /// Takes back what a mailbox has that has outlived its incarnation: in front, or as urgent where somebody has begun to read
+    /// what came after that; or what it has is to be buried with the queue that is gone already.
     #[cold]
-    fn take_over(&self, state: &mut State<M>, hand: &mut Hand<M>, aside: VecDeque<Item<M>>) -> Option<Waker> {
+    fn take_over(&self, state: &mut State<M>, hand: &mut Hand<M>, aside: SetAside<M>) -> Back<M> {
         let reader = hand.reader;
         let rare = state.rare();
-        let mut calls = match rare.outlived.iter().position(|(other, _)| *other == reader) {
-            Some(at) => rare.outlived.remove(at).1,
-            None => VecDeque::new(),
+        let (mut calls, doom) = match rare.outlived.iter().position(|outlived| outlived.reader == reader) {
+            Some(at) => {
+                let outlived = rare.outlived.remove(at);
+                (outlived.calls, outlived.doom)
+            }
+            None => Default::default(),
         };
-        let before = rare.urgent.len();
-        for item in aside {
-            state.put_urgent(item);
-        }
+        let SetAside { items: mut back, tried } = aside;
         let (mut number, nobody) = (hand.taken, AtomicU64::new(0));
         while let Some(message) = hand.take(&nobody) {
             while calls.front().is_some_and(|(other, _)| *other < number) {
                 calls.pop_front();
             }
             let call = calls.pop_front_if(|(other, _)| *other == number).map(|(_, call)| call);
-            state.put_urgent(Item { message, call });
+            back.push_back(Item { message, call });
             number += 1;
         }
-        let rare = state.rare();
-        let back = rare.urgent.len() - before;
-        if back == 0 {
-            return None;
+        if back.is_empty() && tried.is_empty() {
+            return Back { doom, ..Back::default() };
         }
-        // They were counted as handled when it was outlived.
-        rare.handled_before = rare.handled_before.wrapping_sub(back as u64);
-        self.first.flags.fetch_or(URGENT, Ordering::Release);
-        state.waker.take()
+        if doom.is_some() {
+            // They were counted as handled when it was outlived.
+            rare.handled_before = rare.handled_before.wrapping_sub(back.len() as u64);
+            back.extend(tried.into_iter().map(|(message, _)| Item { message, call: None }));
+            return Back { doom, buried: back, waker: None };
+        }
+        self.try_again(state, tried);
+        if state.line.is_none() && !state.is_read {
+            state.take_back(hand, back);
+            state.pass_skipped();
+            self.first.taken.store(state.normal.first(), Ordering::Release);
+        } else if !back.is_empty() {
+            let rare = state.rare();
+            rare.handled_before = rare.handled_before.wrapping_sub(back.len() as u64);
+            back.into_iter().for_each(|item| state.put_urgent(item));
+            self.first.flags.fetch_or(URGENT, Ordering::Release);
+        }
+        Back { waker: state.waker.take(), ..Back::default() }
+    }
+
+    /// They have been tried, and were set aside when they were to be tried again.
+    fn try_again(&self, state: &mut State<M>, tried: VecDeque<(M, u32)>) {
+        if !tried.is_empty() {
+            state.rare().retry.extend(tried);
+            self.first.flags.fetch_or(RETRY, Ordering::Release);
+        }
     }
 
     /// Notes how many wait, if a mailbox that has given back what it had may have said something else.
@@ -762,7 +800,17 @@ impl<M> Shared<M> {
             && let Some((message, tries)) = current.take_if(|(_, tries)| *tries < more)
         {
             self.first.flags.fetch_or(RETRY, Ordering::Release);
-            state.rare().retry = Some((message, tries + 1));
+            state.rare().retry.push_front((message, tries + 1));
+        }
+        if mem::replace(&mut state.is_read, false) {
+            // Somebody keeps its mailbox.
+            self.outlive(&mut state);
+            state.reader = state.reader.wrapping_add(1);
+        }
+        if !keep_queue {
+            for outlived in &mut state.rare().outlived {
+                outlived.doom.get_or_insert_with(|| exit.clone());
+            }
         }
         let (left, wakers, watches) = self.close_up(&mut state, keep_queue, accept);
         drop(state);
@@ -820,7 +868,7 @@ impl<M> Shared<M> {
     /// Takes out all that would be handled.
     fn empty(&self, state: &mut State<M>, left: &mut Vec<Item<M>>) {
         let rare = state.rare();
-        left.extend(rare.retry.take().map(|(message, _)| Item { message, call: None }));
+        left.extend(rare.retry.drain(..).map(|(message, _)| Item { message, call: None }));
         left.extend(rare.urgent.drain(..));
         while let Some(item) = state.take_oldest(Priority::Normal) {
             left.push(item);
@@ -971,6 +1019,27 @@ impl<M> Drop for Untold<'_, M> {
         if self.tell {
             self.shared.state().rare().calls.forget_clock();
         }
+    }
+}
+
+/// What a reader had set aside when it went.
+struct SetAside<M> {
+    items: VecDeque<Item<M>>,
+    /// Those that have been tried before, and how often.
+    tried: VecDeque<(M, u32)>,
+}
+
+/// What there is to do, without the lock, after a mailbox has given back what it had.
+struct Back<M> {
+    /// Of whoever reads now.
+    waker: Option<Waker>,
+    buried: VecDeque<Item<M>>,
+    doom: Option<Exit>,
+}
+
+impl<M> Default for Back<M> {
+    fn default() -> Back<M> {
+        Back { waker: None, buried: VecDeque::new(), doom: None }
     }
 }
 
@@ -1228,7 +1297,8 @@ struct Own<M> {
 
 /// What was set aside.
 enum Aside<M> {
-    Item(Item<M>),
+    /// With how often it was tried before.
+    Item(Item<M>, u32),
     /// With the number of the monitor that it comes from, if it does. It is for this incarnation only.
     News(Option<u64>, M),
 }
@@ -1236,18 +1306,19 @@ enum Aside<M> {
 impl<M> Aside<M> {
     fn message(&self) -> &M {
         match self {
-            Aside::Item(Item { message, .. }) | Aside::News(_, message) => message,
+            Aside::Item(Item { message, .. }, _) | Aside::News(_, message) => message,
         }
     }
 
     fn is_over(&self) -> bool {
-        matches!(self, Aside::Item(item) if item.is_over())
+        matches!(self, Aside::Item(item, _) if item.is_over())
     }
 
-    fn into_item(self) -> Item<M> {
+    /// And how often it was tried before.
+    fn into_item(self) -> (Item<M>, u32) {
         match self {
-            Aside::Item(item) => item,
-            Aside::News(_, message) => Item { message, call: None },
+            Aside::Item(item, tries) => (item, tries),
+            Aside::News(_, message) => (Item { message, call: None }, 0),
         }
     }
 }
@@ -1298,14 +1369,83 @@ impl<M> Reader<M> {
 
     /// What was received last, for who will have it handled later.
     fn set_aside(&mut self, message: M) -> Aside<M> {
-        // How often it was tried before is not to be said of the next.
+        let tries = self.tries();
+        // It is not to be said of the next.
         self.handled();
         if self.hand.last == Last::News {
             self.hand.last = Last::Message;
             let monitor = self.shared.state().rare().monitor;
             return Aside::News(monitor, message);
         }
-        Aside::Item(Item { message, call: self.take_call() })
+        Aside::Item(Item { message, call: self.take_call() }, tries)
+    }
+
+    /// How often what was received last has been tried before.
+    #[cold]
+    pub(crate) fn tries(&self) -> u32 {
+        if self.shared.options.as_ref().is_none_or(|options| options.retry.is_none()) {
+            return 0;
+        }
+        let state = self.shared.state();
+        let rare = state.rare.as_ref().filter(|_| self.hand.reader == state.reader);
+        rare.map_or(0, |rare| rare.current.as_ref().map_or(rare.tries, |(_, tries)| *tries))
+    }
+
+    fn is_outlived(&self) -> bool {
+        self.shared.first.flags.load(Ordering::Acquire) & OUTLIVED != 0
+            && self.hand.reader != self.shared.state().reader
+    }
+
+    /// Gives back all that it has received of others and not given out: it is none any more, or is about to be dropped.
+    fn give_back(&mut self) {
+        let Reader { shared, hand, own, .. } = self;
+        let saved = own.as_mut().map(|own| mem::take(&mut own.saved)).unwrap_or_default();
+        let (mut items, mut tried, mut news) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        for aside in saved {
+            match aside {
+                Aside::Item(item, 0) => items.push_back(item),
+                Aside::Item(Item { message, .. }, tries) => tried.push_back((message, tries)),
+                Aside::News(monitor, message) => news.push_back((monitor, message)),
+            }
+        }
+        let mut state = shared.state();
+        let (mut waker, mut call, mut back) = (None, None, Back::default());
+        if hand.reader == state.reader {
+            waker = state.waker.take();
+            state.take_back(hand, items);
+            shared.try_again(&mut state, tried);
+            call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
+            state.pass_skipped();
+            shared.first.taken.store(state.normal.first(), Ordering::Release);
+            state.is_read = false;
+        } else {
+            hand.last = Last::Message;
+            back = shared.take_over(&mut state, hand, SetAside { items, tried });
+        }
+        if shared.first.flags.load(Ordering::Acquire) & OUTLIVED != 0 && !state.is_read {
+            shared.count_anew(&mut state, None);
+        }
+        let Back { waker: reader, buried, doom } = back;
+        let mut left = Vec::from(buried);
+        if !news.is_empty() && hand.reader == state.reader && state.line.is_some() {
+            state.put_news_back(news);
+            shared.first.flags.fetch_or(SYSTEM, Ordering::Release);
+        } else {
+            left.extend(news.into_iter().map(|(_, message)| Item { message, call: None }));
+        }
+        if state.phase == Phase::Closed && state.line.is_none() {
+            // It has outlived the last incarnation: nobody else comes for what it had.
+            shared.empty(&mut state, &mut left);
+        }
+        drop(state);
+        drop((waker, call));
+        if !left.is_empty() {
+            let exit = doom.or_else(|| shared.exit());
+            let died = exit.as_ref().is_some_and(Exit::is_fault);
+            let cause = if died { DeadLetter::Died } else { DeadLetter::Stopped };
+            left.into_iter().for_each(|item| shared.bury_with(item, cause, exit.as_ref()));
+        }
+        wake_all(reader);
     }
 
     /// Takes news of a monitor out of what was set aside.
@@ -1313,7 +1453,7 @@ impl<M> Reader<M> {
         let saved = &mut self.own.as_mut()?.saved;
         let is_it = |aside: &Aside<M>| matches!(aside, Aside::News(from, _) if *from == Some(monitor));
         let index = saved.iter().position(is_it)?;
-        saved.remove(index).map(|aside| aside.into_item().message)
+        saved.remove(index).map(|aside| aside.into_item().0.message)
     }
 
     /// It is known how the incarnation ends whose mailbox this is.
@@ -1348,7 +1488,7 @@ impl<M: Send + 'static> Reader<M> {
     /// The next message; if there is none, `waker` is told when there is.
     #[inline]
     fn next(&mut self, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
-        let Reader { shared, hand, .. } = self;
+        let Reader { shared, hand, .. } = &mut *self;
         // Of calls the mailbox keeps account.
         if hand.last == Last::Message
             && !hand.may_be_call()
@@ -1360,7 +1500,7 @@ impl<M: Send + 'static> Reader<M> {
             }
             return Poll::Ready(Some(message));
         }
-        next_under_lock(shared, hand, waker, at_once)
+        next_under_lock(self, waker, at_once)
     }
 
     /// The next of those in hand, if there is nothing special about it or about what was before.
@@ -1386,22 +1526,23 @@ impl<M: Send + 'static> Reader<M> {
         deliver(&self.shared, &self.hand, message);
     }
 
-    /// Notes what is handled from here on, which has been set aside before.
+    /// Notes what is handled from here on, which has been set aside before, and so often tried before that.
     #[cold]
-    pub(crate) fn deliver_own(&mut self, item: Item<M>) -> M {
+    pub(crate) fn deliver_own(&mut self, item: Item<M>, tries: u32) -> M {
         let Item { message, call } = item;
         let Reader { shared, hand, .. } = self;
         let is_call = call.is_some();
-        if hand.last == Last::Call || is_call {
+        if hand.last == Last::Call || is_call || tries > 0 {
             let mut state = shared.state();
             if hand.reader != state.reader {
                 drop(state);
                 return message;
             }
-            let calls = &mut state.rare().calls;
-            let before = calls.retire();
+            let rare = state.rare();
+            rare.tries = tries;
+            let before = rare.calls.retire();
             if let Some(call) = call {
-                calls.receive(call);
+                rare.calls.receive(call);
             }
             drop(state);
             drop(before);
@@ -1413,13 +1554,16 @@ impl<M: Send + 'static> Reader<M> {
 
     /// What comes before all that waits in the queue.
     #[cold]
-    fn next_of_own(&mut self) -> Option<Item<M>> {
+    fn next_of_own(&mut self) -> Option<(Item<M>, u32)> {
+        if self.is_outlived() {
+            self.give_back();
+        }
         if self.shared.first.flags.load(Ordering::Acquire) & (STOP | PAUSED) != 0 {
             return None;
         }
         let own = self.own.as_mut()?;
         let item = match own.first.pop_front() {
-            Some(message) => Some(Item { message, call: None }),
+            Some(message) => Some((Item { message, call: None }, 0)),
             None => loop {
                 match own.saved.pop_front() {
                     // Its caller has gone meanwhile.
@@ -1437,9 +1581,9 @@ impl<M: Send + 'static> Reader<M> {
     pub(crate) fn try_receive(&mut self) -> Option<M> {
         self.handled();
         if self.own.is_some()
-            && let Some(item) = self.next_of_own()
+            && let Some((item, tries)) = self.next_of_own()
         {
-            return Some(self.deliver_own(item));
+            return Some(self.deliver_own(item, tries));
         }
         let message = match self.next(None, false) {
             Poll::Ready(message) => message?,
@@ -1461,10 +1605,10 @@ impl<M: Send + 'static> Reader<M> {
             return Poll::Pending;
         }
         if self.own.is_some()
-            && let Some(item) = self.next_of_own()
+            && let Some((item, tries)) = self.next_of_own()
         {
             self.hand.turn += 1;
-            return Poll::Ready(Some(self.deliver_own(item)));
+            return Poll::Ready(Some(self.deliver_own(item, tries)));
         }
         self.next(Some(cx.waker()), true)
     }
@@ -1477,6 +1621,10 @@ impl<M: Send + 'static> Reader<M> {
         let mut seen = 0;
         poll_fn(move |cx| {
             self.handled();
+            if self.own.is_some() && self.is_outlived() {
+                self.give_back();
+                seen = 0;
+            }
             while let Some(aside) = self.own.as_ref().and_then(|own| own.saved.get(seen)) {
                 let over = aside.is_over();
                 if !over && !wanted(aside.message()) {
@@ -1485,7 +1633,10 @@ impl<M: Send + 'static> Reader<M> {
                 }
                 match self.own.as_mut().and_then(|own| own.saved.remove(seen)) {
                     Some(aside) if over => drop_over(aside),
-                    Some(aside) => return Poll::Ready(Ok(Some(self.deliver_own(aside.into_item())))),
+                    Some(aside) => {
+                        let (item, tries) = aside.into_item();
+                        return Poll::Ready(Ok(Some(self.deliver_own(item, tries))));
+                    }
                     None => {}
                 }
             }
@@ -1797,18 +1948,15 @@ impl<M: Send + 'static> Mailbox<M> {
 }
 
 #[inline(never)]
-fn next_under_lock<M>(
-    shared: &Shared<M>,
-    hand: &mut Hand<M>,
-    waker: Option<&Waker>,
-    at_once: bool,
-) -> Poll<Option<M>> {
+fn next_under_lock<M>(reader: &mut Reader<M>, waker: Option<&Waker>, at_once: bool) -> Poll<Option<M>> {
     loop {
+        let Reader { shared, hand, .. } = &mut *reader;
         // Who has received nothing yet in this poll was woken because something is there, as a rule, and then needs no waker.
         let mut ours = if hand.turn == 0 { None } else { waker.cloned() };
         let mut state = shared.state();
         if hand.reader != state.reader {
-            outlived(shared, state, hand);
+            drop(state);
+            reader.give_back();
             return Poll::Ready(None);
         }
         let before = match mem::replace(&mut hand.last, Last::Message) {
@@ -1868,18 +2016,6 @@ fn next_under_lock<M>(
     }
 }
 
-/// Another incarnation has begun.
-#[cold]
-fn outlived<M>(shared: &Shared<M>, mut state: MutexGuard<'_, State<M>>, hand: &mut Hand<M>) {
-    hand.last = Last::Message;
-    let waker = shared.take_over(&mut state, hand, VecDeque::new());
-    if !state.is_read {
-        shared.count_anew(&mut state, None);
-    }
-    drop(state);
-    wake_all(waker);
-}
-
 /// It is received in this poll.
 #[inline]
 fn received<M>(shared: &Shared<M>, hand: &mut Hand<M>, message: &M) {
@@ -1902,6 +2038,9 @@ fn note<M>(shared: &Shared<M>, hand: &Hand<M>, options: &Options<M>, message: &M
     if let Some((_, copy)) = &options.retry {
         let copied = if hand.last == Last::Call { None } else { catch(|| copy(message)).ok().flatten() };
         let mut state = shared.state();
+        if hand.reader != state.reader {
+            return;
+        }
         let rare = state.rare();
         let tries = mem::take(&mut rare.tries);
         let before = mem::replace(&mut rare.current, copied.map(|message| (message, tries)));
@@ -2034,9 +2173,12 @@ fn choose_special<M>(
         return Some(Next::Nothing);
     }
     if flags & RETRY != 0 {
-        shared.first.flags.fetch_and(!RETRY, Ordering::Release);
         let rare = state.rare();
-        if let Some((message, tries)) = rare.retry.take() {
+        let next = rare.retry.pop_front();
+        if rare.retry.is_empty() {
+            shared.first.flags.fetch_and(!RETRY, Ordering::Release);
+        }
+        if let Some((message, tries)) = next {
             rare.tries = tries;
             return Some(Next::Message(message));
         }
@@ -2074,49 +2216,7 @@ impl<M> Drop for Shown<'_, M> {
 
 impl<M> Drop for Reader<M> {
     fn drop(&mut self) {
-        let Reader { shared, hand, own, .. } = self;
-        let mut own = own.take();
-        let mut state = shared.state();
-        let (mut saved, mut news) = (VecDeque::new(), VecDeque::new());
-        for aside in own.iter_mut().flat_map(|own| own.saved.drain(..)) {
-            match aside {
-                Aside::Item(item) => saved.push_back(item),
-                Aside::News(monitor, message) => news.push_back((monitor, message)),
-            }
-        }
-        let (mut waker, mut reader, mut call) = (None, None, None);
-        if hand.reader == state.reader {
-            waker = state.waker.take();
-            state.take_back(hand, saved);
-            call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
-            state.pass_skipped();
-            shared.first.taken.store(state.normal.first(), Ordering::Release);
-            state.is_read = false;
-        } else {
-            reader = shared.take_over(&mut state, hand, saved);
-        }
-        if shared.first.flags.load(Ordering::Acquire) & OUTLIVED != 0 && !state.is_read {
-            shared.count_anew(&mut state, None);
-        }
-        let mut left = Vec::new();
-        if !news.is_empty() && hand.reader == state.reader && state.line.is_some() {
-            state.put_news_back(news);
-            shared.first.flags.fetch_or(SYSTEM, Ordering::Release);
-        } else {
-            left.extend(news.into_iter().map(|(_, message)| Item { message, call: None }));
-        }
-        if state.phase == Phase::Closed && state.line.is_none() {
-            // It has outlived the last incarnation: nobody else comes for what it had.
-            shared.empty(&mut state, &mut left);
-        }
-        drop(state);
-        drop((waker, own, call));
-        if !left.is_empty() {
-            let died = shared.exit().is_some_and(|exit| exit.is_fault());
-            let cause = if died { DeadLetter::Died } else { DeadLetter::Stopped };
-            left.into_iter().for_each(|item| shared.bury(item, cause));
-        }
-        wake_all(reader);
+        self.give_back();
     }
 }
 

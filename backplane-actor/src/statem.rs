@@ -531,10 +531,11 @@ pub struct Turn<'a, S: StateMachine> {
     inserted: Vec<Event<S>>,
 }
 
-/// An event that waits, and the call that it is, if it is one.
+/// An event that waits, the call that it is, if it is one, and how often it was tried in earlier incarnations.
 struct Waits<S: StateMachine> {
     event: Event<S>,
     call: Option<Arc<dyn CallState>>,
+    tries: u32,
 }
 
 impl<S: StateMachine> Waits<S> {
@@ -1151,14 +1152,14 @@ impl<S: StateMachine> Turn<'_, S> {
     /// # }
     /// ```
     pub fn postpone(&mut self, event: Event<S>) {
-        let call = match &event {
+        let (call, tries) = match &event {
             Event::Message(message) if self.kind == Some(mem::discriminant(message)) => {
                 self.kind = None;
-                self.entering.call().cloned()
+                (self.entering.call().cloned(), self.entering.mailbox.reader().tries())
             }
-            _ => None,
+            _ => (None, 0),
         };
-        self.postponed.push(Waits { event, call });
+        self.postponed.push(Waits { event, call, tries });
     }
 
     /// Handles this next, before all that waits; after what was inserted before in the same turn. OTP's `next_event`.
@@ -1360,8 +1361,9 @@ impl<S: StateMachine> Waiting<S> {
 
 impl<S: StateMachine> Drop for Waiting<S> {
     fn drop(&mut self) {
-        let inserted = self.inserted.drain(..).map(|event| Waits { event, call: None });
-        for Waits { event, call } in self.postponed.drain(..).chain(inserted).chain(self.queue.drain(..)) {
+        let inserted = self.inserted.drain(..).map(|event| Waits { event, call: None, tries: 0 });
+        for Waits { event, call, .. } in self.postponed.drain(..).chain(inserted).chain(self.queue.drain(..))
+        {
             match event {
                 Event::Message(message) => self.shared.bury(Item { message, call }, self.cause),
                 event => drop_over(event),
@@ -1421,8 +1423,8 @@ impl<S: StateMachine> Machine<S> {
                 continue;
             }
             return Some(match waits {
-                Waits { event: Event::Message(message), call } => {
-                    Event::Message(self.mailbox.reader().deliver_own(Item { message, call }))
+                Waits { event: Event::Message(message), call, tries } => {
+                    Event::Message(self.mailbox.reader().deliver_own(Item { message, call }, tries))
                 }
                 Waits { event, .. } => event,
             });
@@ -1491,7 +1493,7 @@ impl<S: StateMachine> Machine<S> {
             }
         }
         while let Some(event) = self.waiting.inserted.pop() {
-            self.waiting.queue.push_front(Waits { event, call: None });
+            self.waiting.queue.push_front(Waits { event, call: None, tries: 0 });
         }
         let postponed = self.waiting.postponed(self.mailbox.most_set_aside());
         if postponed > self.mailbox.most_set_aside() {

@@ -16,8 +16,8 @@ use std::{
 
 use backplane::{Device, Exit, Runtime};
 use backplane_actor::{
-    Actor, Address, CallError, DEFAULT_CALL_TIME, Envelope, Mailbox, Next, Options, Reply, StateMachine,
-    System, Turn, run_machine,
+    Actor, Address, CallError, DEFAULT_CALL_TIME, Envelope, Mailbox, Next, Options, QueueOnRestart, Reply,
+    StateMachine, System, Turn, run_machine,
     testing::{Probe, Seeded},
 };
 
@@ -804,6 +804,148 @@ fn a_mailbox_that_outlives_its_incarnation_gives_back_what_it_has_and_no_room_is
         assert_eq!(heard.all().len(), 16);
         assert_eq!((address.load().handled, address.load().normal), (18, 0));
         assert_eq!(system.dead_letters(), 0);
+    }
+}
+
+/// How somebody asks a mailbox that is none any more.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Not,
+    Tries,
+    Receives,
+    Selects,
+}
+
+impl Asked {
+    fn ask(self, mailbox: &mut Mailbox<Mixed>) {
+        match self {
+            Asked::Not => {}
+            Asked::Tries => assert!(mailbox.try_receive().is_none()),
+            Asked::Receives => {
+                assert!(matches!(poll(Box::pin(mailbox.receive()).as_mut()), Poll::Ready(None)))
+            }
+            Asked::Selects => {
+                let all = mailbox.receive_where(|_| true);
+                assert!(matches!(poll(Box::pin(all).as_mut()), Poll::Ready(Ok(None))));
+            }
+        }
+    }
+}
+
+/// It has set some aside, has others in hand, and what waits behind these goes its way when the incarnation ends.
+fn what_is_kept_shares_the_lot_of_the_queue(
+    dies: bool,
+    queue: QueueOnRestart,
+    has_begun: bool,
+    asked: Asked,
+) {
+    let system = System::new(Seeded::new(1));
+    let (heard, lost) = (Log::default(), Log::default());
+    let hook = lost.clone();
+    let options = Options::new().capacity(10).queue_on_restart(queue);
+    let options = options.dead_letters(move |message, cause| match message {
+        Mixed::Get(reply) => {
+            drop(reply);
+            hook.say(format!("get {cause:?}"));
+        }
+        Mixed::Word(n) => hook.say(format!("{n} {cause:?}")),
+    });
+    let (address, home) = system.prepare::<Mixed>(options);
+    let word = |n| address.try_cast(Mixed::Word(n)).map_err(drop).unwrap();
+    word(0);
+    let mut call = Box::pin(address.ask(Mixed::Get));
+    assert!(poll(call.as_mut()).is_pending());
+    (1..5).for_each(word);
+    let end = if dies { Exit::Fault(backplane::Fault::error("by request")) } else { Exit::Shutdown };
+    let (tell, told) = std::sync::mpsc::channel();
+    let returns = end.clone();
+    let first = home.run(Device::new(), |mut mailbox: Mailbox<Mixed>| async move {
+        let second = mailbox.receive_where(|message| matches!(message, Mixed::Word(1))).await;
+        assert!(matches!(second, Ok(Some(Mixed::Word(1)))));
+        tell.send(mailbox).unwrap();
+        returns
+    });
+    assert_eq!(poll(Box::pin(first).as_mut()), Poll::Ready(end.clone()));
+    let mut kept = told.recv().unwrap();
+    let log = heard.clone();
+    let begin = || {
+        let log = log.clone();
+        let mut next = Box::pin(home.run(Device::new(), move |mut mailbox: Mailbox<Mixed>| async move {
+            while let Some(message) = mailbox.receive().await {
+                match message {
+                    Mixed::Get(reply) => {
+                        log.say("get");
+                        reply.send(7);
+                    }
+                    Mixed::Word(n) => log.say(n.to_string()),
+                }
+            }
+        }));
+        assert!(poll(next.as_mut()).is_pending());
+        next
+    };
+    let mut next = has_begun.then(begin);
+    asked.ask(&mut kept);
+    drop(kept);
+    let mut next = next.take().unwrap_or_else(begin);
+    assert!(poll(next.as_mut()).is_pending());
+    if dies && queue == QueueOnRestart::Keep {
+        let in_order = ["0", "get", "2", "3", "4"];
+        let behind = ["4", "0", "get", "2", "3"];
+        assert_eq!(heard.all(), if has_begun { behind } else { in_order });
+        assert_eq!(lost.all(), Vec::<String>::new());
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Ok(7)));
+    } else {
+        let cause = if dies { "Died" } else { "Stopped" };
+        assert_eq!(heard.all(), Vec::<String>::new());
+        assert_eq!(lost.all(), ["4", "0", "get", "2", "3"].map(|what| format!("{what} {cause}")));
+        assert_eq!(poll(call.as_mut()), Poll::Ready(Err(CallError::Ended(end))));
+    }
+    assert_eq!((address.load().handled, address.load().normal), (1 + heard.all().len() as u64, 0));
+    (10..20).for_each(word);
+    assert!(address.try_cast(Mixed::Word(20)).is_err());
+}
+
+#[test]
+fn what_a_mailbox_has_that_is_kept_for_longer_than_its_incarnation_shares_the_lot_of_the_queue() {
+    for dies in [false, true] {
+        for queue in [QueueOnRestart::Keep, QueueOnRestart::Drop] {
+            for has_begun in [false, true] {
+                for asked in [Asked::Not, Asked::Tries, Asked::Receives, Asked::Selects] {
+                    let told = catch_unwind(|| {
+                        what_is_kept_shares_the_lot_of_the_queue(dies, queue, has_begun, asked);
+                    });
+                    assert!(told.is_ok(), "{dies} {queue:?} {has_begun} {asked:?}");
+                }
+            }
+        }
+    }
+}
+
+/// While both run.
+#[test]
+fn a_mailbox_that_is_none_any_more_gives_nothing_out_that_it_has_set_aside() {
+    for asked in [Asked::Tries, Asked::Receives, Asked::Selects] {
+        let system = System::new(Seeded::new(1));
+        let (address, home) = system.prepare::<Mixed>(Options::new().capacity(2));
+        address.try_cast(Mixed::Word(0)).map_err(drop).unwrap();
+        address.try_cast(Mixed::Word(1)).map_err(drop).unwrap();
+        let mut first = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<Mixed>| async move {
+            let second = mailbox.receive_where(|message| matches!(message, Mixed::Word(1))).await;
+            assert!(matches!(second, Ok(Some(Mixed::Word(1)))));
+            let mut polled = false;
+            poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+            asked.ask(&mut mailbox);
+        }));
+        assert!(poll(first.as_mut()).is_pending());
+        let mut next = Box::pin(home.run(Device::new(), |mut mailbox: Mailbox<Mixed>| async move {
+            assert!(matches!(mailbox.receive().await, Some(Mixed::Word(0))));
+        }));
+        assert!(poll(next.as_mut()).is_pending());
+        assert_eq!(poll(first.as_mut()), Poll::Ready(Exit::Normal));
+        assert_eq!(poll(next.as_mut()), Poll::Ready(Exit::Normal));
+        assert_eq!((system.dead_letters(), address.load().handled), (0, 2));
     }
 }
 

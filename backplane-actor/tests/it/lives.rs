@@ -604,6 +604,40 @@ fn what_is_tried_again_and_set_aside_makes_no_other_message_older() {
     assert_eq!(poll(last.as_mut()), Poll::Ready(Exit::Normal));
 }
 
+/// It dies of the one that it had set aside, at once or after it has died of another one.
+#[test]
+fn what_is_tried_again_and_set_aside_is_tried_no_more_often_for_it() {
+    for late in [false, true] {
+        let system = System::new(Seeded::new(1));
+        let log = Log::default();
+        let hook = log.clone();
+        let options =
+            Options::new().retry(2).dead_letters(move |n: u32, cause| hook.say(format!("{n} {cause:?}")));
+        let (address, home) = system.prepare::<u32>(options);
+        let lives = |wants: &'static [u32]| {
+            let mut run = Box::pin(home.run(Device::new(), move |mut mailbox: Mailbox<u32>| async move {
+                for wanted in wants {
+                    assert_eq!(mailbox.receive_where(|n| n == wanted).await, Ok(Some(*wanted)));
+                }
+                Err::<(), _>("broken")
+            }));
+            assert_eq!(poll(run.as_mut()).map(|exit| exit.to_string()), Poll::Ready("failed: broken".into()));
+        };
+        address.try_cast(1).unwrap();
+        lives(&[1]);
+        address.try_cast(2).unwrap();
+        if late {
+            // It is set aside twice, and goes to a successor each time.
+            lives(&[2]);
+            lives(&[2]);
+        }
+        lives(&[2, 1]);
+        assert_eq!(log.all(), Vec::<String>::new(), "it is tried a second time");
+        lives(&[1]);
+        assert_eq!(log.all(), ["1 KilledIt"]);
+    }
+}
+
 /// The earlier of two ends in each way that there is.
 #[test]
 fn an_incarnation_that_ends_after_the_next_has_begun_is_not_the_end_of_that() {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use backplane::Exit;
+use backplane::{Device, Exit};
 use backplane_actor::{
     Address, CallError, DEFAULT_CAPACITY, DeadLetter, Entering, Event, Next, Options, Reply, StateMachine,
     System, Turn, run_machine,
@@ -807,4 +807,25 @@ fn what_a_machine_has_postponed_or_inserted_when_it_fails_is_buried_once() {
     office.says(Note::Spoil);
     assert!(matches!(office.world.block_on(office.desk.ended()), Some(exit) if exit.is_fault()));
     assert_eq!(*office.lost.lock().unwrap(), ["spoil: Died", "close: Died"]);
+}
+
+#[test]
+fn what_a_machine_is_given_again_and_postpones_is_tried_no_more_often_for_it() {
+    let world = World::new();
+    let lost = Log::default();
+    let hook = Arc::clone(&lost);
+    let options = Options::new().retry_where(1, copied).dead_letters(move |note, cause| {
+        let what = if matches!(note, Note::Poison) { "poison" } else { "another" };
+        hook.lock().unwrap().push(format!("{what}: {cause:?}"));
+    });
+    let (desk, home) = System::new(world).prepare(options);
+    desk.try_cast(Note::Poison).map_err(drop).unwrap();
+    for buried in [&[] as &[_], &["poison: KilledIt"]] {
+        // It is postponed before it kills.
+        desk.try_cast(Note::Open).map_err(drop).unwrap();
+        let machine = Desk { log: Log::default(), held: Arc::default(), timer: None };
+        let mut run = pin!(home.run(Device::new(), |mailbox| run_machine(machine, false, mailbox)));
+        assert!(matches!(poll(run.as_mut()), Poll::Ready(exit) if exit.is_fault()));
+        assert_eq!(*lost.lock().unwrap(), buried);
+    }
 }
