@@ -17,7 +17,7 @@ use crate::{
     address::Address,
     clock::{self, Clock, later_than},
     frame::{self, CallState, Node},
-    mailbox::{Item, Priority, Refusal, WhenFull},
+    mailbox::{Item, Priority, Refusal, WhenFull, wake},
     name::ActorName,
     sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, into_inner, lock},
 };
@@ -113,7 +113,7 @@ impl<T> Slot<T> {
                 inside.stage = stage;
                 drop(inside);
                 if let Some(waker) = waker {
-                    waker.wake();
+                    wake(waker);
                 }
                 Ok(())
             }
@@ -214,7 +214,7 @@ impl<T: Send> CallState for Slot<T> {
             inside.stage = Stage::TimedOut;
             drop(inside);
             if let Some(waker) = waker {
-                waker.wake();
+                wake(waker);
             }
         }
     }

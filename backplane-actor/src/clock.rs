@@ -22,6 +22,7 @@ use backplane::{Runtime, catch};
 use crate::{
     call::DEFAULT_CALL_TIME,
     frame::{CallState, Node},
+    mailbox::wake,
     sync::{Arc, Mutex, lock},
 };
 
@@ -204,7 +205,7 @@ impl Clock {
             (self.start)(Arc::downgrade(self));
         }
         if let Some(driver) = driver {
-            driver.wake();
+            wake(driver);
         }
     }
 
@@ -310,7 +311,7 @@ impl Drop for Clock {
         clocks().remove(&self.id);
         let driver = lock(&self.deadlines).driver.take();
         if let Some(driver) = driver {
-            drop(catch(|| driver.wake()));
+            wake(driver);
         }
     }
 }

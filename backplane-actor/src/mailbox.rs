@@ -380,10 +380,9 @@ impl<M> Shared<M> {
 
     /// As [`push`](Shared::push), for a call whose time begins; `true` if the clock is to be told.
     pub(crate) fn push_fresh(&self, priority: Priority, item: Item<M>) -> Result<bool, (Refusal, Item<M>)> {
-        let mut untold = Untold { shared: self, tell: false };
-        let tell = &mut untold.tell;
-        self.push_and(priority, item, WhenFull::Refuse, |state| *tell = state.rare().calls.begin())?;
-        Ok(mem::take(&mut untold.tell))
+        let mut tell = false;
+        self.push_and(priority, item, WhenFull::Refuse, |state| tell = state.rare().calls.begin())?;
+        Ok(tell)
     }
 
     #[inline(always)]
@@ -412,7 +411,7 @@ impl<M> Shared<M> {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
         Ok(())
     }
@@ -445,9 +444,8 @@ impl<M> Shared<M> {
         }
         drop(state);
         self.bury(gone, DeadLetter::Overflow);
-        // It may panic.
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 
@@ -549,7 +547,7 @@ impl<M> Shared<M> {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
         Ok(())
     }
@@ -594,7 +592,7 @@ impl<M> Shared<M> {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
         first
     }
@@ -644,7 +642,7 @@ impl<M> Shared<M> {
         }
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 
@@ -1002,22 +1000,8 @@ impl<M> Shared<M> {
         if self.first.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             let waker = self.state().waker.take();
             if let Some(waker) = waker {
-                waker.wake();
+                wake(waker);
             }
-        }
-    }
-}
-
-/// The clock is yet to be told of a call; if the receiver's waker panics before that, it is told of the next one.
-struct Untold<'a, M> {
-    shared: &'a Shared<M>,
-    tell: bool,
-}
-
-impl<M> Drop for Untold<'_, M> {
-    fn drop(&mut self) {
-        if self.tell {
-            self.shared.state().rare().calls.forget_clock();
         }
     }
 }
@@ -1043,8 +1027,14 @@ impl<M> Default for Back<M> {
     }
 }
 
+/// It is somebody else's, and a panic in it is none of whoever does what it is told of.
+#[inline]
+pub(crate) fn wake(waker: Waker) {
+    drop(catch(|| waker.wake()));
+}
+
 /// One that panics is no reason for the others to wait.
-fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     let mut wakers = wakers.into_iter();
     while catch(|| wakers.by_ref().for_each(Waker::wake)).is_err() {}
 }

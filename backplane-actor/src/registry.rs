@@ -22,6 +22,7 @@ use crate::{
     actor::{self, Actor},
     address::{Address, WeakAddress},
     keyed::{Few, Hashing, Keyed, Seen},
+    mailbox::wake_all,
     options::Options,
     protocol::Envelope,
     sync::{Arc, Mutex, lock},
@@ -261,7 +262,7 @@ impl<K: Hash + Eq, V: Clone> Registry<K, V> {
             let waiters = state.waiters_for(hash);
             drop(state);
             drop((replaced, swept));
-            waiters.into_iter().for_each(Waker::wake);
+            wake_all(waiters);
             return Ok(());
         }
     }

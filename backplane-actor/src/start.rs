@@ -6,9 +6,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use backplane::catch;
-
-use crate::sync::{Arc, Mutex, lock};
+use crate::{
+    mailbox::wake,
+    sync::{Arc, Mutex, lock},
+};
 
 #[derive(Default)]
 struct State {
@@ -39,8 +40,7 @@ impl Started {
             state.waker.take()
         };
         if let Some(waker) = waker {
-            // It is not the actor's, which does not end of its panic.
-            drop(catch(|| waker.wake()));
+            wake(waker);
         }
     }
 }

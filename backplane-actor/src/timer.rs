@@ -17,6 +17,7 @@ use backplane::Runtime;
 
 use crate::{
     address::Address,
+    mailbox::wake,
     protocol::{Accepts, Itself},
     sync::{Arc, Mutex, MutexGuard, lock},
 };
@@ -518,7 +519,7 @@ impl<R> Drop for Handle<R> {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }
@@ -571,7 +572,7 @@ impl<R: Runtime> Shared<R> {
         let waker = if first { state.waker.take() } else { None };
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
         timer
     }
@@ -590,7 +591,7 @@ impl<R: Runtime> Driver<R> {
         let number = *self.number.get_or_insert_with(|| {
             let (number, before) = lock(&shared.state).take_over();
             if let Some(before) = before {
-                before.wake();
+                wake(before);
             }
             number
         });

@@ -21,7 +21,7 @@ use backplane_supervisor::{Intensity, RestartStrategy, Supervisor};
 
 use crate::{
     random::Random,
-    world::{Count, OnWake, World, poll},
+    world::{Angry, Count, OnWake, World, poll},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,6 +46,18 @@ fn s40_a_name_has_at_most_one_owner_and_an_owner_at_most_one_name() {
     assert_eq!(names.unregister("a"), Some(1));
     names.register("b", &a.line(), 5).unwrap();
     assert_eq!(names.names_of(&a.line()), ["b"]);
+}
+
+#[test]
+fn the_waker_of_one_who_waits_for_a_name_harms_neither_who_takes_it_nor_who_waits_too() {
+    let (names, owner) = (Registry::<&str, u32>::new(), Device::new());
+    let (mut angry, mut calm) = (pin!(names.wait_for("name")), pin!(names.wait_for("name")));
+    let heard = Arc::new(Count::default());
+    let (panics, counts) = (Waker::from(Arc::new(Angry)), Waker::from(Arc::clone(&heard)));
+    assert!(angry.as_mut().poll(&mut Context::from_waker(&panics)).is_pending());
+    assert!(calm.as_mut().poll(&mut Context::from_waker(&counts)).is_pending());
+    assert_eq!(names.register("name", &owner.line(), 1), Ok(()));
+    assert_eq!(heard.get(), 1);
 }
 
 #[test]

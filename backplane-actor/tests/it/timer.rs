@@ -15,7 +15,7 @@ use backplane_actor::{Address, Mailbox, Options, Registry, System, TimerId, Time
 
 use crate::{
     random::Random,
-    world::{Count, World, poll},
+    world::{Angry, Count, World, poll},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -104,6 +104,20 @@ fn an_earlier_deadline_wakes_the_future_and_a_later_one_does_not() {
     assert_eq!(count.get(), 1);
     timers.after(4 * SECOND, || ());
     assert_eq!(count.get(), 2);
+}
+
+#[test]
+fn the_waker_of_the_future_harms_nobody_who_sets_a_timer_or_runs_the_next_one() {
+    let world = World::new();
+    let timers = Timers::new(world.clone());
+    let angry = Waker::from(Arc::new(Angry));
+    let mut run = pin!(timers.run());
+    assert!(run.as_mut().poll(&mut Context::from_waker(&angry)).is_pending());
+    timers.after(5 * SECOND, || ());
+    assert!(run.as_mut().poll(&mut Context::from_waker(&angry)).is_pending());
+    let mut next = pin!(timers.run());
+    assert!(next.as_mut().poll(&mut Context::from_waker(&angry)).is_pending());
+    drop(timers);
 }
 
 #[test]

@@ -155,6 +155,15 @@ impl Wake for Count {
     }
 }
 
+/// Panics when it is woken.
+pub(crate) struct Angry;
+
+impl Wake for Angry {
+    fn wake(self: Arc<Self>) {
+        panic!("angry");
+    }
+}
+
 /// Runs something when it is woken.
 pub(crate) struct OnWake<F>(pub(crate) F);
 
