@@ -429,7 +429,8 @@ pub enum CallError {
     /// The mailbox was full until the time was up. The request is still in the [`Call`].
     Full,
     /// The actor dropped its [`Reply`], and lives; or the request was dropped for a newer message, as who sent that
-    /// [wanted](crate::Cast::drop_oldest).
+    /// [wanted](crate::Cast::drop_oldest); or it waited at a [`Home`](crate::Home) that was dropped before anybody had ever run
+    /// there, so that there is no end to be told of.
     NoReply,
     /// Each of these waits for the next, the last of them for the first: there would never be an answer.
     Cycle(Vec<ActorName>),

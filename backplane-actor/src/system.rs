@@ -487,7 +487,8 @@ impl<F: Future> Future for Task<F> {
 /// A mailbox that is there before and after those who read it, one after another.
 ///
 /// While nobody does, messages are accepted as ever, unless the last reader ended well. When the home is dropped and nobody
-/// reads, the mailbox is closed.
+/// reads, the mailbox is closed, and what waits there goes to the dead letters. Whoever waits for an answer hears how the last
+/// reader ended; if there never was one, [`NoReply`](crate::CallError::NoReply), for nothing has ended.
 ///
 /// ```
 /// # #[cfg(feature = "smol")] {
@@ -530,8 +531,10 @@ impl<M: Send + 'static> Home<M> {
     /// calls this; it is `Send` if that of `process` is.
     ///
     /// One at a time: an incarnation that begins while another runs takes its messages away. The mailbox of the earlier one, as
-    /// any that somebody has kept for longer than its incarnation, gives back what it has when it is asked for the next message
-    /// or dropped. How the earlier one ends is told by its device, and to those whose calls it has received.
+    /// any that somebody has kept for longer than its incarnation, gives back what it has, in hand or set aside, when it is asked
+    /// for the next message or dropped: to the next one, or, if the queue was not [kept](crate::QueueOnRestart) when the
+    /// incarnation ended, to the dead letters. How the earlier one ends is told by its device, and to those whose calls it has
+    /// received.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {

@@ -679,3 +679,18 @@ fn an_incarnation_that_ends_after_the_next_has_begun_is_not_the_end_of_that() {
         assert_eq!(system.dead_letters(), 0);
     }
 }
+
+#[test]
+fn callers_of_a_home_that_is_dropped_before_anybody_ran_there_are_told_of_no_end() {
+    let system = System::new(Seeded::new(1));
+    let (address, home) = system.prepare::<Reply<u32>>(Options::new().capacity(1));
+    let mut waits = Box::pin(address.ask(|reply| reply).forever());
+    let mut for_room = Box::pin(address.ask(|reply| reply).forever());
+    assert!(poll(waits.as_mut()).is_pending());
+    assert!(poll(for_room.as_mut()).is_pending());
+    drop(home);
+    assert_eq!(poll(waits.as_mut()), Poll::Ready(Err(CallError::NoReply)));
+    assert_eq!(poll(for_room.as_mut()), Poll::Ready(Err(CallError::Gone)));
+    assert_eq!(poll(Box::pin(address.ended()).as_mut()), Poll::Ready(None));
+    assert_eq!(system.dead_letters(), 1);
+}
