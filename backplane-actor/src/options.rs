@@ -247,8 +247,8 @@ impl<M> Options<M> {
     }
 
     /// The message of which the actor dies is given to its successor, so many times at most; then it goes to the dead
-    /// letters. Setting it aside or postponing it in between makes it no younger. Without this it is not tried again. For that each message is cloned before it is handled; calls are not,
-    /// for their callers hear of the death and decide for themselves.
+    /// letters. Setting it aside or postponing it in between counts nothing anew. Without this it is not tried again. For that
+    /// each message is cloned before it is handled; calls are not, for their callers hear of the death and decide for themselves.
     ///
     /// ```
     /// # #[cfg(feature = "smol")] {

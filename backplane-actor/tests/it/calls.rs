@@ -1062,7 +1062,8 @@ fn the_waker_of_a_caller_harms_neither_who_answers_nor_who_takes_its_right_to() 
 
 #[test]
 fn the_waker_of_a_receiver_harms_nobody_who_sends_to_it_or_says_something_of_it() {
-    let says: [(&str, fn(&Address<u32>)); 7] = [
+    type Say = fn(&Address<u32>);
+    let says: [(&str, Say); 7] = [
         ("casts", |it| it.try_cast(1).unwrap()),
         ("is urgent", |it| assert!(poll(Box::pin(it.cast(1).urgent().into_future()).as_mut()).is_ready())),
         ("drops the oldest", |it| it.cast(1).drop_oldest().unwrap()),

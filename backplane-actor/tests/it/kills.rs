@@ -66,7 +66,7 @@ impl Drop for Outlives {
         let task = self.1.spawn(async move {
             pause(&clock).await;
             // What it gave out here would be lost.
-            drop(mailbox.as_mut().and_then(Mailbox::try_receive));
+            let _ = mailbox.as_mut().and_then(Mailbox::try_receive);
             pause(&clock).await;
             drop(mailbox);
         });
