@@ -734,6 +734,22 @@ impl<M> Shared<M> {
         Back { waker: state.waker.take(), ..Back::default() }
     }
 
+    /// The reader goes, and what it has comes back in front. For dropping without the lock.
+    fn resign(
+        &self,
+        state: &mut State<M>,
+        hand: &mut Hand<M>,
+        aside: VecDeque<Item<M>>,
+    ) -> (Option<Waker>, Option<Arc<dyn CallState>>) {
+        let waker = state.waker.take();
+        state.take_back(hand, aside);
+        let call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
+        state.pass_skipped();
+        self.first.taken.store(state.normal.first(), Ordering::Release);
+        state.is_read = false;
+        (waker, call)
+    }
+
     /// They have been tried, and were set aside when they were to be tried again.
     fn try_again(&self, state: &mut State<M>, tried: VecDeque<(M, u32)>) {
         if !tried.is_empty() {
@@ -1387,6 +1403,7 @@ impl<M> Reader<M> {
     }
 
     /// Gives back all that it has received of others and not given out: it is none any more, or is about to be dropped.
+    #[cold]
     fn give_back(&mut self) {
         let Reader { shared, hand, own, .. } = self;
         let saved = own.as_mut().map(|own| mem::take(&mut own.saved)).unwrap_or_default();
@@ -1401,13 +1418,8 @@ impl<M> Reader<M> {
         let mut state = shared.state();
         let (mut waker, mut call, mut back) = (None, None, Back::default());
         if hand.reader == state.reader {
-            waker = state.waker.take();
-            state.take_back(hand, items);
+            (waker, call) = shared.resign(&mut state, hand, items);
             shared.try_again(&mut state, tried);
-            call = state.rare.as_mut().and_then(|rare| rare.calls.retire());
-            state.pass_skipped();
-            shared.first.taken.store(state.normal.first(), Ordering::Release);
-            state.is_read = false;
         } else {
             hand.last = Last::Message;
             back = shared.take_over(&mut state, hand, SetAside { items, tried });
@@ -2206,6 +2218,17 @@ impl<M> Drop for Shown<'_, M> {
 
 impl<M> Drop for Reader<M> {
     fn drop(&mut self) {
+        let Reader { shared, hand, own } = self;
+        let mut state = shared.state();
+        // As a rule it has set nothing aside, and is the only one.
+        let easy = own.is_none() && hand.reader == state.reader;
+        if easy && shared.first.flags.load(Ordering::Acquire) & OUTLIVED == 0 {
+            let gone = shared.resign(&mut state, hand, VecDeque::new());
+            drop(state);
+            drop(gone);
+            return;
+        }
+        drop(state);
         self.give_back();
     }
 }
