@@ -380,7 +380,8 @@ impl Local {
     fn discard(&self, runnable: Runnable) {
         let meta = runnable.metadata();
         let (site, polled) = (meta.site, meta.polled());
-        self.know(site);
+        // Not by what this worker knows: that is for polls, and lies in their way.
+        self.domain.house.know(site);
         self.remote.polls(polled);
         if backplane::catch(|| drop(runnable)).is_err() {
             self.lose();
