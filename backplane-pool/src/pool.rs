@@ -141,6 +141,11 @@ fn names(running: Vec<Running>) -> Vec<TaskName> {
 /// After a shutdown's deadline, so long for polls to come back and tasks to be dropped.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// When tasks have ended before their deadline, hooks have the time that is left, and the same grace.
+fn hooks_deadline(now: Instant, tasks: Option<Instant>) -> Option<Instant> {
+    tasks?.max(now).checked_add(GRACE)
+}
+
 impl Pool {
     /// A pool for all CPUs that this process may use: a domain for each node, pinned to it.
     ///
@@ -231,9 +236,7 @@ impl Pool {
         house.enter(Phase::Draining);
         if house.wait(deadline, |_| self.is_empty()) {
             self.drop_tasks();
-            // Hooks have the time that is left, and the same grace.
-            let deadline = deadline.and_then(|deadline| deadline.max(Instant::now()).checked_add(GRACE));
-            if !house.wait(deadline, |workers| workers == 0) {
+            if !house.wait(hooks_deadline(Instant::now(), deadline), |workers| workers == 0) {
                 self.leave();
             }
             return Ok(());
@@ -947,5 +950,55 @@ where
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("nodes", &self.quarters()).field("node", &self.node()).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crossbeam_deque::Worker;
+
+    use super::*;
+    use crate::{
+        cpus::CpuSet,
+        domain::{Polled, Remote},
+        reactor::Reactor,
+        watch::Alarm,
+    };
+
+    #[test]
+    fn hooks_have_the_time_that_tasks_have_left_them() {
+        let now = Instant::now();
+        let in_secs = |secs| now + Duration::from_secs(secs);
+        assert_eq!(hooks_deadline(now, Some(in_secs(60))), Some(in_secs(60) + GRACE));
+        assert_eq!(hooks_deadline(in_secs(5), Some(now)), Some(in_secs(5) + GRACE));
+        assert_eq!(hooks_deadline(now, None), None, "without a deadline there is none for them");
+    }
+
+    #[test]
+    fn a_task_that_moves_from_worker_to_worker_while_its_name_is_asked_for_is_named_once() {
+        let house = Arc::new(House::new(Alarm::default()));
+        let domain = Domain::new(0, 0, CpuSet::new(), Arc::clone(&house), 2);
+        let remote = || Arc::new(Remote::new(Worker::new_fifo().stealer(), &Reactor::AsyncIo));
+        domain.workers_have_started(Box::new([remote(), remote()]));
+        let site = Site::of::<Pool>(Location::caller());
+        let write_down = || domain.shards[1].insert(std::task::Waker::noop(), site.into()).unwrap();
+        let (moves, other, _waits) = (write_down(), write_down(), write_down());
+        let mut pool = Pool::empty(house);
+        pool.open(
+            vec![Quarter { domain: Arc::clone(&domain), workers: 2, first: 0 }],
+            std::thread::spawn(|| ()),
+        );
+        let count = |on: [Key; 2]| {
+            for (remote, key) in domain.remotes().iter().zip(on) {
+                remote.polls(Polled::new(key.to_word(), site));
+            }
+            let (running, waiting) = pool.names();
+            assert!(running.iter().all(|running| !running.is_first));
+            (running.len(), waiting.len())
+        };
+        // As whoever looks at one after the other finds it on both.
+        assert_eq!(count([moves, moves]), (1, 2));
+        assert_eq!(count([moves, other]), (2, 1), "two of one kind are two");
     }
 }
