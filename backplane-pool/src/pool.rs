@@ -212,6 +212,28 @@ impl Pool {
         self.handle.clone()
     }
 
+    /// As [`Handle::spawn`]. It stands here as well because a pool is a [`Runtime`](backplane::Runtime), whose `spawn`, where that
+    /// trait is in scope, would come before its handle's, and knows no values.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use backplane::Runtime;
+    /// let pool = backplane_pool::Pool::builder().workers(1).build()?;
+    /// assert_eq!(pool.block_on(pool.spawn(async { "a value" }))?, "a value");
+    /// assert!(pool.now() <= pool.now());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    #[inline]
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+
     /// Takes nothing more from outside, lets tasks end until `within` is over, and drops what is left.
     ///
     /// What tasks spawn from inside meanwhile is run as well. After the deadline polls have 100 ms to come back.
