@@ -1,7 +1,7 @@
 //! The pool, its handle, and its end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     error::Error,
     fmt,
     future::Future,
@@ -136,6 +136,31 @@ struct Running {
 
 fn names(running: Vec<Running>) -> Vec<TaskName> {
     running.into_iter().map(|running| running.name).collect()
+}
+
+/// What is on the list, and where.
+type Listed = Vec<((DomainId, Key), TaskName)>;
+
+/// Who runs, and who waits, by what was on the list before and after it was seen who runs.
+fn sorted(before: Listed, running: Vec<Running>, after: Listed) -> (Vec<Running>, Vec<TaskName>) {
+    let places: HashSet<_> = before.iter().map(|(place, _)| *place).collect();
+    let mut waiting: Vec<_> = before.into_iter().map(|(_, name)| name).collect();
+    let mut unlisted = Vec::new();
+    for Running { name, is_first } in &running {
+        // It is on the list as well, unless this is its first poll.
+        match waiting.iter().position(|waits| !is_first && waits == name) {
+            Some(at) => drop(waiting.swap_remove(at)),
+            None => unlisted.push(name),
+        }
+    }
+    for (_, name) in after.into_iter().filter(|(place, _)| !places.contains(place)) {
+        // Written down meanwhile. If it was not seen to run, its first poll came back before we looked.
+        match unlisted.iter().position(|unlisted| **unlisted == name) {
+            Some(at) => drop(unlisted.swap_remove(at)),
+            None => waiting.push(name),
+        }
+    }
+    (running, waiting)
 }
 
 /// After a shutdown's deadline, so long for polls to come back and tasks to be dropped.
@@ -300,8 +325,14 @@ impl Pool {
 
     /// Who runs, and who waits.
     fn names(&self) -> (Vec<Running>, Vec<TaskName>) {
-        let (mut running, mut waiting) = (Vec::new(), self.handle.task_names());
-        let mut seen = Vec::new();
+        let before = self.handle.listed();
+        let running = self.running();
+        sorted(before, running, self.handle.listed())
+    }
+
+    /// Who is in a poll.
+    fn running(&self) -> Vec<Running> {
+        let (mut running, mut seen) = (Vec::new(), Vec::new());
         for quarter in self.handle.quarters() {
             for polled in quarter.domain.remotes().iter().flat_map(|remote| remote.all_polled()) {
                 // It may have moved from one worker to the next while we looked.
@@ -309,15 +340,10 @@ impl Pool {
                 let again = place.is_some() && seen.contains(&place);
                 let Some(name) = quarter.domain.name_of(polled).filter(|_| !again) else { continue };
                 seen.push(place);
-                // It is on the list as well, unless this is its first poll.
-                let is_first = polled.is_first();
-                if let Some(at) = waiting.iter().position(|waits| !is_first && *waits == name) {
-                    waiting.swap_remove(at);
-                }
-                running.push(Running { name, is_first });
+                running.push(Running { name, is_first: polled.is_first() });
             }
         }
-        (running, waiting)
+        running
     }
 
     fn drop_tasks(&self) {
@@ -525,8 +551,16 @@ impl Handle {
     /// assert!(pool.task_names().is_empty());
     /// ```
     pub fn task_names(&self) -> Vec<TaskName> {
-        let shards = self.quarters().iter().flat_map(|quarter| &quarter.domain.shards);
-        shards.flat_map(|shard| shard.names()).collect()
+        self.listed().into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn listed(&self) -> Listed {
+        let of = |quarter: &Quarter| {
+            let id = quarter.domain.id();
+            let listed = quarter.domain.shards.iter().flat_map(|shard| shard.listed());
+            listed.map(|(key, name)| ((id, key), name)).collect::<Vec<_>>()
+        };
+        self.quarters().iter().flat_map(of).collect()
     }
 
     /// Runs a future on the pool.
@@ -985,6 +1019,7 @@ mod tests {
         cpus::CpuSet,
         domain::{Polled, Remote},
         reactor::Reactor,
+        registry::Shard,
         watch::Alarm,
     };
 
@@ -1022,5 +1057,39 @@ mod tests {
         // As whoever looks at one after the other finds it on both.
         assert_eq!(count([moves, moves]), (1, 2));
         assert_eq!(count([moves, other]), (2, 1), "two of one kind are two");
+    }
+
+    #[test]
+    fn a_task_that_is_written_down_while_names_are_asked_for_is_named_once() {
+        let at = Location::caller();
+        let (one, other) = (Site::of::<Pool>(at), Site::of::<Handle>(at));
+        let shard = Shard::new(0);
+        let list = |sites: &[Site]| {
+            for site in sites {
+                shard.insert(std::task::Waker::noop(), (*site).into()).unwrap();
+            }
+            shard.listed().into_iter().map(|(key, name)| ((0, key), name)).collect::<Listed>()
+        };
+        let runs = |site: Site, is_first| Running { name: site.into(), is_first };
+        let sort = |before: &Listed, running: Vec<Running>, after: &Listed| {
+            let (running, waiting) = sorted(before.clone(), running, after.clone());
+            (names(running), waiting)
+        };
+        let [one_s, other_s] = [one, other].map(TaskName::from);
+        let (none, before, after) = (list(&[]), list(&[one]), list(&[other]));
+        let all = |waiting: &[&TaskName]| waiting.iter().copied().cloned().collect::<Vec<_>>();
+        // Seen in its first poll, or too late for that; in a later one; and in one that has just written it down.
+        assert_eq!(sort(&before, vec![runs(other, true)], &after), (all(&[&other_s]), all(&[&one_s])));
+        assert_eq!(sort(&before, vec![], &after), (vec![], all(&[&one_s, &other_s])));
+        assert_eq!(sort(&after, vec![runs(other, false)], &after), (all(&[&other_s]), all(&[&one_s])));
+        assert_eq!(sort(&before, vec![runs(other, false)], &after), (all(&[&other_s]), all(&[&one_s])));
+        // One of a kind waits and another is in its first poll, which comes back meanwhile or does not.
+        let twice = list(&[one]);
+        let both = (all(&[&one_s]), all(&[&one_s]));
+        assert_eq!(sort(&before, vec![runs(one, true)], &before), both);
+        let twins: Listed = twice.into_iter().filter(|(_, name)| *name == one_s).collect();
+        assert_eq!(sort(&before, vec![runs(one, true)], &twins), both);
+        // Gone by then, it waited when we asked.
+        assert_eq!(sort(&before, vec![], &none), (vec![], all(&[&one_s])));
     }
 }
