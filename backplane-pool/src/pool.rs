@@ -1084,11 +1084,15 @@ mod tests {
         assert_eq!(sort(&after, vec![runs(other, false)], &after), (all(&[&other_s]), all(&[&one_s])));
         assert_eq!(sort(&before, vec![runs(other, false)], &after), (all(&[&other_s]), all(&[&one_s])));
         // One of a kind waits and another is in its first poll, which comes back meanwhile or does not.
-        let twice = list(&[one]);
+        let of_one =
+            |listed: Listed| -> Listed { listed.into_iter().filter(|(_, name)| *name == one_s).collect() };
         let both = (all(&[&one_s]), all(&[&one_s]));
         assert_eq!(sort(&before, vec![runs(one, true)], &before), both);
-        let twins: Listed = twice.into_iter().filter(|(_, name)| *name == one_s).collect();
+        let twins = of_one(list(&[one]));
         assert_eq!(sort(&before, vec![runs(one, true)], &twins), both);
+        let triplets = of_one(list(&[one]));
+        let three = (all(&[&one_s]), all(&[&one_s, &one_s]));
+        assert_eq!(sort(&before, vec![runs(one, true)], &triplets), three);
         // Gone by then, it waited when we asked.
         assert_eq!(sort(&before, vec![], &none), (vec![], all(&[&one_s])));
     }

@@ -179,7 +179,9 @@ fn what_no_system_can_give_is_an_error_at_once() {
 fn a_stack_of_any_size_is_there_or_an_error() {
     let build = |bytes| Pool::builder().workers(2).pinning(Pinning::None).stack_size(bytes).build();
     for bytes in [usize::MAX, usize::MAX - (1 << 16), isize::MAX as usize, usize::MAX / 8] {
-        assert!(matches!(build(bytes), Err(BuildError::Thread(_))), "{bytes}");
+        let Err(BuildError::Thread(error)) = build(bytes) else { panic!("{bytes}") };
+        // The system is not asked for what nobody has.
+        assert!(error.raw_os_error().is_none() || bytes < isize::MAX as usize, "{error}");
     }
     for bytes in [0, 1, 4096] {
         let pool = build(bytes).unwrap();
