@@ -172,6 +172,10 @@ enum Workers {
 
 /// No system has more.
 const THREADS: usize = 1 << 22;
+/// What a worker needs of its stack in any build, with what tells of a panic, and some room for tasks.
+const LEAST_STACK: usize = 256 << 10;
+/// Beyond this the standard library panics where the system's own limit is as low as musl's, and its rounding overflows.
+const MOST_STACK: usize = usize::MAX / 4;
 
 /// A node that will be a domain.
 struct Plan {
@@ -302,7 +306,8 @@ impl Builder {
         self
     }
 
-    /// The stack of each worker, in bytes. What the standard library gives unless set.
+    /// The stack of each worker, in bytes. What the standard library gives unless set. It is at least 256 KiB, which a worker itself
+    /// needs, with a panic on it; more than the system can give is a [`BuildError::Thread`].
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -426,6 +431,11 @@ impl Builder {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "a thread's name has no null in it");
             return Err(BuildError::Thread(error));
         }
+        if self.stack_size.is_some_and(|bytes| bytes > MOST_STACK) {
+            // It would, too, where the system refuses such a number before it looks for room.
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "no system has room for such a stack");
+            return Err(BuildError::Thread(error));
+        }
         let house = Arc::new(House::new(Alarm::default()));
         let mut domains = Vec::with_capacity(plans.len());
         let mut watched = Vec::with_capacity(plans.len());
@@ -452,7 +462,7 @@ impl Builder {
                 let ready = ready.clone();
                 let mut thread = thread::Builder::new().name(format!("{}-{}", self.thread_name, first + at));
                 if let Some(bytes) = self.stack_size {
-                    thread = thread.stack_size(bytes);
+                    thread = thread.stack_size(bytes.max(LEAST_STACK));
                 }
                 house.started();
                 let spawned = thread.spawn(move || start.run(&ready, &may_go));
@@ -622,5 +632,25 @@ impl Start {
             return Err(BuildError::Pin { node: self.info.node, error });
         }
         self.reactor.make().map_err(BuildError::Reactor)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_has_its_node_or_one_cpu_of_it_in_turn_or_none_of_its_own() {
+        let node: CpuSet = [4, 6, 9].into_iter().collect();
+        let on = |pinning, worker| {
+            let cpus = Pool::builder().pinning(pinning).cpus_of(&node, worker);
+            cpus.map(|cpus| cpus.iter().collect::<Vec<_>>())
+        };
+        let each = [0, 1, 2, 3].map(|worker| on(Pinning::Cpu, worker).unwrap());
+        assert_eq!(each, [[4], [6], [9], [4]]);
+        assert_eq!(on(Pinning::Node, 1), Some(vec![4, 6, 9]));
+        assert_eq!(on(Pinning::None, 1), None);
+        assert_eq!(Builder::new().cpus_of(&node, 1), Some(node.clone()));
     }
 }

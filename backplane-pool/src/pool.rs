@@ -1,7 +1,7 @@
 //! The pool, its handle, and its end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     error::Error,
     fmt,
     future::Future,
@@ -138,8 +138,38 @@ fn names(running: Vec<Running>) -> Vec<TaskName> {
     running.into_iter().map(|running| running.name).collect()
 }
 
+/// What is on the list, and where.
+type Listed = Vec<((DomainId, Key), TaskName)>;
+
+/// Who runs, and who waits, by what was on the list before and after it was seen who runs.
+fn sorted(before: Listed, running: Vec<Running>, after: Listed) -> (Vec<Running>, Vec<TaskName>) {
+    let places: HashSet<_> = before.iter().map(|(place, _)| *place).collect();
+    let mut waiting: Vec<_> = before.into_iter().map(|(_, name)| name).collect();
+    let mut unlisted = Vec::new();
+    for Running { name, is_first } in &running {
+        // It is on the list as well, unless this is its first poll.
+        match waiting.iter().position(|waits| !is_first && waits == name) {
+            Some(at) => drop(waiting.swap_remove(at)),
+            None => unlisted.push(name),
+        }
+    }
+    for (_, name) in after.into_iter().filter(|(place, _)| !places.contains(place)) {
+        // Written down meanwhile. If it was not seen to run, its first poll came back before we looked.
+        match unlisted.iter().position(|unlisted| **unlisted == name) {
+            Some(at) => drop(unlisted.swap_remove(at)),
+            None => waiting.push(name),
+        }
+    }
+    (running, waiting)
+}
+
 /// After a shutdown's deadline, so long for polls to come back and tasks to be dropped.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// When tasks have ended before their deadline, hooks have the time that is left, and the same grace.
+fn hooks_deadline(now: Instant, tasks: Option<Instant>) -> Option<Instant> {
+    tasks?.max(now).checked_add(GRACE)
+}
 
 impl Pool {
     /// A pool for all CPUs that this process may use: a domain for each node, pinned to it.
@@ -253,9 +283,7 @@ impl Pool {
         house.enter(Phase::Draining);
         if house.wait(deadline, |_| self.is_empty()) {
             self.drop_tasks();
-            // Hooks have the time that is left, and the same grace.
-            let deadline = deadline.and_then(|deadline| deadline.max(Instant::now()).checked_add(GRACE));
-            if !house.wait(deadline, |workers| workers == 0) {
+            if !house.wait(hooks_deadline(Instant::now(), deadline), |workers| workers == 0) {
                 self.leave();
             }
             return Ok(());
@@ -297,8 +325,14 @@ impl Pool {
 
     /// Who runs, and who waits.
     fn names(&self) -> (Vec<Running>, Vec<TaskName>) {
-        let (mut running, mut waiting) = (Vec::new(), self.handle.task_names());
-        let mut seen = Vec::new();
+        let before = self.handle.listed();
+        let running = self.running();
+        sorted(before, running, self.handle.listed())
+    }
+
+    /// Who is in a poll.
+    fn running(&self) -> Vec<Running> {
+        let (mut running, mut seen) = (Vec::new(), Vec::new());
         for quarter in self.handle.quarters() {
             for polled in quarter.domain.remotes().iter().flat_map(|remote| remote.all_polled()) {
                 // It may have moved from one worker to the next while we looked.
@@ -306,15 +340,10 @@ impl Pool {
                 let again = place.is_some() && seen.contains(&place);
                 let Some(name) = quarter.domain.name_of(polled).filter(|_| !again) else { continue };
                 seen.push(place);
-                // It is on the list as well, unless this is its first poll.
-                let is_first = polled.is_first();
-                if let Some(at) = waiting.iter().position(|waits| !is_first && *waits == name) {
-                    waiting.swap_remove(at);
-                }
-                running.push(Running { name, is_first });
+                running.push(Running { name, is_first: polled.is_first() });
             }
         }
-        (running, waiting)
+        running
     }
 
     fn drop_tasks(&self) {
@@ -522,8 +551,16 @@ impl Handle {
     /// assert!(pool.task_names().is_empty());
     /// ```
     pub fn task_names(&self) -> Vec<TaskName> {
-        let shards = self.quarters().iter().flat_map(|quarter| &quarter.domain.shards);
-        shards.flat_map(|shard| shard.names()).collect()
+        self.listed().into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn listed(&self) -> Listed {
+        let of = |quarter: &Quarter| {
+            let id = quarter.domain.id();
+            let listed = quarter.domain.shards.iter().flat_map(|shard| shard.listed());
+            listed.map(|(key, name)| ((id, key), name)).collect::<Vec<_>>()
+        };
+        self.quarters().iter().flat_map(of).collect()
     }
 
     /// Runs a future on the pool.
@@ -969,5 +1006,94 @@ where
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("nodes", &self.quarters()).field("node", &self.node()).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crossbeam_deque::Worker;
+
+    use super::*;
+    use crate::{
+        cpus::CpuSet,
+        domain::{Polled, Remote},
+        reactor::Reactor,
+        registry::Shard,
+        watch::Alarm,
+    };
+
+    #[test]
+    fn hooks_have_the_time_that_tasks_have_left_them() {
+        let now = Instant::now();
+        let in_secs = |secs| now + Duration::from_secs(secs);
+        assert_eq!(hooks_deadline(now, Some(in_secs(60))), Some(in_secs(60) + GRACE));
+        assert_eq!(hooks_deadline(in_secs(5), Some(now)), Some(in_secs(5) + GRACE));
+        assert_eq!(hooks_deadline(now, None), None, "without a deadline there is none for them");
+    }
+
+    #[test]
+    fn a_task_that_moves_from_worker_to_worker_while_its_name_is_asked_for_is_named_once() {
+        let house = Arc::new(House::new(Alarm::default()));
+        let domain = Domain::new(0, 0, CpuSet::new(), Arc::clone(&house), 2);
+        let remote = || Arc::new(Remote::new(Worker::new_fifo().stealer(), &Reactor::AsyncIo));
+        domain.workers_have_started(Box::new([remote(), remote()]));
+        let site = Site::of::<Pool>(Location::caller());
+        let write_down = || domain.shards[1].insert(std::task::Waker::noop(), site.into()).unwrap();
+        let (moves, other, _waits) = (write_down(), write_down(), write_down());
+        let mut pool = Pool::empty(house);
+        pool.open(
+            vec![Quarter { domain: Arc::clone(&domain), workers: 2, first: 0 }],
+            std::thread::spawn(|| ()),
+        );
+        let count = |on: [Key; 2]| {
+            for (remote, key) in domain.remotes().iter().zip(on) {
+                remote.polls(Polled::new(key.to_word(), site));
+            }
+            let (running, waiting) = pool.names();
+            assert!(running.iter().all(|running| !running.is_first));
+            (running.len(), waiting.len())
+        };
+        // As whoever looks at one after the other finds it on both.
+        assert_eq!(count([moves, moves]), (1, 2));
+        assert_eq!(count([moves, other]), (2, 1), "two of one kind are two");
+    }
+
+    #[test]
+    fn a_task_that_is_written_down_while_names_are_asked_for_is_named_once() {
+        let at = Location::caller();
+        let (one, other) = (Site::of::<Pool>(at), Site::of::<Handle>(at));
+        let shard = Shard::new(0);
+        let list = |sites: &[Site]| {
+            for site in sites {
+                shard.insert(std::task::Waker::noop(), (*site).into()).unwrap();
+            }
+            shard.listed().into_iter().map(|(key, name)| ((0, key), name)).collect::<Listed>()
+        };
+        let runs = |site: Site, is_first| Running { name: site.into(), is_first };
+        let sort = |before: &Listed, running: Vec<Running>, after: &Listed| {
+            let (running, waiting) = sorted(before.clone(), running, after.clone());
+            (names(running), waiting)
+        };
+        let [one_s, other_s] = [one, other].map(TaskName::from);
+        let (none, before, after) = (list(&[]), list(&[one]), list(&[other]));
+        let all = |waiting: &[&TaskName]| waiting.iter().copied().cloned().collect::<Vec<_>>();
+        // Seen in its first poll, or too late for that; in a later one; and in one that has just written it down.
+        assert_eq!(sort(&before, vec![runs(other, true)], &after), (all(&[&other_s]), all(&[&one_s])));
+        assert_eq!(sort(&before, vec![], &after), (vec![], all(&[&one_s, &other_s])));
+        assert_eq!(sort(&after, vec![runs(other, false)], &after), (all(&[&other_s]), all(&[&one_s])));
+        assert_eq!(sort(&before, vec![runs(other, false)], &after), (all(&[&other_s]), all(&[&one_s])));
+        // One of a kind waits and another is in its first poll, which comes back meanwhile or does not.
+        let of_one =
+            |listed: Listed| -> Listed { listed.into_iter().filter(|(_, name)| *name == one_s).collect() };
+        let both = (all(&[&one_s]), all(&[&one_s]));
+        assert_eq!(sort(&before, vec![runs(one, true)], &before), both);
+        let twins = of_one(list(&[one]));
+        assert_eq!(sort(&before, vec![runs(one, true)], &twins), both);
+        let triplets = of_one(list(&[one]));
+        let three = (all(&[&one_s]), all(&[&one_s, &one_s]));
+        assert_eq!(sort(&before, vec![runs(one, true)], &triplets), three);
+        // Gone by then, it waited when we asked.
+        assert_eq!(sort(&before, vec![], &none), (vec![], all(&[&one_s])));
     }
 }

@@ -113,7 +113,7 @@ impl fmt::Debug for TaskName {
 }
 
 /// Where in its domain a task is registered: shard and entry in one word, that is more than one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(NonZeroU64);
 
 impl Key {
@@ -275,8 +275,10 @@ impl Shard {
         self.lock().entries.get(key.entry()).map(|entry| entry.name.clone())
     }
 
-    pub(crate) fn names(&self) -> Vec<TaskName> {
-        self.lock().entries.iter().map(|(_, entry)| entry.name.clone()).collect()
+    pub(crate) fn listed(&self) -> Vec<(Key, TaskName)> {
+        let tasks = self.lock();
+        let key = |entry| u32::try_from(entry).ok().map(|entry| Key::new(self.index, entry));
+        tasks.entries.iter().filter_map(|(entry, task)| Some((key(entry)?, task.name.clone()))).collect()
     }
 
     /// Schedules every task once more, so that its worker can drop it.

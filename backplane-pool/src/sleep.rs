@@ -200,24 +200,24 @@ impl Sleeps {
 
     /// Wakes who is due.
     fn ring(&self) {
-        loop {
-            let now = Instant::now();
-            let mut state = self.lock();
-            let due = state.sleepers.take_due(now);
-            state.rung = Some(now).max(state.rung);
-            state.armed = None;
-            let again = state.sleepers.first().is_some_and(|next| {
-                let next = if due.is_empty() { next } else { next.max(now + TOGETHER) };
-                self.arm(&mut state, next)
-            });
-            drop(state);
-            for (_, sleeper) in due.into_iter().flatten() {
-                drop(backplane::catch(|| sleeper.waker.wake()));
-            }
-            if !again {
-                return;
-            }
+        while self.ring_at(Instant::now()) {}
+    }
+
+    /// Wakes who is due by then; `true` if it is time for the next already, and nobody will ring.
+    fn ring_at(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let due = state.sleepers.take_due(now);
+        state.rung = Some(now).max(state.rung);
+        state.armed = None;
+        let again = state.sleepers.first().is_some_and(|next| {
+            let next = if due.is_empty() { next } else { next.max(now + TOGETHER) };
+            self.arm(&mut state, next)
+        });
+        drop(state);
+        for (_, sleeper) in due.into_iter().flatten() {
+            drop(backplane::catch(|| sleeper.waker.wake()));
         }
+        again
     }
 }
 
@@ -355,6 +355,29 @@ mod tests {
             assert_eq!(sleepers.len(), wait.len());
         }
         assert!(sleepers.milliseconds.values().all(|sleepers| !sleepers.is_empty()));
+    }
+
+    #[test]
+    fn those_who_are_due_within_a_millisecond_are_woken_together_and_one_alone_at_its_time() {
+        // So late that async-io does not ring meanwhile.
+        let (sleeps, start) = (Sleeps::new(), Instant::now() + Duration::from_secs(3600));
+        let at = |micros| start + Duration::from_micros(micros);
+        let sleepers = [0, 100, 900, 1000, 5000].map(|micros| {
+            let heard = Arc::new(Heard(AtomicUsize::new(0)));
+            assert!(sleeps.insert(at(micros), heard.clone().into()).is_some());
+            heard
+        });
+        let rings = |micros| {
+            assert!(!sleeps.ring_at(at(micros)));
+            let heard = sleepers.each_ref().map(|heard| heard.0.load(Ordering::Relaxed));
+            (heard, sleeps.lock().armed)
+        };
+        assert_eq!(sleeps.lock().armed, Some(start));
+        assert_eq!(rings(0), ([1, 0, 0, 0, 0], Some(at(1000))));
+        assert_eq!(rings(1000), ([1, 1, 1, 1, 0], Some(at(5000))));
+        // Rung too early, it wakes nobody, and the next one need not be late for company.
+        assert_eq!(rings(4900), ([1, 1, 1, 1, 0], Some(at(5000))));
+        assert_eq!(rings(5000), ([1; 5], None));
     }
 
     #[test]

@@ -186,3 +186,104 @@ impl fmt::Debug for Watch {
         f.debug_struct("Watch").field("threshold", &self.threshold).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{panic::Location, sync::mpsc};
+
+    use crossbeam_deque::Worker;
+
+    use super::*;
+    use crate::{cpus::CpuSet, domain::Polled, reactor::Reactor, registry::Site};
+
+    const THRESHOLD: Duration = Duration::from_millis(100);
+
+    /// A worker without a thread, and its watch, at whose clock it is always the time that the test says.
+    struct Scene {
+        watch: Watch,
+        watched: Watched,
+        seen: Vec<Seen>,
+        start: Instant,
+        told: mpsc::Receiver<Event>,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let house = Arc::new(House::new(Alarm::default()));
+            let domain = Domain::new(0, 7, CpuSet::new(), Arc::clone(&house), 1);
+            let remote = Remote::new(Worker::new_fifo().stealer(), &Reactor::AsyncIo);
+            domain.workers_have_started(Box::new([Arc::new(remote)]));
+            let (tell, told) = mpsc::channel();
+            let listener: Listener = Arc::new(move |event: &Event| drop(tell.send(event.clone())));
+            let watch = Watch { house, domains: vec![], threshold: THRESHOLD, listener: Some(listener) };
+            let (watched, start) = (Watched { domain, first: 3 }, Instant::now());
+            let seen = vec![Seen { polls: u64::MAX, since: start, told: None }];
+            let mut scene = Scene { watch, watched, seen, start, told };
+            scene.look(0);
+            scene
+        }
+
+        fn remote(&self) -> &Remote {
+            &self.watched.domain.remotes()[0]
+        }
+
+        /// What is told at a look after so many thresholds.
+        fn look(&mut self, thresholds: u32) -> Option<Event> {
+            self.watch.look(self.start + THRESHOLD * thresholds, &self.watched, &mut self.seen);
+            self.told.try_recv().ok()
+        }
+
+        fn polls_a_task(&self) {
+            let site = Site::of::<Scene>(Location::caller());
+            self.watch.house.know(site);
+            self.remote().polls(Polled::new(0, site));
+        }
+    }
+
+    #[test]
+    fn a_worker_is_stuck_as_long_as_it_is_in_one_poll_and_no_longer() {
+        let mut scene = Scene::new();
+        let is_stuck = |scene: &Scene| scene.remote().stuck.load(Ordering::Relaxed);
+        assert!(!is_stuck(&scene));
+        scene.polls_a_task();
+        assert!(matches!(scene.look(1), Some(Event::Hog(hog)) if hog.lasted == THRESHOLD && hog.worker == 3));
+        assert!(is_stuck(&scene));
+        assert_eq!(scene.look(2), None, "told once");
+        scene.remote().counters.polls.add(1);
+        assert!(matches!(scene.look(3), Some(Event::HogEnded(hog)) if hog.lasted == THRESHOLD * 3));
+        assert!(!is_stuck(&scene));
+        // Nor when it sleeps, however long.
+        assert!(scene.look(4).is_some() && is_stuck(&scene));
+        scene.remote().awake.store(false, Ordering::SeqCst);
+        assert!(matches!(scene.look(5), Some(Event::HogEnded(_))));
+        assert!(!is_stuck(&scene));
+        assert_eq!(scene.look(6), None);
+        assert!(!is_stuck(&scene));
+    }
+
+    #[test]
+    fn a_hook_is_no_hog_but_a_task_that_runs_while_it_blocks_is_one() {
+        let mut scene = Scene::new();
+        scene.remote().in_hook.store(true, Ordering::Relaxed);
+        assert_eq!(scene.look(1), None);
+        scene.remote().blocks();
+        assert_eq!(scene.look(2), None, "nobody is in a poll");
+        scene.polls_a_task();
+        assert!(matches!(scene.look(3), Some(Event::Hog(hog)) if hog.task.is_some()));
+    }
+
+    #[test]
+    fn many_drops_in_a_row_are_no_hog() {
+        let mut scene = Scene::new();
+        for look in 1..5 {
+            scene.polls_a_task();
+            scene.remote().counters.ended.add_after(1);
+            assert_eq!(scene.look(look), None);
+        }
+        assert!(
+            matches!(scene.look(5), Some(Event::Hog(hog)) if hog.lasted == THRESHOLD),
+            "but a long one is"
+        );
+    }
+}

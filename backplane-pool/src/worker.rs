@@ -380,7 +380,8 @@ impl Local {
     fn discard(&self, runnable: Runnable) {
         let meta = runnable.metadata();
         let (site, polled) = (meta.site, meta.polled());
-        self.know(site);
+        // Not by what this worker knows: that is for polls, and lies in their way.
+        self.domain.house.know(site);
         self.remote.polls(polled);
         if backplane::catch(|| drop(runnable)).is_err() {
             self.lose();
@@ -733,5 +734,46 @@ impl std::fmt::Debug for Local {
             .field("index", &self.index)
             .field("domain", &self.domain)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::{cpus::CpuSet, domain::House, task::Meta, watch::Alarm};
+
+    #[test]
+    fn only_where_little_waits_at_a_worker_that_is_not_stuck_it_is_let_gather() {
+        let domain = Domain::new(0, 0, CpuSet::new(), Arc::new(House::new(Alarm::default())), 2);
+        let (deque, theirs) = (Worker::new_fifo(), Worker::new_fifo());
+        let [remote, other] =
+            [&deque, &theirs].map(|deque| Arc::new(Remote::new(deque.stealer(), &Reactor::AsyncIo)));
+        let home = domain.id();
+        let local = Local::new(0, domain, remote, deque, Reactor::AsyncIo);
+        let mut tasks = Vec::new();
+        let mut one_more = || {
+            let meta = Meta::new(None, Site::of::<()>(Location::caller()), None, home);
+            let (runnable, task) = async_task::Builder::new().metadata(meta).spawn(|_| async {}, drop);
+            theirs.push(runnable);
+            tasks.push(task);
+        };
+        assert!(!local.let_gather(&other), "nothing waits");
+        one_more();
+        assert!(!local.let_gather(&other), "who has polled nothing yet thinks that it is much");
+        local.state.poll_nanos.set(WAKE_NANOS / 2 - 1);
+        assert!(local.let_gather(&other));
+        one_more();
+        assert!(local.let_gather(&other));
+        one_more();
+        assert!(!local.let_gather(&other), "three of them are worth a wake");
+        local.state.poll_nanos.set(1);
+        assert!(local.let_gather(&other));
+        other.stuck.store(true, Ordering::Relaxed);
+        assert!(!local.let_gather(&other), "there nothing becomes more");
+        other.stuck.store(false, Ordering::Relaxed);
+        while theirs.pop().is_some() {}
+        assert!(!local.let_gather(&other));
     }
 }

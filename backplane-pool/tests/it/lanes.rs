@@ -371,3 +371,18 @@ fn a_panic_is_a_value_to_whoever_awaits_it_even_from_a_destructor() {
         assert!(pool.block_on(one.spawn(|| async { true })).unwrap());
     });
 }
+
+#[test]
+fn the_least_stack_is_enough_for_a_lane() {
+    for lanes in [Lanes::new(), Lanes::new().polling()] {
+        let pool = Pool::builder().workers(1).pinning(Pinning::None).lanes(lanes).stack_size(0);
+        let pool = pool.build().unwrap();
+        let (here, there) = pair();
+        let task = pool.lanes()[0].spawn(|| echo(here));
+        assert!(says(&there, b"in a small room"));
+        drop(there);
+        assert!(pool.block_on(task).unwrap().is_ok());
+        let panics = pool.lanes()[0].spawn(|| async { panic!("there, too") });
+        assert!(pool.block_on(panics).map(|(): ()| ()).is_err());
+    }
+}

@@ -1,7 +1,7 @@
 //! Tasks that block their thread on other tasks.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     sync::{Arc, OnceLock, mpsc},
     task::Poll,
     thread,
@@ -115,6 +115,27 @@ fn what_runs_while_a_future_that_no_pool_takes_is_dropped_is_counted() {
     });
     pool.block_on(task).unwrap();
     assert_eq!(pool.tasks(), 0);
+}
+
+#[test]
+fn who_has_blocked_and_then_waits_is_listed_by_its_own_name() {
+    async fn meanwhile() {}
+    async fn blocks_and_waits(handle: Handle) {
+        handle.block_on(handle.spawn(meanwhile())).unwrap();
+        pending::<()>().await
+    }
+    let pool = pool(1);
+    pool.spawn(blocks_and_waits(pool.handle())).detach();
+    let names = loop {
+        let names = pool.task_names();
+        if !names.is_empty() {
+            break names;
+        }
+        thread::yield_now();
+    };
+    assert!(matches!(&names[..], [name] if name.name().contains("::blocks_and_waits")), "{names:?}");
+    let unfinished = pool.shutdown(Duration::ZERO).unwrap_err();
+    assert_eq!(unfinished.waiting, names);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     future::pending,
     io::ErrorKind,
     sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
 use backplane_pool::{BuildError, CpuSet, Pinning, Pool, Topology, current_cpu, pin_current};
@@ -175,6 +176,29 @@ fn what_no_system_can_give_is_an_error_at_once() {
 }
 
 #[test]
+fn a_stack_of_any_size_is_there_or_an_error() {
+    let build = |bytes| Pool::builder().workers(2).pinning(Pinning::None).stack_size(bytes).build();
+    for bytes in [usize::MAX, usize::MAX - (1 << 16), isize::MAX as usize, usize::MAX / 8] {
+        let Err(BuildError::Thread(error)) = build(bytes) else { panic!("{bytes}") };
+        // The system is not asked for what nobody has.
+        assert!(error.raw_os_error().is_none() || bytes < isize::MAX as usize, "{error}");
+    }
+    for bytes in [0, 1, 4096] {
+        let pool = build(bytes).unwrap();
+        let handle = pool.handle();
+        let works = async move {
+            async_io::Timer::after(Duration::ZERO).await;
+            let inner = handle.spawn_local(|| async { format!("{:?}", current_cpu()).len() });
+            handle.block_on(inner).unwrap() > 0
+        };
+        assert!(pool.block_on(pool.spawn(works)).unwrap());
+        let panics = pool.spawn(async { panic!("on a small stack") });
+        assert!(pool.block_on(panics).map(|(): ()| ()).is_err());
+        pool.shutdown(Duration::from_secs(60)).unwrap();
+    }
+}
+
+#[test]
 fn a_hook_that_panics_when_it_is_dropped_takes_no_worker_along() {
     let (built, wait) = mpsc::channel::<()>();
     let (wait, bomb) = (Mutex::new(wait), then(|| panic!("a destructor")));
@@ -240,4 +264,22 @@ fn what_a_pinned_worker_has_run_elsewhere_is_not_shut_in_with_it() {
     let handle = pool.handle();
     let there = pool.spawn(async move { handle.spawn_blocking(mask).await.unwrap() });
     assert_eq!(pool.block_on(there).unwrap(), all);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_is_to_have_one_cpu_has_one_though_its_node_has_more() {
+    let all = Topology::system().cpus();
+    let (says, starts) = mpsc::channel();
+    let pool = Pool::builder()
+        .topology(Topology::from_nodes([(0, all.clone())]))
+        .pinning(Pinning::Cpu)
+        .workers(all.len() + 1)
+        .on_start(move |info| says.send((info.worker, mask())).unwrap());
+    let pool = pool.build().unwrap();
+    let mut masks: Vec<_> = starts.iter().take(all.len() + 1).collect();
+    masks.sort_unstable_by_key(|(worker, _)| *worker);
+    let in_turn = all.iter().chain(all.iter().take(1)).map(|cpu| CpuSet::from_iter([cpu]));
+    assert!(masks.into_iter().map(|(_, mask)| mask).eq(in_turn));
+    drop(pool);
 }

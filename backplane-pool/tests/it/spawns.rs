@@ -264,6 +264,32 @@ fn panics_that_nobody_can_hear_are_counted_and_take_no_worker_along() {
 }
 
 #[test]
+fn what_no_pool_takes_hides_no_panic_and_its_own_is_nobody_s() {
+    let (pool, gone) = (pool(1), pool(1).handle());
+    let handle = pool.handle();
+    let ends_so = |with_its_own: bool| {
+        let (handle, gone) = (handle.clone(), gone.clone());
+        async move {
+            if with_its_own {
+                let untaken = handle.spawn(async { Bomb });
+                while !untaken.is_finished() {
+                    yield_now().await;
+                }
+                drop(untaken);
+            }
+            let bomb = Bomb;
+            drop(gone.spawn(async move { drop(bomb) }));
+        }
+    };
+    pool.block_on(pool.spawn(ends_so(false))).unwrap();
+    pool.block_on(pool.spawn(async {})).unwrap();
+    assert_eq!(pool.counters()[0].lost_panics, 0);
+    pool.block_on(pool.spawn(ends_so(true))).unwrap();
+    pool.block_on(pool.spawn(async {})).unwrap();
+    assert_eq!(pool.counters()[0].lost_panics, 1);
+}
+
+#[test]
 fn a_local_future_is_made_run_and_dropped_on_one_thread() {
     let pool = pool(2);
     for _ in 0..50 {

@@ -153,6 +153,43 @@ fn counters_add_up() {
 }
 
 #[test]
+fn only_who_runs_because_of_the_task_before_is_counted_as_next() {
+    let pool = pool(1);
+    let next = || pool.counters()[0].next;
+    pool.block_on(pool.spawn(async {
+        for _ in 0..5 {
+            yield_now().await;
+        }
+    }))
+    .unwrap();
+    pool.block_on(pool.spawn_local(yield_now)).unwrap();
+    assert_eq!((pool.counters()[0].polls, next()), (8, 0));
+    let handle = pool.handle();
+    pool.block_on(pool.spawn(async move { handle.spawn(async {}).await })).unwrap().unwrap();
+    assert_eq!((pool.counters()[0].polls, next()), (11, 2), "the child was next, and then who awaits it");
+}
+
+#[test]
+fn local_tasks_that_are_spawned_or_woken_outside_are_counted_as_from_there() {
+    let pool = pool(1);
+    let from_outside = || pool.counters()[0].from_outside;
+    let (send, receive) = async_channel::bounded::<()>(1);
+    let (says, starts) = mpsc::channel();
+    let waits = pool.spawn_local(move || async move {
+        says.send(()).unwrap();
+        receive.recv().await
+    });
+    starts.recv().unwrap();
+    assert_eq!(from_outside(), 1);
+    // It waits by then, and is woken here.
+    pool.block_on(pool.spawn(async {})).unwrap();
+    assert_eq!(from_outside(), 2);
+    send.send_blocking(()).unwrap();
+    pool.block_on(waits).unwrap().unwrap();
+    assert_eq!(from_outside(), 3);
+}
+
+#[test]
 fn who_sleeps_has_fallen_asleep_and_how_long_it_slept_is_known_when_it_wakes() {
     let pool = pool(1);
     let parks = |times| {
