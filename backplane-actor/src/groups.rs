@@ -25,6 +25,7 @@ use crate::{
     call::{CallError, Reply},
     keyed::{Hashing, Seen},
     lists::{Left, Lists, Member, Members, OwnerEnded},
+    mailbox::wake_all,
     protocol::Accepts,
     sync::{Arc, Mutex, lock},
 };
@@ -282,7 +283,7 @@ impl<K: Hash + Eq, V> Groups<K, V> {
             let wakers = state.tell(&Change::Joined { group, member }, &watchers);
             drop(state);
             drop(spare);
-            wake(wakers);
+            wake_all(wakers);
             self.shared.look_after();
             return Ok(());
         }
@@ -319,7 +320,7 @@ impl<K: Hash + Eq, V> Groups<K, V> {
             let member = Arc::clone(&left.member);
             let wakers = state.tell_left(&left);
             drop(state);
-            wake(wakers);
+            wake_all(wakers);
             self.shared.look_after();
             return Some(member);
         }
@@ -560,7 +561,7 @@ impl<K, V> Shared<K, V> {
                         wakers.append(&mut state.tell_left(left));
                     }
                     drop(state);
-                    wake(wakers);
+                    wake_all(wakers);
                     drop(left);
                     state = lock(&self.state);
                 }
@@ -630,13 +631,6 @@ impl<K, V> State<K, V> {
     fn tell_left(&mut self, left: &Left<K, V>) -> Vec<Waker> {
         let change = Change::Left { group: Arc::clone(&left.name), member: Arc::clone(&left.member) };
         self.tell(&change, &left.watchers)
-    }
-}
-
-fn wake(wakers: Vec<Waker>) {
-    for waker in wakers {
-        // Whose waker panics must not keep others from being told.
-        let _ = backplane::catch(|| waker.wake());
     }
 }
 

@@ -426,15 +426,13 @@ impl Builder {
     /// ```
     pub fn build(self) -> Result<Pool, BuildError> {
         let plans = self.plans()?;
+        // What the standard library would panic at; such a stack where the system refuses the number before it looks for room.
+        let refused = |why| Err(BuildError::Thread(io::Error::new(io::ErrorKind::InvalidInput, why)));
         if self.thread_name.contains('\0') {
-            // The standard library would panic.
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "a thread's name has no null in it");
-            return Err(BuildError::Thread(error));
+            return refused("a thread's name has no null in it");
         }
         if self.stack_size.is_some_and(|bytes| bytes > MOST_STACK) {
-            // It would, too, where the system refuses such a number before it looks for room.
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "no system has room for such a stack");
-            return Err(BuildError::Thread(error));
+            return refused("no system has room for such a stack");
         }
         let house = Arc::new(House::new(Alarm::default()));
         let mut domains = Vec::with_capacity(plans.len());

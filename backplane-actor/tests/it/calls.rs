@@ -727,6 +727,24 @@ fn gives_away(home: &backplane_actor::Home<Mixed>, exit: Exit) -> (Exit, Mailbox
     (exit, told.recv().unwrap())
 }
 
+/// A process that writes down what it is told, and answers seven.
+fn answers(log: &Log) -> impl FnOnce(Mailbox<Mixed>) -> Pin<Box<dyn Future<Output = ()> + Send>> + use<> {
+    let log = log.clone();
+    |mut mailbox| {
+        Box::pin(async move {
+            while let Some(message) = mailbox.receive().await {
+                match message {
+                    Mixed::Get(reply) => {
+                        log.say("get");
+                        reply.send(7);
+                    }
+                    Mixed::Word(n) => log.say(n.to_string()),
+                }
+            }
+        })
+    }
+}
+
 #[test]
 fn what_a_mailbox_has_in_hand_when_the_last_incarnation_is_over_is_buried_with_it() {
     let system = System::new(Seeded::new(1));
@@ -764,18 +782,7 @@ fn a_mailbox_that_outlives_its_incarnation_gives_back_what_it_has_and_no_room_is
         let (exit, mut kept) = gives_away(&home, Exit::Fault(backplane::Fault::error("by request")));
         assert!(exit.is_fault());
         let heard = Log::default();
-        let log = heard.clone();
-        let mut next = Box::pin(home.run(Device::new(), move |mut mailbox: Mailbox<Mixed>| async move {
-            while let Some(message) = mailbox.receive().await {
-                match message {
-                    Mixed::Get(reply) => {
-                        log.say("get");
-                        reply.send(7);
-                    }
-                    Mixed::Word(n) => log.say(n.to_string()),
-                }
-            }
-        }));
+        let mut next = Box::pin(home.run(Device::new(), answers(&heard)));
         assert_eq!(address.load().normal, 3);
         assert!(poll(next.as_mut()).is_pending());
         assert_eq!(heard.all(), ["3", "4", "get"]);
@@ -859,20 +866,8 @@ fn what_is_kept_shares_the_lot_of_the_queue(
     });
     assert_eq!(poll(Box::pin(first).as_mut()), Poll::Ready(end.clone()));
     let mut kept = told.recv().unwrap();
-    let log = heard.clone();
     let begin = || {
-        let log = log.clone();
-        let mut next = Box::pin(home.run(Device::new(), move |mut mailbox: Mailbox<Mixed>| async move {
-            while let Some(message) = mailbox.receive().await {
-                match message {
-                    Mixed::Get(reply) => {
-                        log.say("get");
-                        reply.send(7);
-                    }
-                    Mixed::Word(n) => log.say(n.to_string()),
-                }
-            }
-        }));
+        let mut next = Box::pin(home.run(Device::new(), answers(&heard)));
         assert!(poll(next.as_mut()).is_pending());
         next
     };
